@@ -1,0 +1,408 @@
+"""The commands. Each is a few lines over the modules; none but run-job and pretrain-mini imports torch."""
+
+import hashlib
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmark import environment, grid, published, store, strict_yaml
+from benchmark.errors import UserError
+from benchmark.grid import Grid
+from benchmark.job import IMAGENET1K_V1, Job
+
+app = typer.Typer(
+    help="Does ICASC reproduce? Train the grid, regenerate the paper's tables, compare with the published numbers.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
+ScaleName = Annotated[str, typer.Option("--scale", help="A scale of the grid; auto: paper where the data are, else mini")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, overrides a field of every job (repeatable)")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="key=value[,key=value]: only these jobs")]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none")]
+Weights = Annotated[Path | None, typer.Option("--weights", "--weights-dir", help="Pretrained weights: file, or folder")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records")]
+Tables = Annotated[Path, typer.Option("--tables", help="Folder of the table files, and of what is generated")]
+Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and decoded images")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
+TableName = Annotated[str, typer.Option("--table", help="A file of tables/, without .yaml")]
+
+RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
+
+
+def main() -> None:
+    """Errors that a user can cause end in one line and exit status 2; anything else is a bug and raises."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: workers are stopped and claims released
+    try:
+        app(prog_name="python -m benchmark")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()  # `... | head` is no error
+        sys.exit(0)
+
+
+@app.command()
+def plan(
+    grid_name: GridName,
+    scale: ScaleName = "auto",
+    sets: Set = None,
+    only: Only = None,
+    data_root: DataRoot = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Print the matrix of a grid: every job and its state. Nothing runs."""
+    chosen, scale, _ = resolve_scale(grid_name, scale, data_root)
+    jobs = chosen.jobs(scale, overrides(chosen, scale, sets, weights), selection(only))
+    rows = [
+        {"id": job.id, "grid": grid_name, "state": store.Run(runs / job.scale / job.id).state()}
+        | job.model_dump(mode="json")
+        for job in jobs
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_rows(rows, ("id", "backbone", "method", "seed", "state"))
+        print(f"{len(jobs)} jobs at scale {scale}")
+
+
+@app.command()
+def run(
+    grid_name: GridName,
+    scale: ScaleName = "auto",
+    sets: Set = None,
+    only: Only = None,
+    data_root: DataRoot = None,
+    weights: Weights = None,
+    workers: Annotated[int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+    cache: Cache = CACHE,
+) -> None:
+    """Train what has no result yet, resuming what was cut short, then write and print the grid's tables."""
+    from benchmark.executors import EXECUTORS, local
+    from benchmark.view import make_view
+
+    chosen, scale, reason = resolve_scale(grid_name, scale, data_root)
+    print(f"scale {scale}: {reason}", flush=True)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    changed = overrides(chosen, scale, sets, weights)
+    jobs = chosen.jobs(scale, changed, selection(only))
+    prepare(jobs, data_root, weights, cache)
+    folders = [store.submit(runs, job) for job in jobs]
+    gpus = local.visible_gpus() if device != "cpu" else ()
+    where = local.slots(len(jobs), workers, gpus)
+    announce(jobs, folders, where)
+    arguments = ["--cache", str(cache), "--device", device]
+    arguments += ["--data-root", str(data_root)] if data_root else []
+    arguments += ["--weights", str(weights)] if weights else []
+    with make_view() as view:
+        try:
+            outcome = EXECUTORS["local"](folders, arguments, where, view)
+        except KeyboardInterrupt:
+            print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
+            sys.exit(130)
+    failed = {job: how for job, how in outcome.items() if how != "done"}
+    render_tables(chosen, scale, changed, runs, tables)
+    for job, how in failed.items():
+        print(f"{job}: {how}{explain_failure(store.Run(runs / scale / job))}", file=sys.stderr)
+    if failed:
+        sys.exit(2 if all(": input" in explain_failure(store.Run(runs / scale / j)) for j in failed) else 1)
+
+
+@app.command("run-job")
+def run_job(
+    folder: Annotated[Path, typer.Argument(help="A run folder with a job.json")],
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    device: str = "auto",
+    data_root: DataRoot = None,
+    weights: Weights = None,
+    cache: Cache = CACHE,
+) -> None:
+    """Train one job in its folder. Executors call this."""
+    from benchmark import train
+    from benchmark.executors.local import ALREADY_CLAIMED
+
+    try:
+        train.run_job(store.Run(folder), train.Execution(data_root, weights, cache, train.resolve(device), threads))
+    except store.Claimed:
+        sys.exit(ALREADY_CLAIMED)
+    except train.DivergedError as error:
+        print(f"diverged: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def status(
+    grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's jobs")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="Only this scale")] = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs under runs/ by state."""
+    dataset = None
+    if grid_name:
+        chosen = grid.load(grid_name)
+        dataset = {chosen.base["dataset"], *(s.set["dataset"] for s in chosen.scales.values() if "dataset" in s.set)}
+    rows = []
+    for folder in store.all_runs(runs):
+        if scale not in (None, folder.folder.parent.name):
+            continue
+        try:
+            job, state = folder.job(), folder.state()
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            continue
+        if dataset is None or job.dataset in dataset:
+            epochs = len(folder.metrics()) if state != "pending" else 0
+            rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
+    rows.sort(key=lambda row: store.STATES.index(row["state"]))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    print_rows(rows, ("state", "scale", "id", "epoch"))
+    counts = {state: sum(row["state"] == state for row in rows) for state in store.STATES}
+    print(", ".join(f"{n} {state}" for state, n in counts.items() if n) or f"no jobs under {runs}/")
+
+
+@app.command("tables")
+def tables_command(
+    table: Annotated[str | None, typer.Option("--table", help="Only this one")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="Only this one; default: every scale with runs")] = None,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+) -> None:
+    """Write the tables from the run folders as Markdown, LaTeX, HTML and CSV, and print them."""
+    wanted = [table] if table else published.names(tables)
+    specs = [spec for spec in (published.load(name, tables) for name in wanted) if spec.grid]
+    if not specs:
+        raise UserError(f"no table of runs among {', '.join(wanted) or 'none'} in {tables}/")
+    for chosen in {spec.grid: grid.load(spec.grid) for spec in specs}.values():
+        scales = [scale] if scale else [s for s in chosen.scales if any((runs / s).glob("*/job.json"))]
+        for each in scales or ["mini"]:
+            changed = overrides(chosen, each, sets, weights)
+            render_tables(chosen, each, changed, runs, tables, [s.name for s in specs if s.grid == chosen.name])
+
+
+@app.command()
+def diff(
+    table: TableName,
+    scale: Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")] = None,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+    as_json: AsJson = False,
+) -> None:
+    """Compare our cells with the published ones. Exit status 0: all within tolerance; 1: some outside; 2: some missing
+    or not comparable; 3: there is nothing to compare them by."""
+    from benchmark import tables as table_module
+
+    spec = published.load(table, tables)
+    if spec.grid is None or spec.tolerance is None:
+        print(f"error: {table} holds no numbers that runs produce", file=sys.stderr)
+        sys.exit(3)
+    chosen = grid.load(spec.grid)
+    scale = scale or ("paper" if any((runs / "paper").glob("*/job.json")) else "mini")
+    built = build_table(spec, chosen, scale, overrides(chosen, scale, sets, weights), runs)
+    outcomes = table_module.compare(built)
+    code = table_module.exit_status(outcomes)
+    if as_json:
+        print(json.dumps({"table": table, "scale": scale, "tolerance": spec.tolerance, "unit": spec.unit,
+                          "exit_status": code, "cells": outcomes}, indent=1))
+    else:
+        print_rows(
+            [{k: f"{v:.2f}" if isinstance(v, float) else ("–" if v is None else v) for k, v in o.items()}
+             for o in outcomes],
+            ("row", "column", "published", "mean", "n", "delta", "status", "outcome"),
+        )  # fmt: skip
+        found = [o["outcome"] for o in outcomes]
+        print(f"{table} at scale {scale}, tolerance {spec.tolerance} {spec.unit}: "
+              + ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found)))
+        if not built.comparable:
+            print("\n".join(note for note in built.notes if note.startswith(("Scale", "Deviations"))))
+    sys.exit(code)
+
+
+@app.command("published")
+def published_command(
+    table: Annotated[str | None, typer.Option("--table", help="Only this one")] = None,
+    tables: Tables = TABLES,
+    as_json: AsJson = False,
+) -> None:
+    """Print the published cells, each with its place in the paper."""
+    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
+    cells = [cell for spec in specs for cell in published.cells(spec)]
+    if as_json:
+        print(json.dumps(cells, indent=1, ensure_ascii=False))
+        return
+    print_rows(cells, ("table", "row", "column", "value", "unit"))
+    for spec in specs:
+        print(f"{spec.name}: {spec.source.document}, {spec.source.place}")
+        print("".join(f"  in the paper: {text}\n" for text in spec.discrepancies), end="")
+
+
+@app.command()
+def assumptions(
+    grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's")] = None, as_json: AsJson = False
+) -> None:
+    """Print what the paper leaves open, what is assumed here, and why."""
+    rows = [
+        {"grid": name, "assumption": key, **assumption.model_dump()}
+        for name in ([grid_name] if grid_name else grid.names())
+        for key, assumption in grid.load(name).assumptions.items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        others = f" (or {', '.join(map(str, row['alternatives']))})" if row["alternatives"] else ""
+        print(f"{row['grid']}  {row['assumption']}: {row['value']}{others}\n      {row['why']}")
+
+
+@app.command("pretrain-mini")
+def pretrain_mini(
+    target: Annotated[Path, typer.Option(help="File to write")] = grid.MINI_WEIGHTS,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+) -> None:
+    """Make the weights that mini VOC starts from again: a narrow ResNet-18 that reads drawn numbers."""
+    from benchmark.pretrain import pretrain
+
+    accuracy = pretrain(target, threads)
+    print(f"{target}: accuracy {accuracy:.3f} on numbers drawn afresh; jobs made from now on use it")
+
+
+def resolve_scale(grid_name: str, scale: str, data_root: Path | None) -> tuple[Grid, str, str]:
+    """The grid, its scale and why that one; auto looks whether the real data set is complete under `data_root`."""
+    chosen = grid.load(grid_name)
+    if scale != "auto":
+        return chosen, scale, chosen.scales[scale].why if scale in chosen.scales else ""
+    dataset = chosen.base["dataset"]
+    if data_root is None:
+        return chosen, "mini", f"no data root is given (--data-root, make: DATA=), so no {dataset}; embedded data instead"
+    from benchmark.data import DATASETS
+
+    problem = DATASETS[dataset].verify(data_root)
+    if problem:
+        return chosen, "mini", f"{dataset} under {data_root} is not complete ({problem}); embedded data instead"
+    return chosen, "paper", f"{dataset} is complete under {data_root}"
+
+
+def overrides(chosen: Grid, scale: str, sets: list[str] | None, weights: Path | None) -> dict[str, Any]:
+    """--set and --weights as fields. A weights file that is not the one the grid names makes other jobs."""
+    changed: dict[str, Any] = {}
+    for text in sets or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: expected key=value")
+        changed[key.strip()] = strict_yaml.scalar(value)
+    if weights is not None and not weights.exists():
+        raise UserError(f"--weights {weights}: no such file or folder")
+    if weights is None or weights.is_dir() or "weights" in changed or scale not in chosen.scales:
+        return changed
+    declared = (chosen.base | chosen.scales[scale].set)["weights"]
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    named = {f"sha256:{digest}"} | {
+        "imagenet1k_v1" for name in IMAGENET1K_V1.values() if digest.startswith(name.rpartition("-")[2][:8])
+    }
+    return changed if declared in named else changed | {"weights": f"sha256:{digest}"}
+
+
+def selection(only: list[str] | None) -> dict[str, list[Any]]:
+    chosen: dict[str, list[Any]] = {}
+    for pair in ",".join(only or []).split(","):
+        key, equals, value = pair.partition("=")
+        if equals:
+            chosen.setdefault(key.strip(), []).append(strict_yaml.scalar(value))
+        elif pair.strip():
+            raise UserError(f"--only {pair}: expected key=value[,key=value]")
+    return chosen
+
+
+def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache: Path) -> None:
+    """Find bad data and missing weights before any job starts; draw what is drawn."""
+    from benchmark.data import DATASETS, locate
+
+    for name, splits in {j.dataset: (j.train_split, j.test_split) for j in jobs}.items():
+        for split in splits:
+            DATASETS[name].load(locate(name, data_root, cache), split)
+    for job in jobs:
+        if job.weights.startswith("sha256:") and weights is None:
+            raise UserError(f"these jobs start from weights with SHA-256 {job.weights[7:19]}...: name the file with "
+                            "--weights FILE, or make other jobs with --set weights=scratch")
+        if job.weights.startswith("mini") and not grid.MINI_WEIGHTS.exists():
+            raise UserError(f"{grid.MINI_WEIGHTS}: missing; 'python -m benchmark pretrain-mini' makes it")
+    if any(j.precision == "bfloat16" for j in jobs) and not environment.has_fast_bfloat16():
+        print("note: bfloat16 is slow on this processor; on a GPU it is not, and --set precision=float32 makes other jobs")
+
+
+def announce(jobs: list[Job], folders: list[store.Run], where: Any) -> None:
+    """What is about to run and, where runs like it are known, what it will cost."""
+    seconds, states = {}, [folder.state() for folder in folders]
+    for job, folder, state in zip(jobs, folders, states, strict=True):
+        if state == "done":
+            seconds.setdefault(job.method, []).append((folder.read("result.json") or {}).get("seconds", 0))
+    left = [job for job, state in zip(jobs, states, strict=True) if state != "done"]
+    text = f"{len(jobs)} jobs, {len(jobs) - len(left)} done, {len(left)} to run"
+    if left:
+        on = f"GPU {', '.join(where.gpus)}" if where.gpus else f"CPU, {where.threads} threads each"
+        text += f"; {where.workers} at once ({on})"
+        if all(job.method in seconds for job in left):
+            total = sum(sum(seconds[job.method]) / len(seconds[job.method]) for job in left)
+            text += f"; about {max(1, round(total / where.workers / 60))} min, going by the finished ones"
+    print(text, flush=True)
+
+
+def explain_failure(folder: store.Run) -> str:
+    try:
+        failure = folder.read("failure.json")
+    except UserError as error:
+        return f": {error}"
+    return f": {failure.get('kind')}: {failure.get('error')}" if failure else ""
+
+
+def build_table(spec: published.Spec, chosen: Grid, scale: str, changed: dict[str, Any], runs: Path) -> Any:
+    from benchmark import tables as table_module
+
+    built = table_module.build(spec, chosen, scale, chosen.jobs(scale, changed), runs)
+    for warning in built.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return built
+
+
+def render_tables(
+    chosen: Grid, scale: str, changed: dict[str, Any], runs: Path, tables: Path, names: list[str] | None = None
+) -> None:
+    """Write and print the tables of one matrix. An overridden matrix has a folder of its own inside its scale's."""
+    from benchmark import render
+
+    specs = [published.load(name, tables) for name in names or published.names(tables)]
+    for spec in [s for s in specs if s.grid == chosen.name]:
+        built = build_table(spec, chosen, scale, changed, runs)
+        paths = render.write(built, tables / scale / slug(changed) if changed else tables / scale)
+        print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
+
+
+def slug(changed: dict[str, Any]) -> str:
+    """A folder name for a set of overrides."""
+    text = ",".join(f"{key}={changed[key]}" for key in sorted(changed))
+    return re.sub(r"[^\w.,=\-]+", "-", re.sub(r"(sha256:\w{12})\w*", r"\1", text))
+
+
+def print_rows(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
+    from tabulate import tabulate
+
+    if rows:
+        print(tabulate([[row[key] for key in keys] for row in rows], headers=keys, tablefmt="simple", disable_numparse=True))

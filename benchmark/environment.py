@@ -1,0 +1,63 @@
+"""What a run ran on: code, packages, machine. Read without importing torch."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import benchmark
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "safetensors", "pydantic")
+ROOT = Path(benchmark.__file__).parent.parent
+
+
+@cache
+def code_version() -> dict[str, Any]:
+    """Git commit of the suite and whether its code differed from it; the package version where there is no git."""
+    try:
+        git = ["git", "-C", str(ROOT)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--", "benchmark"], capture_output=True, text=True,
+                                 check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {"version": benchmark.__version__, "commit": None, "dirty": None}
+    return {"version": benchmark.__version__, "commit": commit, "dirty": bool(changed.strip())}
+
+
+def describe() -> dict[str, Any]:
+    """Plain data for environment.json; the training side adds the device and the precision flags."""
+    return {
+        "code": code_version(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": {"system": platform.system(), "processor": processor(), "cores": os.cpu_count()},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+
+
+def processor() -> str:
+    for line in _cpuinfo().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware; elsewhere it is emulated, many times slower."""
+    return any(flag in _cpuinfo() for flag in ("avx512_bf16", "amx_bf16", " bf16"))

@@ -1,0 +1,220 @@
+"""A grid's YAML becomes a list of jobs: axes, ties, exclusions, scales, assumptions, overrides."""
+
+import hashlib
+import itertools
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark import strict_yaml
+from benchmark.errors import UserError, nearest
+from benchmark.job import FIELDS, ICASC_FIELDS, Job, explain, make_job
+
+GRIDS = Path(__file__).parent / "grids"
+MINI_WEIGHTS = Path(__file__).parent / "mini_weights.safetensors"
+
+# What is decided when tables are made from saved scores, not when a network is trained.
+EVALUATION = {
+    "ap_definition": ("area", "raw_area", "11_point"),
+    "difficult_test": ("ignored",),
+    "checkpoint": ("last_epoch",),
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Assumption(_Strict):
+    """What the paper leaves open: the value used here, what else it could be, and why this one."""
+
+    value: Any
+    alternatives: list[Any]
+    why: str
+
+
+class Scale(_Strict):
+    """A named overlay: axes and fields that differ from the paper's protocol, and why its cells cannot be compared."""
+
+    why: str
+    axes: dict[str, list[Any]] = {}
+    set: dict[str, Any] = {}
+
+
+class Grid(_Strict):
+    """One file of benchmark/grids, checked."""
+
+    name: str
+    title: str
+    protocol: dict[str, Any]
+    axes: dict[str, list[Any]]
+    ties: list[dict[str, list[Any]]] = []
+    exclude: list[dict[str, Any]] = []
+    scales: dict[str, Scale]
+    assumptions: dict[str, Assumption]
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """The paper's protocol with every assumption at its default."""
+        assumed = {k: a.value for k, a in self.assumptions.items() if k in FIELDS}
+        return self.protocol | assumed | self._scale("paper").set
+
+    def _scale(self, name: str) -> Scale:
+        if name not in self.scales:
+            raise UserError(f"grid {self.name} has no scale '{name}'" + nearest(name, self.scales))
+        return self.scales[name]
+
+    def matrix_axes(self, scale: str) -> dict[str, list[Any]]:
+        return self.axes | self._scale(scale).axes
+
+    def jobs(
+        self,
+        scale: str,
+        overrides: dict[str, Any] | None = None,
+        only: dict[str, list[Any]] | None = None,
+    ) -> list[Job]:
+        """The matrix: product of the axes, ties applied, exclusions and `only` taken out. Order is the YAML's.
+
+        An override of an axis replaces the axis; an override of a field wins over scale, tie and assumption.
+        """
+        overrides, only = dict(overrides or {}), dict(only or {})
+        where = f"grid {self.name}, scale {scale}"
+        for key in [*overrides, *only]:
+            if key not in FIELDS or key == "scale":
+                raise UserError(f"{where}: unknown field '{key}'" + nearest(key, [f for f in FIELDS if f != "scale"]))
+        axes = self.matrix_axes(scale)
+        axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
+        axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
+        fields = self.base | self._scale(scale).set | {"scale": scale}
+
+        jobs: dict[str, Job] = {}
+        for values in itertools.product(*axes.values()):
+            point = dict(zip(axes, values, strict=True))
+            for tied in self.ties:
+                point = self._tied(tied, point) | point
+            if any(all(point.get(k) == v for k, v in rule.items()) for rule in self.exclude):
+                continue
+            job = make_job(_resolve_weights(fields | point | overrides), where)
+            jobs[job.id] = job  # a baseline that an ICASC-only axis repeats is one job
+        selected = [j for j in jobs.values() if all(getattr(j, k) in v for k, v in only.items())]
+        for key, values in only.items():
+            known = sorted({str(getattr(j, key)) for j in jobs.values()})
+            for value in values:
+                if str(value) not in known:
+                    raise UserError(f"{where}: no job has {key}={value}" + nearest(value, known))
+        return selected
+
+    def _tied(self, tied: dict[str, list[Any]], point: dict[str, Any]) -> dict[str, Any]:
+        """Columns of a tie vary together with its first key, which is an axis."""
+        axis = next(iter(tied))
+        if point.get(axis) not in tied[axis]:
+            return {}
+        i = tied[axis].index(point[axis])
+        return {key: column[i] for key, column in tied.items()}
+
+    def deviations(self, job: Job) -> list[str]:
+        """Fields in which `job` departs from the paper's protocol, as `epochs: 2 (paper: 20)`.
+
+        An assumption at one of its named alternatives is a reading of the paper, not a departure from it.
+        """
+        paper = self.axes
+        found = []
+        for name in FIELDS:
+            value = getattr(job, name)
+            if name in ("scale", "seed") or (job.method == "baseline" and name in ICASC_FIELDS):
+                continue
+            accepted = paper.get(name) or [self.base.get(name)]
+            if name in self.assumptions:
+                accepted = [self.assumptions[name].value, *self.assumptions[name].alternatives]
+            if value not in accepted:
+                found.append(f"{name}: {_short(value)} (paper: {_short(accepted[0])})")
+        return found
+
+    def varied(self, job: Job) -> list[str]:
+        """Assumptions that `job` holds at an alternative."""
+        return [
+            f"{name}: {_short(getattr(job, name))} (default: {_short(a.value)})"
+            for name, a in self.assumptions.items()
+            if name in FIELDS and getattr(job, name) is not None and getattr(job, name) in a.alternatives
+        ]
+
+
+def _short(value: Any) -> str:
+    text = "whole set" if value is None else str(value)
+    return text[:19] if text.startswith("sha256:") else text
+
+
+def _resolve_weights(fields: dict[str, Any]) -> dict[str, Any]:
+    """`mini` becomes `mini@<hash of the packaged file>`: other weights are another job."""
+    if fields.get("weights") != "mini":
+        return fields
+    digest = hashlib.sha256(MINI_WEIGHTS.read_bytes()).hexdigest() if MINI_WEIGHTS.exists() else "0" * 64
+    return fields | {"weights": f"mini@{digest[:12]}"}
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in GRIDS.glob("*.yaml"))
+
+
+def load(name: str, folder: Path = GRIDS) -> Grid:
+    """The grid called `name`. UserError with file, line and the nearest valid name for anything wrong in it."""
+    path = folder / f"{name}.yaml"
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"unknown grid '{name}'" + nearest(name, known))
+    document, lines = strict_yaml.load(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: a grid is a mapping with the keys {', '.join(Grid.model_fields)}")
+    try:
+        grid = Grid(name=name, **{str(k): v for k, v in document.items() if k != "name"})
+    except ValidationError as error:
+        line = strict_yaml.line_of(lines, error.errors()[0]["loc"])
+        valid = (*Grid.model_fields, *Scale.model_fields, *Assumption.model_fields)
+        raise UserError(f"{path}:{line}: {explain(error, valid)}") from None
+    _check_names(grid, path, lines)
+    return grid
+
+
+def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
+    """Every key that should be a Job field is one; so a typo is found at its line, before any job is made."""
+
+    def check(loc: tuple, valid: list[str]) -> None:
+        if loc[-1] not in valid:
+            line = strict_yaml.line_of(lines, loc)
+            raise UserError(f"{path}:{line}: unknown key '{loc[-1]}' in {'.'.join(map(str, loc[:-1]))}"
+                            + nearest(loc[-1], valid))
+
+    fields = [name for name in FIELDS if name != "scale"]
+    for key in grid.protocol:
+        check(("protocol", key), fields)
+    for key in grid.axes:
+        check(("axes", key), fields)
+    for section in ("ties", "exclude"):
+        for i, entry in enumerate(getattr(grid, section)):
+            for key in entry:
+                check((section, i, key), fields)
+    for key, assumption in grid.assumptions.items():
+        check(("assumptions", key), [*fields, *EVALUATION])
+        if key in EVALUATION:
+            for value in (assumption.value, *assumption.alternatives):
+                if value not in EVALUATION[key]:
+                    line = strict_yaml.line_of(lines, ("assumptions", key))
+                    raise UserError(f"{path}:{line}: {key}: {value!r} is not known" + nearest(value, EVALUATION[key]))
+    for name, scale in grid.scales.items():
+        for key in scale.axes:
+            check(("scales", name, "axes", key), fields)
+        for key in scale.set:
+            check(("scales", name, "set", key), fields)
+    if "paper" not in grid.scales:
+        raise UserError(f"{path}:{lines[('scales',)]}: scales: 'paper' is missing")
+    for name in grid.scales:
+        try:
+            grid.jobs(name)
+        except UserError as error:
+            key = str(error).partition(": ")[2].partition(":")[0]
+            spots = [("scales", name, "set", key), ("scales", name, "axes", key), ("axes", key), ("protocol", key),
+                     ("assumptions", key)]
+            line = next((lines[spot] for spot in spots if spot in lines), 1)
+            raise UserError(f"{path}:{line}: {error}") from None

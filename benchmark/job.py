@@ -1,0 +1,139 @@
+"""Job: everything that can change the number, and nothing else.
+
+A job's id is a hash of its canonical JSON. Paths, device, threads and executor belong to the execution: they are
+recorded with the run, not hashed, so that moving the data orphans no run.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+
+from benchmark.errors import UserError, nearest
+
+
+def _number(value: Any) -> Any:
+    # pydantic would take "5" and True for numbers; a quoted number or a `yes` in a YAML is a mistake to report.
+    if isinstance(value, (bool, str)):
+        raise ValueError(f"expected a number, got {value!r}")
+    return value
+
+
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
+
+Method = Literal["baseline", "icasc-grad_cam", "icasc-a_ch"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+# torchvision's files of ImageNet weights; the tail of a name is the start of the file's SHA-256.
+IMAGENET1K_V1 = {"resnet18": "resnet18-f37072fd.pth"}
+
+# Fields that only ICASC reads. A baseline job holds none of them, so that varying one orphans no baseline.
+ICASC_FIELDS = (
+    "attention_weight",
+    "warmup_epochs",
+    "sigma",
+    "omega",
+    "theta",
+    "map_scale",
+    "mask_source",
+    "mask_gradient",
+    "second_order",
+    "multi_label_target",
+    "inner_layer",
+)
+
+
+class Job(BaseModel):
+    """One training run. A field added later gets a default that means what jobs without it did, so old ids stand."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: Name
+    dataset: Name
+    train_split: Name
+    test_split: Name
+    limit_train: Positive | None = None  # train on this many images, drawn once per seed
+    backbone: Name
+    weights: Annotated[str, Field(pattern=r"^(scratch|imagenet1k_v1|mini(@[0-9a-f]{12})?|sha256:[0-9a-f]{64})$")]
+    method: Method
+    seed: Annotated[Int, Field(ge=0)]
+
+    image_size: Positive  # pixels, square
+    resize: Literal["warp"]  # warp: the whole image to image_size x image_size, aspect ratio given up
+    flip: StrictBool  # random horizontal mirror in training
+    difficult_train: Literal["positive", "negative", "ignore"]  # VOC objects marked difficult, as training labels
+
+    loss: Literal["multilabel_soft_margin"]
+    batch_size: Positive
+    epochs: Positive
+    learning_rate: Annotated[Float, Field(gt=0)]
+    schedule: Literal["cosine"]  # cosine: from learning_rate to 0 over all iterations, one cycle, no restart
+    momentum: Annotated[Float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[Float, Field(ge=0)]
+    precision: Literal["float32", "bfloat16", "float64"]  # of the network; attention maps are float32 at least
+
+    # ICASC (method.md's table; None for methods that do not read them)
+    attention_weight: Annotated[Float, Field(ge=0)] | None = None  # common factor of the three attention terms
+    warmup_epochs: Annotated[Int, Field(ge=0)] | None = None  # epochs before the attention terms start
+    sigma: Float | None = None  # mask threshold, as a share of the true map's maximum
+    omega: Annotated[Float, Field(gt=0)] | None = None  # slope of the mask's sigmoid
+    theta: Float | None = None  # target of the consistency ratio
+    map_scale: Literal["true_max", "own_max"] | None = None  # what both maps are divided by, per image
+    mask_source: Literal["last", "inner"] | None = None  # whose mask the consistency term uses
+    mask_gradient: StrictBool | None = None  # whether the loss is differentiated through the mask
+    second_order: StrictBool | None = None  # whether it is differentiated through dY/dF
+    multi_label_target: Literal["all_present", "strongest_present"] | None = None  # the true map's score
+    inner_layer: Literal["stage_before_last", "two_before_last"] | None = None
+
+    @model_validator(mode="after")
+    def _icasc_fields(self) -> "Job":
+        given = [name for name in ICASC_FIELDS if getattr(self, name) is not None]
+        if self.method == "baseline" and given:
+            raise ValueError(f"the baseline does not read {', '.join(given)}")
+        missing = [name for name in ICASC_FIELDS if name not in given]
+        if self.method != "baseline" and missing:
+            raise ValueError(f"{self.method} needs {', '.join(missing)}")
+        return self
+
+    def canonical_json(self) -> str:
+        """What is hashed: sorted keys, no blanks, fields at their default left out."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    @property
+    def id(self) -> str:
+        """For people up to the last dash, then 12 hexadecimal digits of the hash."""
+        digest = hashlib.sha256(self.canonical_json().encode()).hexdigest()[:12]
+        return f"{self.dataset}-{self.backbone}-{self.method}-s{self.seed}-{digest}"
+
+
+FIELDS: tuple[str, ...] = tuple(Job.model_fields)
+
+
+def make_job(fields: dict[str, Any], where: str) -> Job:
+    """Job from plain values. UserError names the field, `where`, what was expected and the nearest valid name."""
+    if fields.get("method") == "baseline":
+        fields = {name: value for name, value in fields.items() if name not in ICASC_FIELDS}
+    try:
+        return Job(**fields)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, FIELDS)}") from None
+
+
+def explain(error: ValidationError, valid: tuple[str, ...]) -> str:
+    """The first problem of a ValidationError in one line, with the nearest valid name for an unknown key."""
+    problem = error.errors()[0]
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}'" + nearest(problem["loc"][-1], valid)
+    if problem["type"] == "missing":
+        return f"'{key}' is missing"
+    if problem["type"] == "literal_error":
+        allowed = problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        return f"{key}: {problem['input']!r} is not a valid value" + nearest(problem["input"], allowed)
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message} (got {problem['input']!r})" if key else message

@@ -1,0 +1,65 @@
+"""Average precision from saved scores, by its three definitions. NumPy alone, so no GPU is needed to check a run."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def precision_recall(scores_N: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and recall at each distinct score, from the highest down.
+
+    labels: 1 present, 0 only difficult (left out, as the VOC development kit does), -1 absent. Images with the same
+    score come in together, so the order in which ties are stored does not matter. ValueError for a score that is
+    not a number: no ranking contains it.
+    """
+    if not np.isfinite(scores_N).all():
+        raise ValueError("scores contain NaN or infinity: the network diverged")
+    kept = labels_N != 0
+    scores_N, positive_N = scores_N[kept], labels_N[kept] == 1
+    order = np.argsort(-scores_N, kind="stable")
+    scores_N, positive_N = scores_N[order], positive_N[order]
+    last_of_tie = np.append(np.flatnonzero(np.diff(scores_N)), len(scores_N) - 1)
+    true_positives = np.cumsum(positive_N)[last_of_tie]
+    return true_positives / (last_of_tie + 1), true_positives / max(1, positive_N.sum())
+
+
+def area(precision: np.ndarray, recall: np.ndarray) -> float:
+    """VOC 2010 and later: area under the curve whose precision is made to fall monotonically (devkit, VOCap.m)."""
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return raw_area(envelope, recall)
+
+
+def raw_area(precision: np.ndarray, recall: np.ndarray) -> float:
+    """Area under the curve as it is, by steps; scikit-learn's average_precision_score."""
+    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
+
+
+def eleven_point(precision: np.ndarray, recall: np.ndarray) -> float:
+    """VOC 2007: the mean, over recall 0, 0.1, ..., 1, of the best precision at that recall or beyond."""
+    # Recalls are multiples of 1/P; a tenth that floats a rounding error above one must not miss it.
+    return float(np.mean([precision[recall >= t - 1e-9].max(initial=0.0) for t in np.linspace(0, 1, 11)]))
+
+
+DEFINITIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "area": area,
+    "raw_area": raw_area,
+    "11_point": eleven_point,
+}
+
+
+def average_precision(scores_N: np.ndarray, labels_N: np.ndarray, definition: str = "area") -> float | None:
+    """AP in [0, 1] of one class, or None where no image shows it. See `precision_recall` for labels and errors."""
+    if not (labels_N == 1).any():
+        return None
+    return DEFINITIONS[definition](*precision_recall(scores_N, labels_N))
+
+
+def per_class_ap(scores_NC: np.ndarray, labels_NC: np.ndarray, definition: str = "area") -> list[float | None]:
+    """AP of each of the C columns."""
+    return [average_precision(scores_NC[:, c], labels_NC[:, c], definition) for c in range(labels_NC.shape[1])]
+
+
+def mean_ap(ap: list[float | None]) -> float | None:
+    """Mean over the classes that have positives; None where none has."""
+    values = [value for value in ap if value is not None]
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,100 @@
+"""Table files: layout and published cells side by side, each cell with where it was printed."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark import strict_yaml
+from benchmark.errors import UserError, nearest
+from benchmark.job import METHODS, Float, explain
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Strict):
+    document: str
+    place: str
+
+
+class Column(_Strict):
+    """A method's column; `header` may hold one subscript, as in `ICASC_{A_ch}`."""
+
+    key: str
+    header: str
+
+
+class Row(_Strict):
+    """A row and its published cells, one a column in the columns' order; null where no number is at hand."""
+
+    key: str
+    published: list[int | float | str | None]
+    unit: str | None = None
+
+
+class Spec(_Strict):
+    """One file of tables/. Without a `grid` it is text to be compared with the grids, not with runs."""
+
+    name: str
+    title: str
+    source: Source
+    columns: list[Column]
+    rows: list[Row]
+    discrepancies: list[str] = []  # what does not add up inside the paper; printed with the table
+    grid: str | None = None
+    metric: Literal["average_precision"] | None = None
+    unit: str | None = None
+    decimals: int | None = None
+    tolerance: Float | None = None  # in `unit`, between a published and a measured cell
+
+    def published(self, row: str, column: str) -> Any:
+        index = [c.key for c in self.columns].index(column)
+        return next(r.published[index] for r in self.rows if r.key == row)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load(name: str, folder: Path) -> Spec:
+    """The table called `name`. UserError with file, line and the nearest valid name for anything wrong in it."""
+    if name not in names(folder):
+        hint = nearest(name, names(folder)) if names(folder) else f"; {folder}/ holds no table, run from the checkout"
+        raise UserError(f"unknown table '{name}'{hint}")
+    path = folder / f"{name}.yaml"
+    document, lines = strict_yaml.load(path)
+    try:
+        spec = Spec(**{**(document or {}), "name": name})
+    except ValidationError as error:
+        line = strict_yaml.line_of(lines, error.errors()[0]["loc"])
+        raise UserError(f"{path}:{line}: {explain(error, (*Spec.model_fields, *Row.model_fields))}") from None
+    except TypeError:
+        raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None
+    for i, row in enumerate(spec.rows):
+        if len(row.published) != len(spec.columns):
+            raise UserError(f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}' has "
+                            f"{len(row.published)} published cells for {len(spec.columns)} columns")
+    for i, column in enumerate(spec.columns):
+        if spec.grid and column.key not in METHODS:
+            line = strict_yaml.line_of(lines, ("columns", i))
+            raise UserError(f"{path}:{line}: unknown method '{column.key}'" + nearest(column.key, METHODS))
+    return spec
+
+
+def cells(spec: Spec) -> list[dict[str, Any]]:
+    """Every published cell as plain data, with its unit and its place in the paper."""
+    return [
+        {
+            "table": spec.name,
+            "row": row.key,
+            "column": column.key,
+            "value": value,
+            "unit": row.unit or spec.unit,
+            "decimals": spec.decimals,
+            "source": f"{spec.source.document}, {spec.source.place}, row '{row.key}', column '{column.header}'",
+        }
+        for row in spec.rows
+        for column, value in zip(spec.columns, row.published, strict=True)
+    ]

@@ -1,0 +1,346 @@
+"""One job from its folder to its result: read top to bottom, each event of the loop in one place."""
+
+import hashlib
+import io
+import math
+import os
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmark import data, environment, metrics, models
+from benchmark.data import ImageSet
+from benchmark.errors import UserError
+from benchmark.grid import MINI_WEIGHTS
+from benchmark.job import IMAGENET1K_V1, Job
+from benchmark.methods import METHODS, autocast
+from benchmark.models import Backbone
+from benchmark.store import Run, write_atomic, write_json
+
+# ImageNet's channel means and standard deviations, which torchvision's weights expect, on the scale of uint8.
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
+STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
+TEST_BATCH = 64
+HEARTBEAT_SECONDS = 2.0
+
+
+class DivergedError(Exception):
+    """The loss stopped being a number: an outcome of the method, not a fault of the machine."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a job runs. None of it may change the result, so none of it is in the job."""
+
+    data_root: Path | None
+    weights_file: Path | None
+    cache: Path
+    device: str  # cpu, cuda or cuda:N
+    threads: int
+
+
+@dataclass
+class State:
+    """What a checkpoint holds."""
+
+    model: Backbone
+    optimizer: torch.optim.SGD
+    epochs: list[dict[str, Any]]  # metrics of the whole epochs done
+
+
+def run_job(run: Run, execution: Execution) -> None:
+    """Train, test and record one job; continues from the run's checkpoint. Holds the claim while it runs.
+
+    Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for a
+    signal's, which leaves the run pending with its checkpoint.
+    """
+    job = run.job()
+    with run.claim():
+        run.path("failure.json").unlink(missing_ok=True)
+        state = None
+        try:
+            torch.set_num_threads(execution.threads)
+            train_set, test_set = load_splits(job, execution)
+            train_images, test_images = (data.decode(s, job.image_size, execution.cache) for s in (train_set, test_set))
+            write_json(run.path("environment.json"), describe(execution, train_images, test_images))
+            state = start_or_resume(run, job, len(train_set.classes), execution)
+            run.write_metrics(state.epochs)
+            train_and_test(run, job, state, execution, train_set, train_images, test_set, test_images)
+        except Exception as error:
+            write_failure(run, error, state)
+            raise
+
+
+def train_and_test(
+    run: Run,
+    job: Job,
+    state: State,
+    execution: Execution,
+    train_set: ImageSet,
+    train_images: np.ndarray,
+    test_set: ImageSet,
+    test_images: np.ndarray,
+) -> None:
+    device = torch.device(execution.device)
+    chosen = training_subset(job, len(train_set.ids))
+    steps_per_epoch = math.ceil(len(chosen) / job.batch_size)
+    beat = Heartbeat(run, job.epochs, steps_per_epoch)
+    scores_NC = None
+    for epoch in range(len(state.epochs), job.epochs):
+        started = time.perf_counter()
+        torch.manual_seed(epoch * 1_000_003 + job.seed)  # whatever draws inside the network draws the same on resume
+        rng = np.random.default_rng([job.seed, epoch])
+        order, mirrored = rng.permutation(chosen), rng.random(len(train_set.ids)) < 0.5
+        state.model.train()
+        sums: dict[str, Tensor] = {}
+        for step in range(steps_per_epoch):
+            batch = order[step * job.batch_size : (step + 1) * job.batch_size]
+            images = to_device(train_images[batch], mirrored[batch] if job.flip else None, device, job)
+            labels = torch.from_numpy(train_set.targets[batch]).to(device)
+            for group in state.optimizer.param_groups:
+                group["lr"] = learning_rate(job, epoch * steps_per_epoch + step, job.epochs * steps_per_epoch)
+            _, terms = METHODS[job.method](state.model, images, labels, job, epoch)
+            loss = torch.stack(list(terms.values())).sum()
+            state.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            state.optimizer.step()
+            for name, term in (terms | {"loss": loss}).items():
+                sums[name] = sums.get(name, 0) + term.detach() * len(batch)
+            beat(epoch, step + 1)
+        means = {name: float(total) / len(chosen) for name, total in sums.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
+        scores_NC = predict(state.model, test_images, job, device, beat)
+        if not np.isfinite(scores_NC).all():
+            raise DivergedError(f"the scores after epoch {epoch + 1} are not numbers")
+        test = metrics.mean_ap(metrics.per_class_ap(scores_NC, test_set.targets))
+        seconds = time.perf_counter() - started
+        state.epochs.append({"epoch": epoch + 1, "train": means, "test_mAP": test, "seconds": round(seconds, 3)})
+        run.write_metrics(state.epochs)
+        save_checkpoint(run, state)
+    if scores_NC is None:  # the process ended between the last checkpoint and the result
+        scores_NC = predict(state.model, test_images, job, device, beat)
+    scores_file = write_scores(run, test_set, scores_NC)
+    write_json(run.path("result.json"), result(run, state, train_set, chosen, test_set, scores_NC, scores_file))
+    run.path("checkpoint.pt").unlink(missing_ok=True)
+
+
+def load_splits(job: Job, execution: Execution) -> tuple[ImageSet, ImageSet]:
+    root = data.locate(job.dataset, execution.data_root, execution.cache)
+    load = data.DATASETS[job.dataset].load
+    return load(root, job.train_split), load(root, job.test_split)
+
+
+def training_subset(job: Job, num_images: int) -> np.ndarray:
+    """Indices to train on: all, or job.limit_train of them drawn from the seed alone, the same for every method."""
+    if job.limit_train is None or job.limit_train >= num_images:
+        return np.arange(num_images)
+    return np.sort(np.random.default_rng(job.seed).permutation(num_images)[: job.limit_train])
+
+
+def start(job: Job, num_classes: int, execution: Execution) -> State:
+    """Model and optimiser as they are before the first step."""
+    model = models.build(job.backbone, num_classes, job.seed, job.inner_layer)
+    if job.weights != "scratch":
+        models.load_weights(model, job.backbone, weights_path(job, execution))
+    model.to(execution.device, torch.float64 if job.precision == "float64" else torch.float32)
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay
+    )
+    return State(model, optimizer, [])
+
+
+def weights_path(job: Job, execution: Execution) -> Path:
+    """The file that job.weights names, its SHA-256 checked. UserError says which file is missing or not the one."""
+    if job.weights.startswith("mini"):
+        path, expected = MINI_WEIGHTS, job.weights.partition("@")[2]
+    else:
+        given = execution.weights_file
+        name = IMAGENET1K_V1.get(job.backbone)
+        expected = job.weights.removeprefix("sha256:")
+        if job.weights == "imagenet1k_v1":
+            if name is None:
+                raise UserError(f"{job.backbone} has no ImageNet weights; --set weights=scratch")
+            expected = name.rpartition("-")[2].removesuffix(".pth")
+        if given is None and job.weights == "imagenet1k_v1":
+            return download(name)
+        if given is None:
+            raise UserError(f"weights with SHA-256 {expected[:12]}... are needed: name the file with --weights FILE")
+        path = given / name if given.is_dir() and name else given
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(expected):
+        raise UserError(f"{path}: SHA-256 {digest[:12]}..., the job needs {expected[:12]}...; "
+                        f"--set weights=sha256:{digest} makes jobs for this file")
+    return path
+
+
+def download(name: str) -> Path:
+    """torchvision's weights file, from its cache or its own address."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            url = f"https://download.pytorch.org/models/{name}"
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=name.rpartition("-")[2][:8], progress=False)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"{name} is missing and cannot be downloaded ({error}); put it into a folder and name that "
+                            "with --weights-dir DIR") from None
+    return path
+
+
+def learning_rate(job: Job, step: int, steps: int) -> float:
+    """Cosine annealing with one cycle, per iteration (Huang et al., 2017; supplement, section 1.3)."""
+    return job.learning_rate / 2 * (1 + math.cos(math.pi * step / steps))
+
+
+def to_device(images_NHWC: np.ndarray, mirrored_N: np.ndarray | None, device: torch.device, job: Job) -> Tensor:
+    """uint8 (N, H, W, 3) to normalised (N, 3, H, W) in channels_last, some mirrored."""
+    images = torch.from_numpy(np.ascontiguousarray(images_NHWC)).to(device).permute(0, 3, 1, 2)
+    dtype = torch.float64 if job.precision == "float64" else torch.float32
+    images = (images.to(dtype) - MEAN.to(device, dtype)) / STD.to(device, dtype)
+    if mirrored_N is not None:
+        images = torch.where(torch.from_numpy(mirrored_N).to(device).view(-1, 1, 1, 1), images.flip(3), images)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def predict(
+    model: Backbone, images_NHWC: np.ndarray, job: Job, device: torch.device, beat: "Heartbeat | None" = None
+) -> np.ndarray:
+    """Logits (N, num_classes) float32 in evaluation mode, in the data set's order."""
+    model.eval()
+    scores = []
+    for i in range(0, len(images_NHWC), TEST_BATCH):
+        with autocast(device, job):
+            logits = model(to_device(images_NHWC[i : i + TEST_BATCH], None, device, job))
+        scores.append(logits.float().cpu().numpy())
+        if beat is not None:
+            beat.touch()
+    return np.concatenate(scores)
+
+
+def save_checkpoint(run: Run, state: State) -> None:
+    path = run.path("checkpoint.pt")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        torch.save(
+            {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict(), "epochs": state.epochs},
+            temporary,
+        )
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); free some space and call again; "
+                        "the run goes on from its last checkpoint") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def start_or_resume(run: Run, job: Job, num_classes: int, execution: Execution) -> State:
+    """The state after the last whole epoch. A checkpoint that cannot be read is set aside and the run starts anew."""
+    state, path = start(job, num_classes, execution), run.path("checkpoint.pt")
+    if not path.exists():
+        return state
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        state.model.load_state_dict(saved["model"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+        return State(state.model, state.optimizer, list(saved["epochs"]))
+    except Exception as error:  # whatever a damaged pickle or zip can raise
+        aside = path.with_name(f"checkpoint.corrupt-{time.time_ns()}")
+        path.rename(aside)
+        print(f"{path}: corrupt checkpoint ({type(error).__name__}); set aside as {aside.name}, starting anew")
+        return start(job, num_classes, execution)
+
+
+def write_scores(run: Run, test_set: ImageSet, scores_NC: np.ndarray) -> Path:
+    """Everything that a metric needs, without the data: ids, labels, logits."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, ids=np.array(test_set.ids), labels=test_set.targets, scores=scores_NC)
+    write_atomic(run.path("scores.npz"), buffer.getvalue())
+    return run.path("scores.npz")
+
+
+def result(
+    run: Run,
+    state: State,
+    train_set: ImageSet,
+    chosen: np.ndarray,
+    test_set: ImageSet,
+    scores_NC: np.ndarray,
+    scores_file: Path,
+) -> dict[str, Any]:
+    """The record that tables are made of. AP in [0, 1], None where no test image shows the class."""
+    ap = {d: metrics.per_class_ap(scores_NC, test_set.targets, d) for d in metrics.DEFINITIONS}
+    best = max(state.epochs, key=lambda e: e["test_mAP"] or 0)
+    return {
+        "job": run.id,
+        "checkpoint": "last_epoch",
+        "epoch": state.epochs[-1]["epoch"],
+        "ap": {d: dict(zip(test_set.classes, values, strict=True)) for d, values in ap.items()},
+        "mAP": {d: metrics.mean_ap(values) for d, values in ap.items()},
+        "best_on_test": {"epoch": best["epoch"], "mAP": best["test_mAP"]},
+        "num_train": len(chosen),
+        "num_test": len(test_set.ids),
+        "num_positive": dict(zip(test_set.classes, (test_set.targets == 1).sum(0).tolist(), strict=True)),
+        "seconds": round(sum(e["seconds"] for e in state.epochs), 3),
+        "code": environment.code_version(),
+        "scores_sha256": hashlib.sha256(scores_file.read_bytes()).hexdigest(),
+    }
+
+
+def describe(execution: Execution, train_images: np.ndarray, test_images: np.ndarray) -> dict[str, Any]:
+    device = torch.device(execution.device)
+    return environment.describe() | {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": execution.threads,
+        "memory_format": "channels_last",
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
+        "pixels_sha256": {
+            name: hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+            for name, images in (("train", train_images), ("test", test_images))
+        },
+    }
+
+
+def write_failure(run: Run, error: Exception, state: State | None) -> None:
+    kind = {DivergedError: "diverged", UserError: "input"}.get(type(error), "crash")
+    last = state.epochs[-1] if state is not None and state.epochs else None
+    write_json(
+        run.path("failure.json"),
+        {"kind": kind, "error": str(error), "traceback": traceback.format_exc(), "last_good_epoch": last},
+    )
+
+
+class Heartbeat:
+    """Says every few seconds how far the run is; the file's time of change tells that it lives."""
+
+    def __init__(self, run: Run, epochs: int, steps: int) -> None:
+        self._path, self._epochs, self._steps = run.path("progress.json"), epochs, steps
+        self._epoch = self._step = 0
+        self._next = 0.0
+
+    def __call__(self, epoch: int, step: int) -> None:
+        self._epoch, self._step = epoch, step
+        self.touch()
+
+    def touch(self) -> None:
+        if time.monotonic() >= self._next:
+            done = (self._epoch + self._step / self._steps) / self._epochs
+            write_json(self._path, {"epoch": self._epoch + 1, "epochs": self._epochs, "done": round(done, 4)})
+            self._next = time.monotonic() + HEARTBEAT_SECONDS
+
+
+def resolve(device: str) -> str:
+    """`auto` is the GPU where there is one."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device; --device cpu runs without")
+    return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
