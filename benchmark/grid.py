@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark import strict_yaml
 from benchmark.errors import UserError, nearest
-from benchmark.job import FIELDS, ICASC_FIELDS, Job, explain, make_job
+from benchmark.job import FIELDS, ICASC_FIELDS, Job, explain, first_problem, make_job
 
 GRIDS = Path(__file__).parent / "grids"
 MINI_WEIGHTS = Path(__file__).parent / "mini_weights.safetensors"
@@ -170,7 +170,7 @@ def load(name: str, folder: Path = GRIDS) -> Grid:
     try:
         grid = Grid(name=name, **{str(k): v for k, v in document.items() if k != "name"})
     except ValidationError as error:
-        line = strict_yaml.line_of(lines, error.errors()[0]["loc"])
+        line = strict_yaml.line_of(lines, first_problem(error)["loc"])
         valid = (*Grid.model_fields, *Scale.model_fields, *Assumption.model_fields)
         raise UserError(f"{path}:{line}: {explain(error, valid)}") from None
     _check_names(grid, path, lines)

@@ -124,9 +124,14 @@ def make_job(fields: dict[str, Any], where: str) -> Job:
         raise UserError(f"{where}: {explain(error, FIELDS)}") from None
 
 
+def first_problem(error: ValidationError) -> Any:
+    """Unknown keys before missing ones: a misspelt key is both, and its own name is the better hint."""
+    return min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+
+
 def explain(error: ValidationError, valid: tuple[str, ...]) -> str:
     """The first problem of a ValidationError in one line, with the nearest valid name for an unknown key."""
-    problem = error.errors()[0]
+    problem = first_problem(error)
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}'" + nearest(problem["loc"][-1], valid)

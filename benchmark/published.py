@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark import strict_yaml
 from benchmark.errors import UserError, nearest
-from benchmark.job import METHODS, Float, explain
+from benchmark.job import METHODS, Float, explain, first_problem
 
 
 class _Strict(BaseModel):
@@ -68,7 +68,7 @@ def load(name: str, folder: Path) -> Spec:
     try:
         spec = Spec(**{**(document or {}), "name": name})
     except ValidationError as error:
-        line = strict_yaml.line_of(lines, error.errors()[0]["loc"])
+        line = strict_yaml.line_of(lines, first_problem(error)["loc"])
         raise UserError(f"{path}:{line}: {explain(error, (*Spec.model_fields, *Row.model_fields))}") from None
     except TypeError:
         raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None

@@ -1,0 +1,83 @@
+"""Ids are stable, bad fields are errors, and an ICASC option orphans no baseline."""
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmark import job as job_module
+from benchmark.errors import UserError
+from benchmark.job import ICASC_FIELDS, Job, make_job
+
+FIELDS = {
+    "scale": "paper", "dataset": "voc2012", "train_split": "train", "test_split": "val", "backbone": "resnet18",
+    "weights": "imagenet1k_v1", "method": "baseline", "seed": 0, "image_size": 299, "resize": "warp", "flip": True,
+    "difficult_train": "positive", "loss": "multilabel_soft_margin", "batch_size": 16, "epochs": 20,
+    "learning_rate": 0.01, "schedule": "cosine", "momentum": 0.9, "weight_decay": 0.001, "precision": "float32",
+}  # fmt: skip
+ICASC = {
+    "method": "icasc-a_ch", "attention_weight": 0.05, "warmup_epochs": 0, "sigma": 0.55, "omega": 100, "theta": 0.8,
+    "map_scale": "true_max", "mask_source": "last", "mask_gradient": False, "second_order": True,
+    "multi_label_target": "all_present", "inner_layer": "stage_before_last",
+}  # fmt: skip
+
+
+def test_golden_ids():
+    """Changing one of these orphans every record that anybody has. Add fields with a default instead."""
+    assert Job(**FIELDS).id == "voc2012-resnet18-baseline-s0-2cee48804c91"
+    assert Job(**FIELDS | ICASC).id == "voc2012-resnet18-icasc-a_ch-s0-3407d3e1ab88"
+
+
+def test_id_ignores_key_order_and_number_type():
+    shuffled = dict(reversed(FIELDS.items())) | {"epochs": 20.0, "learning_rate": 1e-2}
+    assert Job(**shuffled).id == Job(**FIELDS).id
+
+
+def test_id_is_the_same_in_another_process():
+    code = f"from benchmark.job import Job; print(Job(**{FIELDS!r}).id)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == Job(**FIELDS).id
+
+
+@pytest.mark.parametrize("name", [n for n in FIELDS if n not in ("method", "resize", "loss", "schedule")])
+def test_every_field_is_in_the_id(name):
+    other = {"seed": 1, "flip": False, "weights": "scratch", "difficult_train": "ignore", "precision": "float64",
+             "learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.0}  # fmt: skip
+    value = other.get(name, FIELDS[name] + 1 if isinstance(FIELDS[name], int) else f"{FIELDS[name]}x")
+    assert Job(**FIELDS | {name: value}).id != Job(**FIELDS).id
+
+
+@pytest.mark.parametrize("name", ICASC_FIELDS)
+def test_icasc_fields_are_icasc_s(name):
+    assert make_job(FIELDS | {name: ICASC[name]}, "here").id == Job(**FIELDS).id
+    with pytest.raises(UserError, match=f"here: icasc-a_ch needs {name}"):
+        make_job(FIELDS | {k: v for k, v in ICASC.items() if k != name}, "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": "20"}, "epochs: expected a number"),
+        ({"epochs": True}, "epochs: expected a number"),
+        ({"epochs": 0}, "epochs: "),
+        ({"epochs": 2.5}, "epochs: "),
+        ({"learning_rate": float("nan")}, "learning_rate: "),
+        ({"flip": "yes"}, "flip: "),
+        ({"precision": "bfloat61"}, "did you mean 'bfloat16'"),
+        ({"method": "icasc"}, "did you mean 'icasc-a_ch'"),
+        ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'"),
+        ({"dataset": "../escape"}, "dataset: "),
+        ({"weights": "sha256:123"}, "weights: "),
+    ],
+)
+def test_bad_fields_are_named(change, message):
+    with pytest.raises(UserError, match="here: ") as error:
+        make_job(FIELDS | change, "here")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_method_names_fit_the_registry():
+    from benchmark.methods import METHODS
+
+    assert set(METHODS) == set(job_module.METHODS)

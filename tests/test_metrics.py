@@ -1,0 +1,77 @@
+"""Average precision against hand-worked cases and scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from benchmark import metrics
+
+SCORES, LABELS = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([1, -1, 1, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        # precision 1, 1/2, 2/3, 1/2, 3/5 at recall 1/3, 1/3, 2/3, 2/3, 1
+        ("raw_area", (1 + 2 / 3 + 3 / 5) / 3),
+        ("area", (1 + 2 / 3 + 3 / 5) / 3),
+        ("11_point", (4 * 1 + 3 * 2 / 3 + 4 * 3 / 5) / 11),
+    ],
+)
+def test_by_hand(definition, expected):
+    assert metrics.average_precision(SCORES, LABELS, definition) == pytest.approx(expected)
+
+
+def test_envelope_differs_from_raw_area():
+    labels = np.array([-1, 1, 1])  # precision 0, 1/2, 2/3
+    assert metrics.average_precision(SCORES[:3], labels, "raw_area") == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert metrics.average_precision(SCORES[:3], labels, "area") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_raw_area_is_scikit_learn_s(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 8, 60) / 8 if seed % 2 else rng.normal(size=60)  # odd seeds: many ties
+    labels = rng.choice([1, -1], 60, p=[0.3, 0.7])
+    ours = metrics.average_precision(scores, labels, "raw_area")
+    assert ours == pytest.approx(average_precision_score(labels == 1, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize("definition", metrics.DEFINITIONS)
+def test_order_of_ties_does_not_matter(definition):
+    scores, labels = np.array([0.5, 0.5, 0.5, 0.2]), np.array([1, -1, -1, 1])
+    values = {
+        metrics.average_precision(scores[list(p)], labels[list(p)], definition)
+        for p in ([0, 1, 2, 3], [2, 1, 0, 3], [1, 0, 2, 3])
+    }
+    assert len(values) == 1
+
+
+@pytest.mark.parametrize("definition", metrics.DEFINITIONS)
+def test_difficult_images_are_left_out(definition):
+    scores, labels = np.array([0.9, 0.8, 0.7, 0.6]), np.array([0, 1, 0, -1])
+    assert metrics.average_precision(scores, labels, definition) == 1.0
+
+
+@pytest.mark.parametrize("definition", metrics.DEFINITIONS)
+def test_perfect_and_worst_ranking(definition):
+    assert metrics.average_precision(np.array([3, 2, 1.0]), np.array([1, 1, -1]), definition) == 1
+    assert metrics.average_precision(np.array([3, 2, 1.0]), np.array([-1, -1, 1]), definition) == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("labels", [[-1, -1], [0, 0], [0, -1]])
+def test_no_positives_is_none_and_left_out_of_the_mean(labels):
+    assert metrics.average_precision(np.array([0.1, 0.2]), np.array(labels)) is None
+    assert metrics.mean_ap([None, 0.5, 1.0]) == 0.75
+    assert metrics.mean_ap([None]) is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_numbers_are_an_error(bad):
+    with pytest.raises(ValueError, match="diverged"):
+        metrics.average_precision(np.array([0.1, bad]), np.array([1, -1]))
+
+
+def test_eleven_point_hits_recalls_that_float_below_a_tenth():
+    labels = np.array([1] * 10)  # recalls 0.1 ... 1.0, of which 0.3 and 0.6 and 0.7 are not exact
+    assert metrics.average_precision(np.arange(10.0), labels, "11_point") == 1.0
