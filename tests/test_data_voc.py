@@ -1,0 +1,156 @@
+"""The official VOC layout, drawn and real, and every way in which it can be broken."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark import data
+from benchmark.data import mini, voc
+from benchmark.errors import UserError
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+MAIN = Path("VOCdevkit/VOC2012/ImageSets/Main")
+
+
+@pytest.fixture
+def root(mini_voc, tmp_path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(mini_voc, tmp_path / "voc"))
+
+
+def test_drawn_voc_loads(mini_voc):
+    train, val = (voc.load(mini_voc, split) for split in ("train", "val"))
+    assert (len(train.ids), len(val.ids)) == (mini.NUM_SCENES["train"], mini.NUM_SCENES["val"])
+    for images in (train, val):
+        assert set(np.unique(images.targets)) == {-1, 0, 1}
+        assert ((images.targets == 1).sum(0) >= 8).all(), "every class has something to learn and to test"
+
+
+def test_labels_agree_with_the_annotations(mini_voc):
+    import xml.etree.ElementTree as ElementTree
+
+    images = voc.load(mini_voc, "val")
+    for image_id, row in zip(images.ids[:40], images.targets, strict=False):
+        tree = ElementTree.parse(mini_voc / f"VOCdevkit/VOC2012/Annotations/{image_id}.xml")
+        objects = [(o.findtext("name"), o.findtext("difficult")) for o in tree.iter("object")]
+        for k, name in enumerate(voc.CLASSES):
+            flags = {d for n, d in objects if n == name}
+            assert row[k] == (-1 if not flags else 1 if "0" in flags else 0)
+
+
+def test_drawing_is_repeatable(mini_voc, tmp_path):
+    mini.draw_voc(tmp_path)
+    for path in sorted(mini_voc.rglob("*"))[::97]:
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / path.relative_to(mini_voc)).read_bytes(), path
+
+
+def test_drawn_pixels_are_golden():
+    """What is drawn is part of what a mini job's id stands for: raise mini.VERSION when this changes."""
+    assert [int(mini._scene(i, split)[0].sum()) for i, split in ((0, "train"), (7, "train"), (0, "val"))] == GOLDEN_SUMS
+
+
+GOLDEN_SUMS = [2819779, 1824580, 2491794]
+
+
+def test_no_digit_scan_is_in_both_splits():
+    scans = {
+        test: {mini._scan(d, test, np.random.default_rng(i)).tobytes() for d in range(10) for i in range(300)}
+        for test in (False, True)
+    }
+    assert not scans[False] & scans[True]
+
+
+def test_split_without_label_files_takes_trainval_s(root):
+    ids = (root / MAIN / "val.txt").read_text().split()[:10]
+    (root / MAIN / "part.txt").write_text("\n".join(ids))
+    part, val = voc.load(root, "part"), voc.load(root, "val")
+    assert (part.targets == val.targets[:10]).all()
+
+
+def test_class_train_and_split_train_are_two_things(root):
+    assert (root / MAIN / "train_train.txt").read_text() != (root / MAIN / "train.txt").read_text()
+    column = voc.CLASSES.index("train")
+    labels = [int(line.split()[1]) for line in (root / MAIN / "train_train.txt").read_text().splitlines()]
+    assert voc.load(root, "train").targets[:, column].tolist() == labels
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+BREAKS = {
+    "no folder": (lambda r: shutil.rmtree(r / "VOCdevkit"), "must hold VOCdevkit/VOC2012"),
+    "no split": (lambda r: (r / MAIN / "train.txt").unlink(), "train.txt: missing"),
+    "empty split": (lambda r: (r / MAIN / "train.txt").write_text("\n"), "names no image"),
+    "class file absent": (lambda r: (r / MAIN / "cow_train.txt").unlink(), "cow_train.txt: missing"),
+    "unknown id": (lambda r: _edit(r / MAIN / "cow_train.txt", "2008_000003", "2008_999999"),
+                   r"cow_train.txt:4: unknown id 2008_999999"),
+    "unknown value": (lambda r: _edit(r / MAIN / "cow_train.txt", "2008_000003 -1", "2008_000003 2"),
+                      r"cow_train.txt:4: expected an id and 1, 0 or -1"),
+    "no value": (lambda r: _edit(r / MAIN / "cow_train.txt", "2008_000003 -1", "2008_000003"),
+                 r"cow_train.txt:4: expected"),
+    "id without label": (lambda r: _edit(r / MAIN / "cow_train.txt", "2008_000003 -1\n", ""),
+                         "no label for image 2008_000003"),
+    "id twice": (lambda r: _edit(r / MAIN / "train.txt", "2008_000004", "2008_000003"), "2008_000003 twice"),
+    "id that climbs": (lambda r: _edit(r / MAIN / "train.txt", "2008_000004", "../../x"), "not an image id"),
+    "not text": (lambda r: (r / MAIN / "cow_train.txt").write_bytes(b"\xff\xfe\x00"), "cannot be read as text"),
+    "image missing": (lambda r: (r / "VOCdevkit/VOC2012/JPEGImages/2008_000005.jpg").unlink(),
+                      r"2008_000005.jpg: missing.*1 of 480"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_layout_is_named(root, name):
+    damage, message = BREAKS[name]
+    damage(root)
+    with pytest.raises(UserError, match=message) as error:
+        voc.load(root, "train")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None])
+def test_broken_image_is_named(root, content, tmp_path):
+    path = root / "VOCdevkit/VOC2012/JPEGImages/2008_000005.jpg"
+    path.write_bytes(path.read_bytes()[:500] if content is None else content)
+    with pytest.raises(UserError, match=r"2008_000005.jpg: cannot be decoded"):
+        data.decode(voc.load(root, "train"), 80, tmp_path)
+    assert not list(tmp_path.rglob("*.npy")), "half a cache must not be taken for a whole one"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_colour_modes_become_rgb(root, mode, tmp_path):
+    path = root / "VOCdevkit/VOC2012/JPEGImages/2008_000005.jpg"
+    Image.open(path).convert(mode).save(path)
+    assert data.decode(voc.load(root, "train"), 40, tmp_path).shape == (480, 40, 40, 3)
+
+
+def test_decoding_is_cached_until_a_file_changes(root, tmp_path):
+    images = voc.load(root, "val")
+    first = np.array(data.decode(images, 40, tmp_path))
+    data.decode(images, 40, tmp_path)
+    assert len(list(tmp_path.rglob("*.npy"))) == 1
+    Image.new("RGB", (80, 80), "red").save(images.paths[0])
+    second = data.decode(images, 40, tmp_path)
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
+    assert (second[0, 20, 20] == [254, 0, 0]).all()
+    assert (second[1:] == first[1:]).all()
+
+
+def test_verify_says_why_not(mini_voc, tmp_path):
+    assert "train has 480 images, the official one 5717" in voc.verify(mini_voc)
+    assert "no such folder" in voc.verify(tmp_path)
+
+
+@pytest.mark.skipif(not (REAL / "VOCdevkit").is_dir(), reason="the real VOC photographs are not at hand")
+def test_real_voc_subset():
+    train, val = (voc.load(REAL, s) for s in ("present_train", "present_val"))
+    assert (len(train.ids), len(val.ids)) == (1697, 1729)
+    positives = dict(zip(voc.CLASSES, (np.concatenate([train.targets, val.targets]) == 1).sum(0), strict=True))
+    assert (positives["dog"], positives["cat"], positives["aeroplane"]) == (1286, 1080, 0)

@@ -1,0 +1,163 @@
+"""Claims, states and records, under crashes that really happen."""
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmark import store
+from benchmark.errors import UserError
+from benchmark.store import Claimed, Run
+
+
+@pytest.fixture
+def run(tmp_path, make_job) -> Run:
+    return store.submit(tmp_path / "runs", make_job())
+
+
+def _hold(folder, seconds):
+    with Run(folder).claim():
+        print("held", flush=True)
+        time.sleep(seconds)
+
+
+def _holder(folder) -> subprocess.Popen:
+    code = f"from tests.test_store import _hold; from pathlib import Path; _hold(Path({str(folder)!r}), 60)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_states_are_read_from_files(run):
+    assert run.state() == "pending"
+    with run.claim():
+        assert run.state() == "running"
+    assert run.state() == "pending"
+    store.write_json(run.path("failure.json"), {"kind": "crash"})
+    assert run.state() == "failed"
+    store.write_json(run.path("failure.json"), {"kind": "diverged"})
+    assert run.state() == "diverged"
+    store.write_json(run.path("result.json"), {})
+    assert run.state() == "done"
+
+
+def test_a_live_claim_keeps_others_out(run):
+    process = _holder(run.folder)
+    try:
+        assert run.state() == "running"
+        with pytest.raises(Claimed), run.claim():
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_kill_leaves_a_stale_claim_that_the_next_takes_over(run):
+    process = _holder(run.folder)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert run.state() == "stale"
+    with run.claim():
+        assert json.loads(run.path("claim.json").read_text())["pid"] == os.getpid()
+
+
+def test_reused_process_number_is_not_the_old_process(run):
+    claim = {"host": store._this_host(), "pid": os.getpid(), "process_start": "1", "started": 0}
+    store.write_json(run.path("claim.json"), claim)
+    assert run.state() == "stale"
+
+
+def test_another_host_s_claim_lives_by_its_heartbeat(run):
+    store.write_json(run.path("claim.json"), {"host": "elsewhere", "pid": 1, "process_start": "1", "started": 0})
+    assert run.state() == "running"
+    old = time.time() - store.STALE_AFTER_SECONDS - 1
+    os.utime(run.path("claim.json"), (old, old))
+    assert run.state() == "stale"
+
+
+def test_done_run_cannot_be_claimed(run):
+    store.write_json(run.path("result.json"), {})
+    with pytest.raises(Claimed), run.claim():
+        pass
+
+
+def _race(folder, start, winners):
+    start.wait()
+    try:
+        with Run(folder).claim():
+            winners.put(os.getpid())
+            time.sleep(0.3)
+    except Claimed:
+        pass
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_of_eight_processes_one_gets_the_claim(run, stale):
+    if stale:
+        store.write_json(run.path("claim.json"), {"host": store._this_host(), "pid": 2**22 + 1, "process_start": "1"})
+    context = multiprocessing.get_context("fork")
+    start, winners = context.Event(), context.Queue()
+    racers = [context.Process(target=_race, args=(run.folder, start, winners)) for _ in range(8)]
+    for racer in racers:
+        racer.start()
+    time.sleep(0.2)
+    start.set()
+    for racer in racers:
+        racer.join()
+    assert winners.qsize() == 1
+
+
+@pytest.mark.parametrize("name", ["result.json", "failure.json", "job.json"])
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe", b"[1]", b"[" * 100_000])
+def test_corrupt_record_is_named_and_set_aside(run, name, content):
+    run.path(name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: corrupt record.*set aside as {name}.corrupt-"):
+        run.read(name)
+    assert not run.path(name).exists()
+    assert next(run.folder.glob(f"{name}.corrupt-*")).read_bytes() == content
+
+
+def test_job_of_another_folder_is_an_error(run, make_job):
+    store.write_json(run.path("job.json"), make_job(seed=1).model_dump(mode="json", exclude_none=True))
+    with pytest.raises(UserError, match="not the folder's"):
+        run.job()
+
+
+def test_job_survives_its_record(run, make_job):
+    assert run.job() == make_job()
+
+
+def test_half_a_line_of_metrics_is_left_out(run):
+    run.write_metrics([{"epoch": 1}, {"epoch": 2}])
+    with open(run.path("metrics.jsonl"), "a") as file:
+        file.write('{"epo')
+    assert [e["epoch"] for e in run.metrics()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permissions")]
+)
+def test_failed_write_keeps_the_old_file(run, monkeypatch, code, message):
+    path = run.path("result.json")
+    store.write_json(path, {"old": 1})
+
+    def full(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=message):
+        store.write_json(path, {"new": 2})
+    monkeypatch.undo()
+    assert json.loads(path.read_text()) == {"old": 1}
+    assert [p.name for p in run.folder.glob(".*tmp")] == []
+
+
+def test_no_record_holds_nan(run):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        store.write_json(run.path("result.json"), {"loss": float("nan")})
