@@ -204,7 +204,7 @@ def learning_rate(job: Job, step: int, steps: int) -> float:
 
 def to_device(images_NHWC: np.ndarray, mirrored_N: np.ndarray | None, device: torch.device, job: Job) -> Tensor:
     """uint8 (N, H, W, 3) to normalised (N, 3, H, W) in channels_last, some mirrored."""
-    images = torch.from_numpy(np.ascontiguousarray(images_NHWC)).to(device).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.array(images_NHWC)).to(device).permute(0, 3, 1, 2)
     dtype = torch.float64 if job.precision == "float64" else torch.float32
     images = (images.to(dtype) - MEAN.to(device, dtype)) / STD.to(device, dtype)
     if mirrored_N is not None:

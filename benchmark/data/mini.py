@@ -18,7 +18,7 @@ from benchmark.data import voc
 from benchmark.errors import UserError
 
 SCENE_SIZE = 80  # pixels, square
-NUM_SCENES = {"train": 480, "val": 240}
+NUM_SCENES = {"train": 1200, "val": 400}
 VERSION = 1  # raised whenever what is drawn changes; part of the folder's name
 
 
