@@ -51,6 +51,7 @@ class State:
 
     model: Backbone
     optimizer: torch.optim.SGD
+    threads: int  # sums depend on how they are split, so a resumed run keeps the number that it began with
     epochs: list[dict[str, Any]]  # metrics of the whole epochs done
 
 
@@ -65,11 +66,11 @@ def run_job(run: Run, execution: Execution) -> None:
         run.path("failure.json").unlink(missing_ok=True)
         state = None
         try:
-            torch.set_num_threads(execution.threads)
             train_set, test_set = load_splits(job, execution)
             train_images, test_images = (data.decode(s, job.image_size, execution.cache) for s in (train_set, test_set))
-            write_json(run.path("environment.json"), describe(execution, train_images, test_images))
             state = start_or_resume(run, job, len(train_set.classes), execution)
+            torch.set_num_threads(state.threads)
+            write_json(run.path("environment.json"), describe(execution, state, train_images, test_images))
             run.write_metrics(state.epochs)
             train_and_test(run, job, state, execution, train_set, train_images, test_set, test_images)
         except Exception as error:
@@ -154,7 +155,7 @@ def start(job: Job, num_classes: int, execution: Execution) -> State:
     optimizer = torch.optim.SGD(
         model.parameters(), lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay
     )
-    return State(model, optimizer, [])
+    return State(model, optimizer, execution.threads, [])
 
 
 def weights_path(job: Job, execution: Execution) -> Path:
@@ -232,10 +233,8 @@ def save_checkpoint(run: Run, state: State) -> None:
     path = run.path("checkpoint.pt")
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        torch.save(
-            {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict(), "epochs": state.epochs},
-            temporary,
-        )
+        saved = {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
+        torch.save(saved | {"threads": state.threads, "epochs": state.epochs}, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); free some space and call again; "
@@ -253,7 +252,7 @@ def start_or_resume(run: Run, job: Job, num_classes: int, execution: Execution) 
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state.model.load_state_dict(saved["model"])
         state.optimizer.load_state_dict(saved["optimizer"])
-        return State(state.model, state.optimizer, list(saved["epochs"]))
+        return State(state.model, state.optimizer, int(saved["threads"]), list(saved["epochs"]))
     except Exception as error:  # whatever a damaged pickle or zip can raise
         aside = path.with_name(f"checkpoint.corrupt-{time.time_ns()}")
         path.rename(aside)
@@ -297,11 +296,11 @@ def result(
     }
 
 
-def describe(execution: Execution, train_images: np.ndarray, test_images: np.ndarray) -> dict[str, Any]:
+def describe(execution: Execution, state: State, train_images: np.ndarray, test_images: np.ndarray) -> dict[str, Any]:
     device = torch.device(execution.device)
     return environment.describe() | {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": execution.threads,
+        "threads": state.threads,
         "memory_format": "channels_last",
         "tf32": torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
         "pixels_sha256": {

@@ -101,7 +101,7 @@ BREAKS = {
     "id that climbs": (lambda r: _edit(r / MAIN / "train.txt", "2008_000004", "../../x"), "not an image id"),
     "not text": (lambda r: (r / MAIN / "cow_train.txt").write_bytes(b"\xff\xfe\x00"), "cannot be read as text"),
     "image missing": (lambda r: (r / "VOCdevkit/VOC2012/JPEGImages/2008_000005.jpg").unlink(),
-                      r"2008_000005.jpg: missing.*1 of 480"),
+                      r"2008_000005.jpg: missing.*1 of 1200"),
 }  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def test_broken_image_is_named(root, content, tmp_path):
 def test_other_colour_modes_become_rgb(root, mode, tmp_path):
     path = root / "VOCdevkit/VOC2012/JPEGImages/2008_000005.jpg"
     Image.open(path).convert(mode).save(path)
-    assert data.decode(voc.load(root, "train"), 40, tmp_path).shape == (480, 40, 40, 3)
+    assert data.decode(voc.load(root, "train"), 40, tmp_path).shape == (1200, 40, 40, 3)
 
 
 def test_decoding_is_cached_until_a_file_changes(root, tmp_path):
@@ -136,7 +136,7 @@ def test_decoding_is_cached_until_a_file_changes(root, tmp_path):
     first = np.array(data.decode(images, 40, tmp_path))
     data.decode(images, 40, tmp_path)
     assert len(list(tmp_path.rglob("*.npy"))) == 1
-    Image.new("RGB", (80, 80), "red").save(images.paths[0])
+    Image.new("RGB", (80, 80), "red").save(images.images[0])
     second = data.decode(images, 40, tmp_path)
     assert len(list(tmp_path.rglob("*.npy"))) == 2
     assert (second[0, 20, 20] == [254, 0, 0]).all()
@@ -144,7 +144,7 @@ def test_decoding_is_cached_until_a_file_changes(root, tmp_path):
 
 
 def test_verify_says_why_not(mini_voc, tmp_path):
-    assert "train has 480 images, the official one 5717" in voc.verify(mini_voc)
+    assert "train has 1200 images, the official one 5717" in voc.verify(mini_voc)
     assert "no such folder" in voc.verify(tmp_path)
 
 

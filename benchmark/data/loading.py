@@ -15,11 +15,13 @@ from benchmark.errors import UserError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """One split. `targets` is (N, num_classes) int8 of 1 present, 0 only difficult, -1 absent."""
+    """One split. `images`: a file each, or all pixels as (N, H, W, 3) uint8 where the format holds them in one array.
+    `targets`: (N,) int64 class numbers, or, multi-label, (N, num_classes) int8 of 1 present, 0 only difficult,
+    -1 absent."""
 
     classes: tuple[str, ...]
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
+    images: tuple[Path, ...] | np.ndarray
     targets: np.ndarray
 
 
@@ -31,7 +33,7 @@ def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
     UserError names an image that cannot be decoded.
     """
     key = hashlib.sha256(f"warp {size} pillow {PIL.__version__}".encode())
-    for path in images.paths:
+    for path in images.images:
         stat = path.stat()
         key.update(f"\n{path.absolute()} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
     target = cache / "decoded" / f"{key.hexdigest()[:24]}.npy"
@@ -39,7 +41,7 @@ def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.stem}.{os.getpid()}.tmp")
         try:
-            _write(images.paths, size, temporary)
+            _write(images.images, size, temporary)
             os.replace(temporary, target)
         except OSError as error:
             raise UserError(f"{target}: cannot be written ({error.strerror}); free some space or move --cache") from None

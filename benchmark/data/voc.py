@@ -43,7 +43,7 @@ def load(root: Path, split: str) -> ImageSet:
     if missing:
         raise UserError(f"{missing[0]}: missing, though {main / f'{split}.txt'} names it "
                         f"({len(missing)} of {len(paths)} images are missing); complete the data or name another split")
-    return ImageSet(classes=CLASSES, ids=tuple(ids), paths=tuple(paths), targets=targets)
+    return ImageSet(classes=CLASSES, ids=tuple(ids), images=tuple(paths), targets=targets)
 
 
 def verify(root: Path) -> str:

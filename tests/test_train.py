@@ -1,0 +1,256 @@
+"""Whole jobs on a few drawn scenes: resuming equals not stopping, divergence is an outcome, weights must fit."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmark import grid, metrics, models, store, train
+from benchmark.errors import UserError
+from benchmark.methods import METHODS
+from benchmark.models import BACKBONES
+
+QUICK = {"limit_train": 48, "epochs": 3, "image_size": 32}
+
+
+@pytest.fixture
+def execution(cache, mini_voc) -> train.Execution:
+    return train.Execution(data_root=None, weights_file=None, cache=cache, device="cpu", threads=1)
+
+
+def _run(folder, job, execution) -> store.Run:
+    run = store.submit(folder, job)
+    train.run_job(run, execution)
+    return run
+
+
+def _scores(run) -> np.ndarray:
+    with np.load(run.path("scores.npz")) as saved:
+        return saved["scores"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("stop_in", ["the second epoch", "the test after the last epoch"])
+def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_path, monkeypatch):
+    job = make_job(method, warmup_epochs=1, **QUICK) if method != "baseline" else make_job(method, **QUICK)
+    whole = _run(tmp_path / "whole", job, execution)
+
+    calls = {"n": 0}
+    name, limit = ("to_device", 12) if stop_in == "the second epoch" else ("write_scores", 1)
+    real = getattr(train, name)
+
+    def interrupted(*args):
+        calls["n"] += 1
+        if calls["n"] == limit:
+            raise SystemExit(143)  # what the signal handler raises
+        return real(*args)
+
+    cut = store.submit(tmp_path / "cut", job)
+    monkeypatch.setattr(train, name, interrupted)
+    with pytest.raises(SystemExit):
+        train.run_job(cut, execution)
+    monkeypatch.undo()
+    assert cut.state() == "pending"
+    assert cut.path("checkpoint.pt").exists()
+    # Another number of threads is asked for, but the run goes on with the number that it began with.
+    train.run_job(cut, dataclasses.replace(execution, threads=2))
+    assert (_scores(cut) == _scores(whole)).all()
+    mine, theirs = ([{k: v for k, v in e.items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole))
+    assert mine == theirs
+
+
+def test_result_can_be_recomputed_from_the_saved_scores(make_job, execution, tmp_path):
+    run = _run(tmp_path, make_job(**QUICK), execution)
+    record = run.read("result.json")
+    with np.load(run.path("scores.npz")) as saved:
+        for definition in metrics.DEFINITIONS:
+            ap = metrics.per_class_ap(saved["scores"], saved["labels"], definition)
+            assert list(record["ap"][definition].values()) == ap
+            assert record["mAP"][definition] == metrics.mean_ap(ap)
+    assert record["epoch"] == 3
+    assert record["num_train"] == 48
+    assert not run.path("checkpoint.pt").exists()
+    assert run.read("environment.json")["packages"]["torch"]
+
+
+def test_baseline_and_icasc_of_a_seed_start_alike_and_see_the_same_data(make_job, execution, tmp_path, monkeypatch):
+    seen = {}
+    real = train.to_device
+    for method in ("baseline", "icasc-a_ch"):
+        batches = seen.setdefault(method, [])
+        monkeypatch.setattr(train, "to_device", lambda *a, b=batches: b.append(real(*a)) or b[-1])
+        _run(tmp_path, make_job(method, flip=True, **QUICK), execution)
+    for a, b in zip(*seen.values(), strict=True):
+        assert torch.equal(a, b)
+    start = [train.start(make_job(m), 20, execution).model.state_dict() for m in seen]
+    assert all(torch.equal(a, b) for a, b in zip(start[0].values(), start[1].values(), strict=True))
+
+
+def test_seeds_differ(make_job, execution):
+    a, b = (train.start(make_job(seed=s), 20, execution).model.net.fc.weight for s in (0, 1))
+    assert not torch.equal(a, b)
+
+
+def test_divergence_is_recorded_with_the_last_good_epoch(make_job, execution, tmp_path):
+    run = store.submit(tmp_path, make_job(learning_rate=1e30, **QUICK))
+    with pytest.raises(train.DivergedError):
+        train.run_job(run, execution)
+    failure = run.read("failure.json")
+    assert run.state() == "diverged"
+    assert "not a number" in failure["error"] or "not numbers" in failure["error"]
+    assert failure["last_good_epoch"] is None
+
+
+def test_crash_is_recorded_with_its_traceback_and_tried_again(make_job, execution, tmp_path, monkeypatch):
+    run = store.submit(tmp_path, make_job(**QUICK))
+    monkeypatch.setattr(train, "predict", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train.run_job(run, execution)
+    assert run.state() == "failed"
+    assert "ZeroDivisionError" in run.read("failure.json")["traceback"]
+    monkeypatch.undo()
+    train.run_job(run, execution)
+    assert run.state() == "done"
+    assert not run.path("failure.json").exists()
+
+
+def test_garbage_checkpoint_is_set_aside(make_job, execution, tmp_path, capsys):
+    run = store.submit(tmp_path, make_job(**QUICK))
+    run.path("checkpoint.pt").write_bytes(b"garbage")
+    train.run_job(run, execution)
+    assert run.state() == "done"
+    assert "corrupt checkpoint" in capsys.readouterr().out
+    assert list(run.folder.glob("checkpoint.corrupt-*"))
+
+
+def test_checkpoint_that_holds_code_is_not_executed(make_job, execution, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "pwned"), "w"))
+
+    run = store.submit(tmp_path / "runs", make_job(**QUICK))
+    torch.save({"model": Hostile()}, run.path("checkpoint.pt"))
+    train.run_job(run, execution)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_full_disk_ends_in_one_line(make_job, execution, tmp_path, monkeypatch):
+    run = store.submit(tmp_path, make_job(**QUICK))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"checkpoint.pt: cannot be written .*No space left.*free some space"):
+        train.run_job(run, execution)
+
+
+def test_mirroring_and_normalisation(make_job):
+    pixels = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
+    device, job = torch.device("cpu"), make_job(precision="float64")
+    plain = train.to_device(pixels, None, device, job)
+    one = train.to_device(pixels, np.array([True, False]), device, job)
+    assert torch.equal(one[0], plain[0].flip(2))
+    assert torch.equal(one[1], plain[1])
+    assert plain[1, 2, 0, 1].item() == pytest.approx((pixels[1, 0, 1, 2] / 255 - 0.406) / 0.225)
+
+
+def test_learning_rate_is_one_cosine(make_job):
+    job = make_job()
+    assert train.learning_rate(job, 0, 100) == job.learning_rate
+    assert train.learning_rate(job, 50, 100) == pytest.approx(job.learning_rate / 2)
+    assert train.learning_rate(job, 99, 100) == pytest.approx(0, abs=1e-5)
+
+
+def test_limit_draws_the_same_images_for_every_method(make_job):
+    a, b = (train.training_subset(make_job(m, limit_train=10), 100) for m in ("baseline", "icasc-a_ch"))
+    assert (a == b).all()
+    assert len(set(a)) == 10
+    assert not (a == train.training_subset(make_job(seed=1, limit_train=10), 100)).all()
+
+
+# Weights
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_backbones_give_feature_maps_and_logits(name):
+    model = models.build(name, 7, seed=0).eval()
+    images = torch.randn(2, 3, 64, 64)
+    inner = model.to_inner(images)
+    last = model.to_last(inner)
+    assert inner.shape[2] > last.shape[2] > 1
+    assert torch.equal(model.head(last), model(images))
+    assert model(images).shape == (2, 7)
+    kept = last.clone()
+    model.head(last)
+    assert torch.equal(kept, last), "nothing above may write on the map"
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_inner_layer_two_before_last(name):
+    images = torch.randn(1, 3, 64, 64)
+    near, far = (models.build(name, 3, 0, i).eval() for i in ("stage_before_last", "two_before_last"))
+    assert far.to_inner(images).shape[2] == 2 * near.to_inner(images).shape[2]
+    assert torch.equal(near(images), far(images))
+
+
+def test_mini_weights_are_the_packaged_ones():
+    model = models.build("resnet18_narrow", 20, seed=0)
+    before = model.net.fc.weight.clone()
+    models.load_weights(model, "resnet18_narrow", grid.MINI_WEIGHTS)
+    assert torch.equal(model.net.conv1.weight, load_file(grid.MINI_WEIGHTS)["conv1.weight"].float())
+    assert torch.equal(model.net.fc.weight, before)
+
+
+def _damaged(path, change):
+    state = load_file(grid.MINI_WEIGHTS)
+    change(state)
+    save_file(state, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("conv1.weight"), "it has no 'conv1.weight'"),
+        (lambda s: s.update({"conv1.weight": torch.zeros(1)}), r"'conv1.weight' is \(1,\), the network's is \(16, 3, 3, 3\)"),
+        (lambda s: s.update(surplus=torch.zeros(1)), "it has 'surplus'"),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit_are_named(tmp_path, change, message):
+    _damaged(tmp_path / "w.safetensors", change)
+    with pytest.raises(UserError, match=f"does not fit resnet18_narrow: {message}"):
+        models.load_weights(models.build("resnet18_narrow", 20, 0), "resnet18_narrow", tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04."])
+def test_files_that_are_no_weights(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="not a"):
+        models.load_weights(models.build("resnet18_narrow", 20, 0), "resnet18_narrow", tmp_path / name)
+
+
+def test_imagenet_weights_that_are_missing_are_named(make_job, execution, tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    job = grid.load("voc").jobs("paper")[0]
+    with pytest.raises(UserError, match=r"resnet18-f37072fd.pth is missing and cannot be downloaded.*--weights-dir"):
+        train.weights_path(job, execution)
+    with pytest.raises(UserError, match=r"resnet18-f37072fd.pth: no such weights file"):
+        train.weights_path(job, dataclasses.replace(execution, weights_file=tmp_path))
+    (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"another")
+    with pytest.raises(UserError, match="the job needs f37072fd"):
+        train.weights_path(job, dataclasses.replace(execution, weights_file=tmp_path))
+
+
+def test_no_metric_line_holds_nan(make_job, execution, tmp_path):
+    run = _run(tmp_path, make_job("icasc-grad_cam", **QUICK), execution)
+    for line in run.path("metrics.jsonl").read_text().splitlines():
+        assert set(json.loads(line)["train"]) == {
+            "classification", "separability_inner", "separability_last", "consistency", "loss"}  # fmt: skip
