@@ -21,7 +21,9 @@ app = typer.Typer(
 )  # fmt: skip
 
 GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
-ScaleName = Annotated[str, typer.Option("--scale", help="A scale of the grid; auto: paper where the data are, else mini")]
+ScaleName = Annotated[
+    str, typer.Option("--scale", help="A scale of the grid; auto: paper where the data are, else mini")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, overrides a field of every job (repeatable)")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="key=value[,key=value]: only these jobs")]
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none")]
@@ -82,7 +84,9 @@ def run(
     only: Only = None,
     data_root: DataRoot = None,
     weights: Weights = None,
-    workers: Annotated[int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1)
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     runs: Runs = RUNS,
     tables: Tables = TABLES,
@@ -220,8 +224,19 @@ def diff(
     outcomes = table_module.compare(built)
     code = table_module.exit_status(outcomes)
     if as_json:
-        print(json.dumps({"table": table, "scale": scale, "tolerance": spec.tolerance, "unit": spec.unit,
-                          "exit_status": code, "cells": outcomes}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "table": table,
+                    "scale": scale,
+                    "tolerance": spec.tolerance,
+                    "unit": spec.unit,
+                    "exit_status": code,
+                    "cells": outcomes,
+                },
+                indent=1,
+            )
+        )
     else:
         print_rows(
             [{k: f"{v:.2f}" if isinstance(v, float) else ("–" if v is None else v) for k, v in o.items()}
@@ -229,8 +244,10 @@ def diff(
             ("row", "column", "published", "mean", "n", "delta", "status", "outcome"),
         )  # fmt: skip
         found = [o["outcome"] for o in outcomes]
-        print(f"{table} at scale {scale}, tolerance {spec.tolerance} {spec.unit}: "
-              + ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found)))
+        print(
+            f"{table} at scale {scale}, tolerance {spec.tolerance} {spec.unit}: "
+            + ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found))
+        )
         if not built.comparable:
             print("\n".join(note for note in built.notes if note.startswith(("Scale", "Deviations"))))
     sys.exit(code)
@@ -291,7 +308,11 @@ def resolve_scale(grid_name: str, scale: str, data_root: Path | None) -> tuple[G
         return chosen, scale, chosen.scales[scale].why if scale in chosen.scales else ""
     dataset = chosen.base["dataset"]
     if data_root is None:
-        return chosen, "mini", f"no data root is given (--data-root, make: DATA=), so no {dataset}; embedded data instead"
+        return (
+            chosen,
+            "mini",
+            f"no data root is given (--data-root, make: DATA=), so no {dataset}; embedded data instead",
+        )
     from benchmark.data import DATASETS
 
     problem = DATASETS[dataset].verify(data_root)
@@ -340,12 +361,16 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
             DATASETS[name].load(locate(name, data_root, cache), split)
     for job in jobs:
         if job.weights.startswith("sha256:") and weights is None:
-            raise UserError(f"these jobs start from weights with SHA-256 {job.weights[7:19]}...: name the file with "
-                            "--weights FILE, or make other jobs with --set weights=scratch")
+            raise UserError(
+                f"these jobs start from weights with SHA-256 {job.weights[7:19]}...: name the file with "
+                "--weights FILE, or make other jobs with --set weights=scratch"
+            )
         if job.weights.startswith("mini") and not grid.MINI_WEIGHTS.exists():
             raise UserError(f"{grid.MINI_WEIGHTS}: missing; 'python -m benchmark pretrain-mini' makes it")
     if any(j.precision == "bfloat16" for j in jobs) and not environment.has_fast_bfloat16():
-        print("note: bfloat16 is slow on this processor; on a GPU it is not, and --set precision=float32 makes other jobs")
+        print(
+            "note: bfloat16 is slow on this processor; on a GPU it is not, and --set precision=float32 makes other jobs"
+        )
 
 
 def announce(jobs: list[Job], folders: list[store.Run], where: Any) -> None:
@@ -405,4 +430,8 @@ def print_rows(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
     from tabulate import tabulate
 
     if rows:
-        print(tabulate([[row[key] for key in keys] for row in rows], headers=keys, tablefmt="simple", disable_numparse=True))
+        print(
+            tabulate(
+                [[row[key] for key in keys] for row in rows], headers=keys, tablefmt="simple", disable_numparse=True
+            )
+        )

@@ -20,8 +20,9 @@ def code_version() -> dict[str, Any]:
     try:
         git = ["git", "-C", str(ROOT)]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "--", "benchmark"], capture_output=True, text=True,
-                                 check=True).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", "benchmark"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return {"version": benchmark.__version__, "commit": None, "dirty": None}
     return {"version": benchmark.__version__, "commit": commit, "dirty": bool(changed.strip())}

@@ -36,11 +36,15 @@ class Assumption(_Strict):
 
 
 class Scale(_Strict):
-    """A named overlay: axes and fields that differ from the paper's protocol, and why its cells cannot be compared."""
+    """A named overlay: axes and fields that differ from the paper's protocol, and why its cells cannot be compared.
+
+    `stand_ins` replaces backbones by smaller ones; a table's row for the one shows the other, and says so.
+    """
 
     why: str
     axes: dict[str, list[Any]] = {}
     set: dict[str, Any] = {}
+    stand_ins: dict[str, str] = {}
 
 
 class Grid(_Strict):
@@ -88,6 +92,7 @@ class Grid(_Strict):
         axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
         axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
         fields = self.base | self._scale(scale).set | {"scale": scale}
+        stand_ins = self._scale(scale).stand_ins
 
         jobs: dict[str, Job] = {}
         for values in itertools.product(*axes.values()):
@@ -96,6 +101,7 @@ class Grid(_Strict):
                 point = self._tied(tied, point) | point
             if any(all(point.get(k) == v for k, v in rule.items()) for rule in self.exclude):
                 continue
+            point["backbone"] = stand_ins.get(point.get("backbone"), point.get("backbone"))
             job = make_job(_resolve_weights(fields | point | overrides), where)
             jobs[job.id] = job  # a baseline that an ICASC-only axis repeats is one job
         selected = [j for j in jobs.values() if all(getattr(j, k) in v for k, v in only.items())]
@@ -183,8 +189,9 @@ def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
     def check(loc: tuple, valid: list[str]) -> None:
         if loc[-1] not in valid:
             line = strict_yaml.line_of(lines, loc)
-            raise UserError(f"{path}:{line}: unknown key '{loc[-1]}' in {'.'.join(map(str, loc[:-1]))}"
-                            + nearest(loc[-1], valid))
+            raise UserError(
+                f"{path}:{line}: unknown key '{loc[-1]}' in {'.'.join(map(str, loc[:-1]))}" + nearest(loc[-1], valid)
+            )
 
     fields = [name for name in FIELDS if name != "scale"]
     for key in grid.protocol:
@@ -214,7 +221,12 @@ def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
             grid.jobs(name)
         except UserError as error:
             key = str(error).partition(": ")[2].partition(":")[0]
-            spots = [("scales", name, "set", key), ("scales", name, "axes", key), ("axes", key), ("protocol", key),
-                     ("assumptions", key)]
+            spots = [
+                ("scales", name, "set", key),
+                ("scales", name, "axes", key),
+                ("axes", key),
+                ("protocol", key),
+                ("assumptions", key),
+            ]
             line = next((lines[spot] for spot in spots if spot in lines), 1)
             raise UserError(f"{path}:{line}: {error}") from None

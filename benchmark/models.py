@@ -91,7 +91,9 @@ def _resnet18_narrow(num_classes: int) -> nn.Module:
         shortcut = None
         if stage > 1:
             shortcut = nn.Sequential(nn.Conv2d(width, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-        setattr(net, f"layer{stage}", nn.Sequential(block(width, channels, stride, shortcut), block(channels, channels)))
+        setattr(
+            net, f"layer{stage}", nn.Sequential(block(width, channels, stride, shortcut), block(channels, channels))
+        )
         width = channels
     net.avgpool = nn.AdaptiveAvgPool2d(1)
     net.flatten = nn.Flatten()
@@ -162,8 +164,10 @@ def load_weights(model: Backbone, backbone: str, path: Path) -> None:
         if name not in given:
             raise UserError(f"{path}: does not fit {backbone}: it has no '{name}'")
         if given[name].shape != tensor.shape:
-            raise UserError(f"{path}: does not fit {backbone}: '{name}' is {tuple(given[name].shape)}, "
-                            f"the network's is {tuple(tensor.shape)}")
+            raise UserError(
+                f"{path}: does not fit {backbone}: '{name}' is {tuple(given[name].shape)}, "
+                f"the network's is {tuple(tensor.shape)}"
+            )
     extra = [name for name in given if name not in own]
     if extra:
         raise UserError(f"{path}: does not fit {backbone}: it has '{extra[0]}', which the network has not")

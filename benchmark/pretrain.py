@@ -43,7 +43,9 @@ def pretrain(target: Path, threads: int) -> float:
             loss.backward()
             optimizer.step()
         accuracy = _accuracy(model, images[NUM_TRAIN:], labels[NUM_TRAIN:], job)
-        print(f"epoch {epoch + 1}/{EPOCHS}: loss {loss.item():.3f}, accuracy on fresh numbers {accuracy:.3f}", flush=True)
+        print(
+            f"epoch {epoch + 1}/{EPOCHS}: loss {loss.item():.3f}, accuracy on fresh numbers {accuracy:.3f}", flush=True
+        )
     kept = {k: v.half() if v.is_floating_point() else v for k, v in model.net.state_dict().items() if "fc." not in k}
     save_file({k: v.contiguous() for k, v in kept.items()}, target)
     return accuracy

@@ -1,13 +1,13 @@
 """Table files: layout and published cells side by side, each cell with where it was printed."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark import strict_yaml
 from benchmark.errors import UserError, nearest
-from benchmark.job import METHODS, Float, explain, first_problem
+from benchmark.job import FIELDS, METHODS, Float, explain, first_problem
 
 
 class _Strict(BaseModel):
@@ -27,10 +27,16 @@ class Column(_Strict):
 
 
 class Row(_Strict):
-    """A row and its published cells, one a column in the columns' order; null where no number is at hand."""
+    """A row and its published cells, one a column in the columns' order; null where no number is at hand.
+
+    `item` is the measured number that the row shows (a class, mAP, top1; default: the key), `where` the job fields
+    that its runs have, such as {backbone: resnet18}.
+    """
 
     key: str
     published: list[int | float | str | None]
+    item: str | None = None
+    where: dict[str, Any] = {}
     unit: str | None = None
 
 
@@ -44,7 +50,6 @@ class Spec(_Strict):
     rows: list[Row]
     discrepancies: list[str] = []  # what does not add up inside the paper; printed with the table
     grid: str | None = None
-    metric: Literal["average_precision"] | None = None
     unit: str | None = None
     decimals: int | None = None
     tolerance: Float | None = None  # in `unit`, between a published and a measured cell
@@ -74,8 +79,14 @@ def load(name: str, folder: Path) -> Spec:
         raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None
     for i, row in enumerate(spec.rows):
         if len(row.published) != len(spec.columns):
-            raise UserError(f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}' has "
-                            f"{len(row.published)} published cells for {len(spec.columns)} columns")
+            raise UserError(
+                f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}' has "
+                f"{len(row.published)} published cells for {len(spec.columns)} columns"
+            )
+        for field in row.where:
+            if field not in FIELDS:
+                line = strict_yaml.line_of(lines, ("rows", i, "where"))
+                raise UserError(f"{path}:{line}: unknown job field '{field}'" + nearest(field, FIELDS))
     for i, column in enumerate(spec.columns):
         if spec.grid and column.key not in METHODS:
             line = strict_yaml.line_of(lines, ("columns", i))

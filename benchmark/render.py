@@ -68,21 +68,33 @@ def mark(delta: str, table: Table) -> str:
 
 
 def _flat_header(table: Table, name: Callable[[str], str]) -> list[str]:
-    return ["class", *(f"{name(group)} {sub}" if sub.startswith("ours") else sub
-                       for group, subs in columns(table) for sub in subs)]
+    return [
+        "class",
+        *(f"{name(group)} {sub}" if sub.startswith("ours") else sub for group, subs in columns(table) for sub in subs),
+    ]
 
 
 def terminal(table: Table) -> str:
     header = _flat_header(table, lambda text: SUBSCRIPT.sub(r"\1 \2", text) + "\n")
-    grid = tabulate(body(table, str), header, tablefmt="simple", disable_numparse=True,
-                    colalign=("left", *["right"] * (len(header) - 1)))
+    grid = tabulate(
+        body(table, str),
+        header,
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(header) - 1)),
+    )
     return "\n".join([table.spec.title, "", grid, "", *table.notes])
 
 
 def markdown(table: Table) -> str:
     header = _flat_header(table, lambda text: SUBSCRIPT.sub(r"\1<sub>\2</sub>", text))
-    grid = tabulate(body(table, "**{}**".format), header, tablefmt="pipe", disable_numparse=True,
-                    colalign=("left", *["right"] * (len(header) - 1)))
+    grid = tabulate(
+        body(table, "**{}**".format),
+        header,
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(header) - 1)),
+    )
     notes = "\n".join(f"- {_escape_markdown(note)}" for note in table.notes)
     return f"### {table.spec.title}\n\n{grid}\n\n{notes}\n"
 
@@ -119,7 +131,9 @@ def latex(table: Table) -> str:
         first += len(subs)
     heads = " & ".join(f"\\multicolumn{{{len(subs)}}}{{c}}{{{_latex_header(name)}}}" for name, subs in groups)
     subs = " & ".join(escape_latex(sub) for _, group in groups for sub in group)
-    lines = [" & ".join([escape_latex(row[0]), *map(_latex_cell, row[1:])]) + r" \\" for row in body(table, _latex_bold)]
+    lines = [
+        " & ".join([escape_latex(row[0]), *map(_latex_cell, row[1:])]) + r" \\" for row in body(table, _latex_bold)
+    ]
     if len(lines) > 1:
         lines.insert(-1, r"\midrule")
     notes = r" \\ ".join(escape_latex(note) for note in table.notes)

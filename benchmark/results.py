@@ -6,22 +6,22 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.job import Job
+from benchmark.job import FIELDS, Job
 from benchmark.store import Run
 
-COLUMNS = ["job", "method", "backbone", "seed", "state", "item", "value"]
+COLUMNS = ["job", "state", *FIELDS, "item", "value"]
 
 
 def collect(runs: Path, jobs: list[Job], ap_definition: str) -> tuple[pd.DataFrame, list[str]]:
     """The frame, in percent, and a warning for each record that could not be read.
 
-    `item` is a class name or `mAP`; `value` is NaN where the test set shows no such object. A job without a result
-    has one line whose item is None.
+    Columns: job (its id), state, every field of Job, item, value. `item` is a class name or `mAP`; `value` is NaN
+    where the test set shows no such object. A job without a result has one line whose item is None.
     """
     lines, warnings = [], []
     for job in jobs:
         run = Run(runs / job.scale / job.id)
-        head = {"job": job.id, "method": job.method, "backbone": job.backbone, "seed": job.seed}
+        head = {"job": job.id} | job.model_dump()
         try:
             state, values = _read(run, ap_definition)
         except UserError as error:
@@ -43,5 +43,7 @@ def _read(run: Run, ap_definition: str) -> tuple[str, dict[str, float | None]]:
         values = record["ap"][ap_definition] | {"mAP": record["mAP"][ap_definition]}
         return state, {item: None if v is None else 100 * float(v) for item, v in values.items()}
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{run.path('result.json')}: not a result ({type(error).__name__}: {error}); "
-                        "move the folder away and call again") from None
+        raise UserError(
+            f"{run.path('result.json')}: not a result ({type(error).__name__}: {error}); "
+            "move the folder away and call again"
+        ) from None

@@ -161,8 +161,12 @@ class Run:
             if self.state() in ("running", "done"):
                 raise Claimed(self.id)
             path.unlink(missing_ok=True)
-            record = {"host": _this_host(), "pid": os.getpid(), "process_start": _process_start(os.getpid()),
-                      "started": time.time()}
+            record = {
+                "host": _this_host(),
+                "pid": os.getpid(),
+                "process_start": _process_start(os.getpid()),
+                "started": time.time(),
+            }
             with open(path, "x", encoding="utf-8") as file:
                 json.dump(record, file)
         try:

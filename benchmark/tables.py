@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from benchmark import results
+from benchmark.errors import UserError
 from benchmark.grid import Grid
-from benchmark.job import Job
-from benchmark.published import Spec
+from benchmark.job import FIELDS, Job
+from benchmark.published import Row, Spec
 
 
 @dataclass(frozen=True)
@@ -62,48 +63,53 @@ def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path) -> Ta
     """The table of `jobs`, from what lies under `runs`."""
     definition = grid.assumptions["ap_definition"].value
     frame, warnings = results.collect(runs, jobs, definition)
-    measured = {
-        key: dict(zip(group["seed"], zip(group["value"], group["job"], strict=True), strict=True))
-        for key, group in frame.dropna(subset=["item"]).groupby(["item", "method"], sort=False)
-    }
-    states = {method: group.drop_duplicates("job")["state"].tolist() for method, group in frame.groupby("method")}
-    cells = {
-        (row.key, column.key): _cell(spec, row.key, column.key, measured, states.get(column.key, []))
-        for row in spec.rows
-        for column in spec.columns
-    }
+    stand_ins = grid.scales[scale].stand_ins
+    cells = {}
+    for row in spec.rows:
+        of_row = frame
+        for field, value in row.where.items():
+            of_row = of_row[of_row[field] == stand_ins.get(value, value)]
+        for column in spec.columns:
+            cells[row.key, column.key] = _cell(spec, row, column.key, of_row)
     departures = _departures(spec, grid, jobs)
     comparable = scale == "paper" and not departures
     return Table(spec, scale, cells, tuple(_notes(spec, grid, scale, jobs, departures)), comparable, tuple(warnings))
 
 
-def _cell(spec: Spec, row: str, column: str, measured: dict, states: list[str]) -> Cell:
+def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame) -> Cell:
     baseline = spec.columns[0].key
-    published = spec.published(row, column)
+    published = spec.published(row.key, column)
     published_gain = None
-    if column != baseline and published is not None and spec.published(row, baseline) is not None:
-        published_gain = published - spec.published(row, baseline)
-    of_seed = measured.get((row, column), {})
-    head = {"row": row, "column": column, "published": published, "published_gain": published_gain}
-    if not of_seed:
-        return Cell(**head, status=_blank(states))
-    runs = tuple(job for _, job in of_seed.values())
-    present = {seed: value for seed, (value, _) in of_seed.items() if not pd.isna(value)}
-    if not present:
+    if column != baseline and published is not None and spec.published(row.key, baseline) is not None:
+        published_gain = published - spec.published(row.key, baseline)
+    head = {"row": row.key, "column": column, "published": published, "published_gain": published_gain}
+    planned = of_row[of_row["method"] == column].drop_duplicates("job")
+    if planned.duplicated("seed").any():
+        differing = [f for f in FIELDS if planned[f].nunique(dropna=False) > 1 and f != "seed"]
+        raise UserError(
+            f"table {spec.name}: cell {row.key}, {column} would mix jobs that differ in "
+            f"{', '.join(differing)}; choose one value with --set"
+        )
+    measured = of_row[of_row["item"] == (row.item or row.key)]
+    ours = measured[measured["method"] == column].set_index("seed")
+    if ours.empty:
+        return Cell(**head, status=_blank(planned["state"].tolist()))
+    runs, values = tuple(ours["job"]), ours["value"].dropna()
+    if values.empty:
         return Cell(**head, status="no positives", runs=runs)
-    values = pd.Series(present)
     mean = float(values.mean())
-    other = {s: v for s, (v, _) in measured.get((row, baseline), {}).items() if not pd.isna(v)}
-    paired = [present[s] - other[s] for s in present if s in other] if column != baseline else []
+    gains = pd.Series(dtype=float)
+    if column != baseline:
+        gains = (values - measured[measured["method"] == baseline].set_index("seed")["value"]).dropna()
     return Cell(
         **head,
-        status="done" if len(of_seed) == len(states) else "partial",
+        status="done" if len(ours) == len(planned) else "partial",
         values=tuple(float(v) for v in values),
         runs=runs,
         mean=mean,
         std=float(values.std(ddof=1)) if len(values) > 1 else None,
         delta=None if published is None else mean - published,
-        gain=float(pd.Series(paired).mean()) if paired else None,
+        gain=float(gains.mean()) if len(gains) else None,
     )
 
 
@@ -171,8 +177,18 @@ def compare(table: Table) -> list[dict[str, Any]]:
             outcome = "not comparable"
         else:
             outcome = "within" if abs(cell.delta) <= table.spec.tolerance else "outside"
-        rows.append({"row": cell.row, "column": cell.column, "published": cell.published, "mean": cell.mean,
-                     "n": cell.n, "delta": cell.delta, "status": cell.status, "outcome": outcome})
+        rows.append(
+            {
+                "row": cell.row,
+                "column": cell.column,
+                "published": cell.published,
+                "mean": cell.mean,
+                "n": cell.n,
+                "delta": cell.delta,
+                "status": cell.status,
+                "outcome": outcome,
+            }
+        )
     return rows
 
 

@@ -179,8 +179,10 @@ def weights_path(job: Job, execution: Execution) -> Path:
         raise UserError(f"{path}: no such weights file")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(expected):
-        raise UserError(f"{path}: SHA-256 {digest[:12]}..., the job needs {expected[:12]}...; "
-                        f"--set weights=sha256:{digest} makes jobs for this file")
+        raise UserError(
+            f"{path}: SHA-256 {digest[:12]}..., the job needs {expected[:12]}...; "
+            f"--set weights=sha256:{digest} makes jobs for this file"
+        )
     return path
 
 
@@ -193,8 +195,10 @@ def download(name: str) -> Path:
             url = f"https://download.pytorch.org/models/{name}"
             torch.hub.download_url_to_file(url, str(path), hash_prefix=name.rpartition("-")[2][:8], progress=False)
         except (OSError, RuntimeError) as error:
-            raise UserError(f"{name} is missing and cannot be downloaded ({error}); put it into a folder and name that "
-                            "with --weights-dir DIR") from None
+            raise UserError(
+                f"{name} is missing and cannot be downloaded ({error}); put it into a folder and name that "
+                "with --weights-dir DIR"
+            ) from None
     return path
 
 
@@ -237,8 +241,10 @@ def save_checkpoint(run: Run, state: State) -> None:
         torch.save(saved | {"threads": state.threads, "epochs": state.epochs}, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        raise UserError(f"{path}: cannot be written ({str(error).splitlines()[0]}); free some space and call again; "
-                        "the run goes on from its last checkpoint") from None
+        raise UserError(
+            f"{path}: cannot be written ({str(error).splitlines()[0]}); free some space and call again; "
+            "the run goes on from its last checkpoint"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -30,7 +30,7 @@ def test_drawn_voc_loads(mini_voc):
 
 
 def test_labels_agree_with_the_annotations(mini_voc):
-    import xml.etree.ElementTree as ElementTree
+    from xml.etree import ElementTree
 
     images = voc.load(mini_voc, "val")
     for image_id, row in zip(images.ids[:40], images.targets, strict=False):

@@ -170,8 +170,17 @@ def test_maps_are_float32_under_bfloat16(make_job, batch, monkeypatch):
     assert set(seen) == {(torch.float32, torch.float32)}
 
 
-@pytest.mark.parametrize("option", [{"map_scale": "own_max"}, {"mask_source": "inner"}, {"mask_gradient": True},
-                                    {"sigma": 0.25}, {"theta": 0.5}, {"multi_label_target": "strongest_present"}])
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"map_scale": "own_max"},
+        {"mask_source": "inner"},
+        {"mask_gradient": True},
+        {"sigma": 0.25},
+        {"theta": 0.5},
+        {"multi_label_target": "strongest_present"},
+    ],
+)
 def test_each_reading_changes_the_loss_or_its_gradient(option, batch, icasc_job):
     model = _model()
     losses = [_loss(model, batch, icasc_job("icasc-a_ch", **o)) for o in ({}, option)]

@@ -44,7 +44,9 @@ def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
             _write(images.images, size, temporary)
             os.replace(temporary, target)
         except OSError as error:
-            raise UserError(f"{target}: cannot be written ({error.strerror}); free some space or move --cache") from None
+            raise UserError(
+                f"{target}: cannot be written ({error.strerror}); free some space or move --cache"
+            ) from None
         finally:
             temporary.unlink(missing_ok=True)
     return np.load(target, mmap_mode="r")

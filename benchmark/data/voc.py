@@ -41,8 +41,10 @@ def load(root: Path, split: str) -> ImageSet:
     paths = [folder / "JPEGImages" / f"{i}.jpg" for i in ids]
     missing = [p for p in paths if not p.is_file()]
     if missing:
-        raise UserError(f"{missing[0]}: missing, though {main / f'{split}.txt'} names it "
-                        f"({len(missing)} of {len(paths)} images are missing); complete the data or name another split")
+        raise UserError(
+            f"{missing[0]}: missing, though {main / f'{split}.txt'} names it "
+            f"({len(missing)} of {len(paths)} images are missing); complete the data or name another split"
+        )
     return ImageSet(classes=CLASSES, ids=tuple(ids), images=tuple(paths), targets=targets)
 
 
