@@ -20,7 +20,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         }.get(error.errno or 0, "see the reason and call again")
         raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy}") from None
     finally:
-        try:
+        with suppress(OSError):  # a read-only folder; the error that matters is raised already
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # a read-only folder; the error that matters is raised already
 
 
 def write_json(path: Path, record: Any) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -12,7 +12,7 @@ from benchmark.errors import UserError
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's core scalars only: no yes/no booleans, sexagesimals, octals or dates."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: ClassVar[dict] = {}
 
 
 for _tag, _pattern, _first in (

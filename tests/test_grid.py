@@ -41,7 +41,8 @@ def test_voc_protocol_is_the_supplement_s():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("  batch_size: 16", "  batch_sise: 16", r"voc.yaml:LINE: unknown key 'batch_sise' in protocol; did you mean 'batch_size'"),
+        ("  batch_size: 16", "  batch_sise: 16",
+         r"voc.yaml:LINE: unknown key 'batch_sise' in protocol; did you mean 'batch_size'"),
         ("  batch_size: 16", "  batch_size: 16\n  batch_size: 32", "duplicate key 'batch_size'"),
         ("  batch_size: 16", "  batch_size: sixteen", r"voc.yaml:LINE: .*batch_size: expected a number"),
         ("  weight_decay: 1e-3", "  weight_decay: '1e-3'", r"voc.yaml:LINE: .*weight_decay: expected a number"),
@@ -66,12 +67,12 @@ def test_bad_yaml_names_file_line_and_nearest_name(tmp_path, old, new, message):
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "a: &x [*x]", "? [1]\n: 2", "\x00", "- " * 5000])
 def test_no_grid_at_all(tmp_path, text):
-    with pytest.raises(UserError, match="voc.yaml"):
+    with pytest.raises(UserError, match=r"voc\.yaml"):
         grid.load("voc", write(tmp_path, text))
 
 
 def test_unknown_grid_names_the_nearest():
-    with pytest.raises(UserError, match="unknown grid 'vox'; did you mean 'voc'"):
+    with pytest.raises(UserError, match=r"unknown grid 'vox'; did you mean 'voc'"):
         grid.load("vox")
 
 
