@@ -356,9 +356,10 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
     """Find bad data and missing weights before any job starts; draw what is drawn."""
     from benchmark.data import DATASETS, locate
 
-    for name, splits in {j.dataset: (j.train_split, j.test_split) for j in jobs}.items():
+    for name, *splits in {(j.dataset, j.train_split, j.test_split) for j in jobs}:
+        root = locate(name, data_root, cache)
         for split in splits:
-            DATASETS[name].load(locate(name, data_root, cache), split)
+            DATASETS[name].load(root, split)
     for job in jobs:
         if job.weights.startswith("sha256:") and weights is None:
             raise UserError(

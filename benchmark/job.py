@@ -27,6 +27,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 
 Method = Literal["baseline", "icasc-grad_cam", "icasc-a_ch"]
 METHODS: tuple[str, ...] = get_args(Method)
+Backbone = Literal["resnet18", "resnet18_narrow"]
 
 # torchvision's files of ImageNet weights; the tail of a name is the start of the file's SHA-256.
 IMAGENET1K_V1 = {"resnet18": "resnet18-f37072fd.pth"}
@@ -57,7 +58,7 @@ class Job(BaseModel):
     train_split: Name
     test_split: Name
     limit_train: Positive | None = None  # train on this many images, drawn once per seed
-    backbone: Name
+    backbone: Backbone
     weights: Annotated[str, Field(pattern=r"^(scratch|imagenet1k_v1|mini(@[0-9a-f]{12})?|sha256:[0-9a-f]{64})$")]
     method: Method
     seed: Annotated[Int, Field(ge=0)]

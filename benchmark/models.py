@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmark.errors import UserError, nearest
+from benchmark.errors import UserError
 from benchmark.torchvision_ops import torchvision
 
 
@@ -128,8 +128,6 @@ INNER_STAGE = {"stage_before_last": -2, "two_before_last": -3}
 
 def build(backbone: str, num_classes: int, seed: int, inner_layer: str | None = None) -> Backbone:
     """A freshly initialised network; the same seed gives the same parameters whatever the method."""
-    if backbone not in BACKBONES:
-        raise UserError(f"unknown backbone '{backbone}'" + nearest(backbone, BACKBONES))
     architecture = BACKBONES[backbone]
     torch.manual_seed(seed)
     net = architecture.make(num_classes)

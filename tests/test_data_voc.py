@@ -10,30 +10,9 @@ from PIL import Image
 from benchmark import data
 from benchmark.data import mini, voc
 from benchmark.errors import UserError
+from tests.conftest import MAIN
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
-MAIN = Path("VOCdevkit/VOC2012/ImageSets/Main")
-
-
-@pytest.fixture(scope="session")
-def tiny_voc(mini_voc, tmp_path_factory) -> Path:
-    """The first 20 train and 10 val scenes: what a test breaks is copied many times."""
-    root = tmp_path_factory.mktemp("tiny")
-    (root / MAIN).mkdir(parents=True)
-    (root / MAIN.parents[1] / "JPEGImages").mkdir()
-    kept = {}
-    for split, count in (("train", 20), ("val", 10)):
-        kept[split] = (mini_voc / MAIN / f"{split}.txt").read_text().split()[:count]
-    kept["trainval"] = kept["train"] + kept["val"]
-    for split, ids in kept.items():
-        for path in (mini_voc / MAIN).glob(f"*{split}.txt"):
-            if path.name == f"{split}.txt" or path.name.removesuffix(f"_{split}.txt") in voc.CLASSES:
-                lines = [line for line in path.read_text().splitlines() if line.split()[0] in ids]
-                (root / MAIN / path.name).write_text("\n".join(lines) + "\n")
-    for image_id in kept["trainval"]:
-        image = MAIN.parents[1] / "JPEGImages" / f"{image_id}.jpg"
-        shutil.copy(mini_voc / image, root / image)
-    return root
 
 
 @pytest.fixture

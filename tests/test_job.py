@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_id_is_the_same_in_another_process():
 
 @pytest.mark.parametrize("name", [n for n in FIELDS if n not in ("method", "resize", "loss", "schedule")])
 def test_every_field_is_in_the_id(name):
-    other = {"seed": 1, "flip": False, "weights": "scratch", "difficult_train": "ignore", "precision": "float64",
+    other = {"seed": 1, "flip": False, "weights": "scratch", "backbone": "resnet18_narrow", "difficult_train": "ignore", "precision": "float64",
              "learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.0}  # fmt: skip
     value = other.get(name, FIELDS[name] + 1 if isinstance(FIELDS[name], int) else f"{FIELDS[name]}x")
     assert Job(**FIELDS | {name: value}).id != Job(**FIELDS).id
@@ -77,7 +78,8 @@ def test_bad_fields_are_named(change, message):
     assert "\n" not in str(error.value)
 
 
-def test_method_names_fit_the_registry():
-    from benchmark.methods import METHODS
+def test_names_fit_the_registries():
+    from benchmark import methods, models
 
-    assert set(METHODS) == set(job_module.METHODS)
+    assert set(methods.METHODS) == set(job_module.METHODS)
+    assert set(models.BACKBONES) == set(get_args(job_module.Backbone))

@@ -1,0 +1,252 @@
+"""The commands as a user types them: a whole small grid, every kind of bad input, kills and two schedulers."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark import store
+from tests.conftest import MAIN
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--grid", "voc", "--set", "epochs=2", "--set", "limit_train=32", "--set", "image_size=32", "--set", "seed=0"]
+
+
+@pytest.fixture(scope="module")
+def cache_option(cache, mini_voc) -> list[str]:
+    return ["--cache", str(cache)]
+
+
+@pytest.fixture
+def workplace(tmp_path) -> Path:
+    """An empty folder with the table files, so that nothing is written into the checkout."""
+    (tmp_path / "tables").mkdir()
+    for path in (ROOT / "tables").glob("*.yaml"):
+        shutil.copy(path, tmp_path / "tables")
+    return tmp_path
+
+
+def bench(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "benchmark", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, env=_env(), **options)
+
+
+def _env() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "benchmark", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def scores(runs: Path) -> dict[str, np.ndarray]:
+    found = {}
+    for path in sorted(runs.glob("*/*/scores.npz")):
+        with np.load(path) as saved:
+            found[path.parent.name] = saved["scores"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, cache_option) -> tuple[Path, str]:
+    """A small grid run to its end once, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(ROOT / "tables", folder / "tables", ignore=shutil.ignore_patterns("mini", "paper", "subset"))
+    ended = bench(folder, "run", *QUICK, *cache_option, "--device", "cpu")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder, ended.stdout
+
+
+def test_run_trains_and_ends_with_the_table(finished):
+    folder, printed = finished
+    assert printed.startswith("scale mini: no data root is given")
+    assert "3 jobs, 0 done, 3 to run" in printed
+    assert "not comparable with the published cells" in printed
+    assert "epochs: 2 (paper: 20)" in printed
+    generated = folder / "tables" / "mini" / "epochs=2,image_size=32,limit_train=32,seed=0"
+    assert {p.name for p in generated.iterdir()} >= {"table2.md", "table2.tex", "table2.html", "table2.csv"}
+
+
+def test_second_call_only_renders_the_same_bytes(finished, cache_option):
+    folder, _ = finished
+    files = sorted((folder / "tables" / "mini").rglob("table2.*"))
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
+    ended = bench(folder, "run", *QUICK, *cache_option)
+    assert "3 jobs, 3 done, 0 to run" in ended.stdout
+    assert ended.returncode == 0
+    assert {p: p.read_bytes() for p in files} == {p: b for p, (b, _) in before.items()}
+
+
+def test_status_and_plan_show_the_states(finished):
+    folder, _ = finished
+    rows = json.loads(bench(folder, "status", "--json").stdout)
+    assert [r["state"] for r in rows] == ["done"] * 3
+    rows = json.loads(bench(folder, "plan", *QUICK, "--json").stdout)
+    assert [r["state"] for r in rows] == ["done"] * 3
+    assert {"id", "grid", "scale", "backbone", "method", "seed", "state", "epochs"} <= set(rows[0])
+    rows = json.loads(bench(folder, "plan", "--grid", "voc", "--only", "method=icasc-a_ch", "--json").stdout)
+    assert [(r["method"], r["seed"], r["state"]) for r in rows] == [("icasc-a_ch", s, "pending") for s in (0, 1)]
+
+
+def test_diff_says_that_a_mini_table_is_not_comparable(finished):
+    folder, _ = finished
+    ended = bench(folder, "diff", "--table", "table2", *QUICK[2:], "--json")
+    assert ended.returncode == 2
+    cells = json.loads(ended.stdout)["cells"]
+    assert {c["outcome"] for c in cells} == {"not comparable"}
+
+
+def test_corrupt_record_is_named_and_the_others_go_on(finished, tmp_path, cache_option):
+    folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    victim = sorted((folder / "runs").glob("mini/*baseline*/result.json"))[0]
+    victim.write_text('{"job": ')
+    ended = bench(folder, "tables", *QUICK[2:], "--scale", "mini")
+    assert "corrupt record" in ended.stderr
+    assert "set aside" in ended.stderr
+    assert ended.returncode == 0
+    assert "not run" in ended.stdout
+    ended = bench(folder, "run", *QUICK, *cache_option, "--device", "cpu")
+    assert "2 done, 1 to run" in ended.stdout
+    assert ended.returncode == 0
+
+
+def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_option):
+    process = start(workplace, "run", *QUICK, *cache_option, "--device", "cpu")
+    runs = workplace / "runs"
+    wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")))
+    process.kill()
+    process.communicate()
+    for claim in runs.glob("*/*/claim.json"):
+        pid = json.loads(claim.read_text())["pid"]
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: all(r.state() != "running" for r in store.all_runs(runs)))
+    ended = bench(workplace, "run", *QUICK, *cache_option, "--device", "cpu")
+    assert ended.returncode == 0, ended.stderr
+    ours, undisturbed = scores(runs), scores(finished[0] / "runs")
+    assert ours.keys() == undisturbed.keys()
+    for job, expected in undisturbed.items():
+        assert (ours[job] == expected).all()
+
+
+def test_crash_of_one_job_leaves_the_others_alone(workplace, cache_option):
+    process = start(workplace, "run", *QUICK, *cache_option, "--device", "cpu", "--workers", "1")
+    runs = workplace / "runs"
+    wait_for(lambda: list(runs.glob("*/*/claim.json")))
+    claim = next(runs.glob("*/*/claim.json"))
+    os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "killed by signal 9 (SIGKILL); call again to resume" in printed
+    assert sorted(r.state() for r in store.all_runs(runs)) == ["done", "done", "stale"]
+    assert "running" in printed
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_stopping_is_clean(workplace, cache_option, how):
+    process = start(workplace, "run", *QUICK, *cache_option, "--device", "cpu")
+    runs = workplace / "runs"
+    wait_for(lambda: list(runs.glob("*/*/progress.json")))
+    pids = [json.loads(c.read_text())["pid"] for c in runs.glob("*/*/claim.json")]
+    process.send_signal(how)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == (130 if how == signal.SIGINT else 143)
+    assert "Traceback" not in printed
+    assert not list(runs.glob("*/*/claim.json")), "claims are released"
+    for pid in pids:
+        assert store._process_start(pid) is None, "workers are gone"
+    assert {r.state() for r in store.all_runs(runs)} <= {"pending", "done"}
+
+
+def test_two_schedulers_share_the_work(workplace, cache_option):
+    both = [start(workplace, "run", *QUICK, *cache_option, "--device", "cpu", "--workers", "1") for _ in range(2)]
+    printed = [process.communicate(timeout=200)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    logs = sorted((workplace / "runs").glob("*/*/metrics.jsonl"))
+    assert len(logs) == 3
+    assert [r.state() for r in store.all_runs(workplace / "runs")] == ["done"] * 3
+
+
+BAD = {
+    "grid": (["run", "--grid", "vok"], "unknown grid 'vok'; did you mean 'voc'"),
+    "scale": (["run", "--grid", "voc", "--scale", "papr"], "no scale 'papr'; did you mean 'paper'"),
+    "key": (["run", "--grid", "voc", "--set", "epoch=2"], "unknown field 'epoch'; did you mean 'epochs'"),
+    "type": (["run", "--grid", "voc", "--set", "epochs=many"], "epochs: expected a number"),
+    "no value": (["run", "--grid", "voc", "--set", "epochs"], "expected key=value"),
+    "choice": (["run", "--grid", "voc", "--set", "precision=float61"], "did you mean 'float6"),
+    "backbone": (
+        ["run", "--grid", "voc", "--set", "backbone=resnet81"],
+        "'resnet81' is not a valid value; did you mean 'resnet18'",
+    ),
+    "only": (["run", "--grid", "voc", "--only", "method=icasc"], "no job has method=icasc; did you mean"),
+    "dataset": (["run", "--grid", "voc", "--set", "dataset=voc"], "unknown data set 'voc'; did you mean"),
+    "no root": (["run", "--grid", "voc", "--scale", "paper"], "say where it lies with --data-root"),
+    "root": (["run", "--grid", "voc", "--scale", "paper", "--data-root", "nowhere"], "nowhere: no such folder"),
+    "empty root": (["run", "--grid", "voc", "--scale", "paper", "--data-root", "."], "must hold VOCdevkit/VOC2012"),
+    "weights": (["run", "--grid", "voc", "--weights", "nowhere"], "nowhere: no such file or folder"),
+    "table": (["diff", "--table", "table3"], "unknown table 'table3'; did you mean"),
+    "job folder": (["run-job", "nowhere"], "job.json: missing"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_ends_in_one_line_and_status_2(name, workplace, cache_option):
+    arguments, message = BAD[name]
+    extra = cache_option if arguments[0] == "run" else []
+    ended = bench(workplace, *arguments, *extra)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert message in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert not list(workplace.glob("runs/*/*/result.json"))
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_bad_image_of_real_data_is_named(damage, workplace, tiny_voc, cache_option):
+    root = Path(shutil.copytree(tiny_voc, workplace / "data"))
+    image = next((root / MAIN.parents[1] / "JPEGImages").iterdir())
+    image.unlink() if damage == "missing" else image.write_bytes(image.read_bytes()[:300])
+    options = ["--scale", "paper", "--data-root", "data", "--set", "weights=scratch", "--set", "image_size=32"]
+    ended = bench(workplace, "run", "--grid", "voc", *options, "--only", "method=baseline,seed=0", *cache_option)
+    assert ended.returncode == 2
+    assert image.name in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_read_only_runs_folder(workplace, cache_option):
+    if os.geteuid() == 0:
+        (workplace / "runs").write_text("a file where the folder should be")  # root may write anywhere
+    else:
+        (workplace / "runs").mkdir(mode=0o500)
+    ended = bench(workplace, "run", *QUICK, *cache_option)
+    assert ended.returncode == 2
+    assert "cannot be written" in ended.stderr
+
+
+def test_published_prints_cells_with_their_source():
+    cells = json.loads(bench(ROOT, "published", "--table", "table2", "--json").stdout)
+    assert len(cells) == 63
+    cow = next(c for c in cells if c["row"] == "cow" and c["column"] == "icasc-a_ch")
+    assert (cow["value"], cow["unit"]) == (71.12, "%")
+    assert "Table 2" in cow["source"]
+
+
+def test_assumptions_are_printed_with_reasons():
+    rows = json.loads(bench(ROOT, "assumptions", "--grid", "voc", "--json").stdout)
+    assert {"sigma", "mask_source", "second_order", "ap_definition", "weights"} <= {r["assumption"] for r in rows}
+    assert all(len(r["why"]) > 20 for r in rows)

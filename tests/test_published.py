@@ -1,0 +1,88 @@
+"""The published cells are typed right, as far as the paper's own arithmetic can tell."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmark import published
+from benchmark.data import voc
+from benchmark.errors import UserError
+
+TABLES = Path(__file__).parents[1] / "tables"
+SUPPLEMENT = Path(__file__).parents[2] / "shared" / "paper" / "supplement.txt"
+TABLE2 = published.load("table2", TABLES)
+
+
+@pytest.mark.parametrize("column", [c.key for c in TABLE2.columns])
+def test_printed_map_is_the_mean_of_the_printed_aps(column):
+    values = [TABLE2.published(name, column) for name in voc.CLASSES]
+    mean = sum(values) / len(values)
+    # 20 values, each rounded to 0.01, and a rounded mean
+    assert mean == pytest.approx(TABLE2.published("mAP", column), abs=0.01)
+
+
+def test_method_minus_baseline_is_the_abstract_s_gain():
+    gain = TABLE2.published("mAP", "icasc-a_ch") - TABLE2.published("mAP", "baseline")
+    assert gain == pytest.approx(5.73, abs=0.005)
+
+
+def test_rows_are_voc_s_classes_in_its_order():
+    assert [r.key for r in TABLE2.rows] == [*voc.CLASSES, "mAP"]
+
+
+def test_discrepancies_inside_the_paper_are_stated():
+    table1 = published.load("table1", TABLES)
+    value = table1.published
+    assert value("# training images", "voc") + value("# testing images", "voc") == 11540 != value("# images", "voc")
+    assert value("# testing images", "caltech256") == 25 * value("# classes", "caltech256")
+    assert value("# training images", "caltech256") == f"{30 * 256}/{60 * 256}"
+    text = " ".join(table1.discrepancies)
+    for stated in ("15000", "11540", "clutter", "85", "80"):
+        assert stated in text
+
+
+@pytest.mark.parametrize("name", published.names(TABLES))
+def test_every_cell_has_its_place_in_the_paper(name):
+    for cell in published.cells(published.load(name, TABLES)):
+        assert set(cell) == {"table", "row", "column", "value", "unit", "decimals", "source"}
+        assert "supplementary material" in cell["source"] or "abstract" in cell["source"]
+
+
+@pytest.mark.skipif(not SUPPLEMENT.is_file(), reason="the supplement is not at hand")
+@pytest.mark.parametrize("name", ["table1", "table2"])
+def test_every_cell_stands_in_the_supplement(name):
+    lines = [re.sub(r"\s", "", line) for line in SUPPLEMENT.read_text().splitlines()]
+    spec = published.load(name, TABLES)
+    for row in spec.rows:
+        printed = next(line for line in lines if line.startswith("|" + re.sub(r"\s", "", row.key) + "|"))
+        cells = printed.strip("|").split("|")[1:]
+        for cell, value in zip(cells, row.published, strict=True):
+            power = re.fullmatch(r"10⁻([³⁴])", cell)
+            expected = {"³": 1e-3, "⁴": 1e-4}[power[1]] if power else cell
+            same = float(expected) == value if isinstance(value, int | float) else expected == re.sub(r"\s", "", value)
+            assert same, f"{row.key}: {cell} printed, {value} typed"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[57.41, 67.85, 71.12]", "[57.41, 67.85]", r"table2.yaml:LINE: row 'cow' has 2 published cells for 3 columns"),
+        ("decimals: 2", "decimal: 2", r"table2.yaml:LINE: unknown key 'decimal'; did you mean 'decimals'"),
+        ("{key: icasc-a_ch,", "{key: icasc-ach,", r"table2.yaml:LINE: unknown method 'icasc-ach'; did you mean"),
+        ("key: cow, published", "key: cow, where: {bakbone: x}, published", "unknown job field 'bakbone'"),
+        ("grid: voc", "grid: voc\ngrid: voc", "duplicate key 'grid'"),
+    ],
+)
+def test_bad_table_file_names_line_and_nearest_name(tmp_path, old, new, message):
+    text = (TABLES / "table2.yaml").read_text()
+    assert old in text
+    line = text[: text.index(old)].count("\n") + 1
+    (tmp_path / "table2.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=message.replace("LINE", str(line))):
+        published.load("table2", tmp_path)
+
+
+def test_unknown_table():
+    with pytest.raises(UserError, match="did you mean 'table2'"):
+        published.load("tabel2", TABLES)
