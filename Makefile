@@ -11,7 +11,7 @@ OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS)
 .PHONY: help setup reproduce-table2 tables status diff test lint format clean
 
 help: ## list the targets
-	@grep -E '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo 'SCALE=auto|mini|subset|paper   DATA=folder of the real data   WEIGHTS=file or folder   ARGS="more options"'
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark import strict_yaml
 from benchmark.errors import UserError, nearest
-from benchmark.job import FIELDS, ICASC_FIELDS, Job, explain, first_problem, make_job
+from benchmark.job import FIELDS, Job, explain, first_problem, make_job, unread_fields
 
 GRIDS = Path(__file__).parent / "grids"
 MINI_WEIGHTS = Path(__file__).parent / "mini_weights.safetensors"
@@ -63,7 +63,8 @@ class Grid(_Strict):
     def base(self) -> dict[str, Any]:
         """The paper's protocol with every assumption at its default."""
         assumed = {k: a.value for k, a in self.assumptions.items() if k in FIELDS}
-        return self.protocol | assumed | self._scale("paper").set
+        defaults = {name: field.default for name, field in Job.model_fields.items() if not field.is_required()}
+        return defaults | self.protocol | assumed | self._scale("paper").set
 
     def _scale(self, name: str) -> Scale:
         if name not in self.scales:
@@ -129,7 +130,7 @@ class Grid(_Strict):
         found = []
         for name in FIELDS:
             value = getattr(job, name)
-            if name in ("scale", "seed") or (job.method == "baseline" and name in ICASC_FIELDS):
+            if name in ("scale", "seed") or name in unread_fields(job.method, job.loss, job.schedule):
                 continue
             accepted = paper.get(name) or [self.base.get(name)]
             if name in self.assumptions:

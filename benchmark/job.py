@@ -27,10 +27,19 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 
 Method = Literal["baseline", "icasc-grad_cam", "icasc-a_ch"]
 METHODS: tuple[str, ...] = get_args(Method)
-Backbone = Literal["resnet18", "resnet18_narrow"]
+Backbone = Literal[
+    "resnet18", "resnet50", "resnet101", "vgg19",
+    "resnet20_cifar", "resnet32_cifar", "resnet56_cifar", "resnet110_cifar",
+    "resnet18_narrow", "resnet50_narrow", "resnet101_narrow", "vgg19_narrow",
+]  # fmt: skip
 
 # torchvision's files of ImageNet weights; the tail of a name is the start of the file's SHA-256.
-IMAGENET1K_V1 = {"resnet18": "resnet18-f37072fd.pth"}
+IMAGENET1K_V1 = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+    "vgg19": "vgg19-dcbb9e9d.pth",
+}
 
 # Fields that only ICASC reads. A baseline job holds none of them, so that varying one orphans no baseline.
 ICASC_FIELDS = (
@@ -46,6 +55,8 @@ ICASC_FIELDS = (
     "multi_label_target",
     "inner_layer",
 )
+# Fields that only a multi-label data set has.
+MULTI_LABEL_FIELDS = ("difficult_train", "multi_label_target")
 
 
 class Job(BaseModel):
@@ -64,15 +75,19 @@ class Job(BaseModel):
     seed: Annotated[Int, Field(ge=0)]
 
     image_size: Positive  # pixels, square
-    resize: Literal["warp"]  # warp: the whole image to image_size x image_size, aspect ratio given up
+    resize: Literal["none", "warp", "warp_crop", "random_resized_crop"]  # data/loading.py defines them
+    pad_crop: Positive | None = None  # training: pad by this many pixels, then crop image_size at random
     flip: StrictBool  # random horizontal mirror in training
-    difficult_train: Literal["positive", "negative", "ignore"]  # VOC objects marked difficult, as training labels
+    normalisation: Literal["imagenet", "per_pixel_mean"] = "imagenet"
+    difficult_train: Literal["positive", "negative", "ignore"] | None = None  # VOC's difficult objects, as labels
 
-    loss: Literal["multilabel_soft_margin"]
+    loss: Literal["multilabel_soft_margin", "cross_entropy"]
     batch_size: Positive
     epochs: Positive
     learning_rate: Annotated[Float, Field(gt=0)]
-    schedule: Literal["cosine"]  # cosine: from learning_rate to 0 over all iterations, one cycle, no restart
+    # cosine: from learning_rate to 0 over all iterations, one cycle; step: divided by 10 at each milestone
+    schedule: Literal["cosine", "step"]
+    milestones: tuple[Positive, ...] | None = None  # epochs, for `step`
     momentum: Annotated[Float, Field(ge=0, lt=1)]
     weight_decay: Annotated[Float, Field(ge=0)]
     precision: Literal["float32", "bfloat16", "float64"]  # of the network; attention maps are float32 at least
@@ -91,13 +106,15 @@ class Job(BaseModel):
     inner_layer: Literal["stage_before_last", "two_before_last"] | None = None
 
     @model_validator(mode="after")
-    def _icasc_fields(self) -> "Job":
-        given = [name for name in ICASC_FIELDS if getattr(self, name) is not None]
-        if self.method == "baseline" and given:
-            raise ValueError(f"the baseline does not read {', '.join(given)}")
-        missing = [name for name in ICASC_FIELDS if name not in given]
-        if self.method != "baseline" and missing:
-            raise ValueError(f"{self.method} needs {', '.join(missing)}")
+    def _fields_that_are_read(self) -> "Job":
+        unread = unread_fields(self.method, self.loss, self.schedule)
+        given = [name for name in unread if getattr(self, name) is not None]
+        if given:
+            raise ValueError(f"{self.method} with {self.loss} and {self.schedule} does not read {', '.join(given)}")
+        needed = {*ICASC_FIELDS, *MULTI_LABEL_FIELDS, "milestones"} - unread
+        missing = sorted(name for name in needed if getattr(self, name) is None)
+        if missing:
+            raise ValueError(f"{self.method} with {self.loss} and {self.schedule} needs {', '.join(missing)}")
         return self
 
     def canonical_json(self) -> str:
@@ -115,10 +132,17 @@ class Job(BaseModel):
 FIELDS: tuple[str, ...] = tuple(Job.model_fields)
 
 
+def unread_fields(method: Any, loss: Any, schedule: Any) -> set[str]:
+    """Fields that a job of this kind does not read, and so does not hold."""
+    unread = set(ICASC_FIELDS) if method == "baseline" else set()
+    unread |= set(MULTI_LABEL_FIELDS) if loss == "cross_entropy" else set()
+    return unread | ({"milestones"} if schedule == "cosine" else set())
+
+
 def make_job(fields: dict[str, Any], where: str) -> Job:
     """Job from plain values. UserError names the field, `where`, what was expected and the nearest valid name."""
-    if fields.get("method") == "baseline":
-        fields = {name: value for name, value in fields.items() if name not in ICASC_FIELDS}
+    unread = unread_fields(*(fields.get(name) for name in ("method", "loss", "schedule")))
+    fields = {name: value for name, value in fields.items() if name not in unread}
     try:
         return Job(**fields)
     except ValidationError as error:

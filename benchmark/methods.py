@@ -18,25 +18,28 @@ Method = Callable[[Backbone, Tensor, Tensor, Job, int], tuple[Tensor, Terms]]
 PRESENT, DIFFICULT = 1, 0
 
 
-def baseline(model: Backbone, images_BCHW: Tensor, labels_BC: Tensor, job: Job, epoch: int) -> tuple[Tensor, Terms]:
-    """The classification loss alone. labels: 1 present, 0 only difficult, -1 absent; epoch from 0."""
+def baseline(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int) -> tuple[Tensor, Terms]:
+    """The classification loss alone.
+
+    labels: (B,) class numbers, or (B, num_classes) of 1 present, 0 only difficult, -1 absent; epoch from 0.
+    """
     with autocast(images_BCHW.device, job):
         logits_BC = model(images_BCHW)
-    return logits_BC, {"classification": classification_loss(logits_BC, labels_BC, job)}
+    return logits_BC, {"classification": classification_loss(logits_BC, labels, job)}
 
 
 def icasc(
-    model: Backbone, images_BCHW: Tensor, labels_BC: Tensor, job: Job, epoch: int, kind: str
+    model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int, kind: str
 ) -> tuple[Tensor, Terms]:
     """Classification loss, separability at the inner and the last layer, consistency; arguments as `baseline`'s."""
     if epoch < job.warmup_epochs:
-        return baseline(model, images_BCHW, labels_BC, job, epoch)
+        return baseline(model, images_BCHW, labels, job, epoch)
     with autocast(images_BCHW.device, job):
         feat_inner = model.to_inner(images_BCHW)
         feat_last = model.to_last(feat_inner)
         logits_BC = model.head(feat_last)
-    terms = {"classification": classification_loss(logits_BC, labels_BC, job)}
-    present_BC, absent_BC = trained_labels(labels_BC, job)
+    terms = {"classification": classification_loss(logits_BC, labels, job)}
+    present_BC, absent_BC = trained_labels(labels, job, logits_BC.shape[1])
     terms |= attention_terms(model, feat_inner, feat_last, logits_BC, present_BC, absent_BC, job, kind)
     return logits_BC, terms
 
@@ -55,7 +58,7 @@ def attention_terms(
 
     An image needs a present and an absent class to have both maps; others count with 0.
     """
-    cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target)
+    cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target or "all_present")
     maps_inner, maps_last = [], []
     for cotangent_BC in cotangents:
         gradient_inner = attention.gradient(logits_BC, feat_inner_BKHW, cotangent_BC, job.second_order)
@@ -89,10 +92,13 @@ def last_gradient(
     return attention.pooled_linear_gradient(weight_CK, cotangent_BC.to(weight_CK.dtype), positions)
 
 
-def trained_labels(labels_BC: Tensor, job: Job) -> tuple[Tensor, Tensor]:
-    """Which classes count as present and which as absent in training; a difficult one may count as neither."""
-    present_BC, absent_BC = labels_BC == PRESENT, labels_BC < DIFFICULT
-    difficult_BC = labels_BC == DIFFICULT
+def trained_labels(labels: Tensor, job: Job, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Which classes count as present and which as absent in training, two (B, num_classes) bool; a difficult one may
+    count as neither."""
+    if labels.ndim == 1:
+        present_BC = F.one_hot(labels, num_classes).bool()
+        return present_BC, ~present_BC
+    present_BC, absent_BC, difficult_BC = labels == PRESENT, labels < DIFFICULT, labels == DIFFICULT
     if job.difficult_train == "positive":
         present_BC = present_BC | difficult_BC
     elif job.difficult_train == "negative":
@@ -100,10 +106,12 @@ def trained_labels(labels_BC: Tensor, job: Job) -> tuple[Tensor, Tensor]:
     return present_BC, absent_BC
 
 
-def classification_loss(logits_BC: Tensor, labels_BC: Tensor, job: Job) -> Tensor:
-    """Multi-Label-Soft-Margin: mean over classes, then over the batch (supplement, section 1.3)."""
+def classification_loss(logits_BC: Tensor, labels: Tensor, job: Job) -> Tensor:
+    """Cross-entropy, or Multi-Label-Soft-Margin: mean over classes, then over the batch (supplement, section 1.3)."""
     logits_BC = wide(logits_BC)
-    present_BC, absent_BC = trained_labels(labels_BC, job)
+    if job.loss == "cross_entropy":
+        return F.cross_entropy(logits_BC, labels)
+    present_BC, absent_BC = trained_labels(labels, job, logits_BC.shape[1])
     counted_BC = (present_BC | absent_BC).to(logits_BC.dtype)
     return F.multilabel_soft_margin_loss(logits_BC, present_BC.to(logits_BC.dtype), weight=counted_BC)
 

@@ -1,4 +1,5 @@
-"""Average precision from saved scores, by its three definitions. NumPy alone, so no GPU is needed to check a run."""
+"""Average precision by its three definitions, and top-k accuracy, from saved scores. NumPy alone: no GPU is needed to
+check a run."""
 
 from collections.abc import Callable
 
@@ -63,3 +64,17 @@ def mean_ap(ap: list[float | None]) -> float | None:
     """Mean over the classes that have positives; None where none has."""
     values = [value for value in ap if value is not None]
     return sum(values) / len(values) if values else None
+
+
+def top_k(scores_NC: np.ndarray, labels_N: np.ndarray, k: int) -> float:
+    """Share of images whose class is among the k highest scores, in [0, 1].
+
+    Of equal scores the lower class number ranks first, as argmax has it, so that a constant predictor is not right
+    everywhere. ValueError for scores that are not numbers.
+    """
+    if not np.isfinite(scores_NC).all():
+        raise ValueError("scores contain NaN or infinity: the network diverged")
+    true_N1 = np.take_along_axis(scores_NC, labels_N[:, None], axis=1)
+    lower_NC = np.arange(scores_NC.shape[1])[None, :] < labels_N[:, None]
+    rank_N = (scores_NC > true_N1).sum(1) + ((scores_NC == true_N1) & lower_NC).sum(1)
+    return float((rank_N < k).mean())

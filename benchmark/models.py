@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -18,10 +19,9 @@ from benchmark.torchvision_ops import torchvision
 
 
 class Backbone(nn.Module):
-    """`net`'s children named in `trunk` run in that order, then those in `top`, which end in the logits.
+    """`net`'s submodules named in `trunk` run in that order, then those in `top`, which end in the logits.
 
-    `inner` and `last` are children of the trunk, `last` its final one: their outputs are the feature maps that
-    attention is computed on.
+    `inner` is one of the trunk's; its output and the whole trunk's are the feature maps that attention is computed on.
     """
 
     def __init__(self, net: nn.Module, trunk: tuple[str, ...], top: tuple[str, ...], inner: str) -> None:
@@ -35,7 +35,7 @@ class Backbone(nn.Module):
 
     def _run(self, piece: str, x: Tensor) -> Tensor:
         for name in self._pieces[piece]:
-            x = getattr(self.net, name)(x)
+            x = self.net.get_submodule(name)(x)
         return x
 
     def to_inner(self, images_BCHW: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
 
     def pooled_linear_weight(self) -> Tensor | None:
         """W (num_classes, K) where the head is global average pooling and this one linear layer, else None."""
-        pool, *_, classifier = (getattr(self.net, name) for name in self._pieces["head"])
+        pool, *_, classifier = (self.net.get_submodule(name) for name in self._pieces["head"])
         pooled = isinstance(pool, nn.AdaptiveAvgPool2d) and pool.output_size in (1, (1, 1))
         return classifier.weight if pooled and isinstance(classifier, nn.Linear) else None
 
@@ -78,50 +78,128 @@ def _torchvision_resnet(name: str) -> Callable[[int], nn.Module]:
     return make
 
 
-def _resnet18_narrow(num_classes: int) -> nn.Module:
-    """ResNet-18 with a quarter of its channels and a 3x3 stem of stride 2 without pooling: 80 pixels end in 5x5."""
-    block = torchvision.models.resnet.BasicBlock
-    net = nn.Module()
-    net.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
-    net.bn1 = nn.BatchNorm2d(16)
-    net.relu = nn.ReLU()
-    width = 16
-    for stage, channels in enumerate((16, 32, 64, 128), start=1):
-        stride = 1 if stage == 1 else 2
-        shortcut = None
-        if stage > 1:
-            shortcut = nn.Sequential(nn.Conv2d(width, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-        setattr(
-            net, f"layer{stage}", nn.Sequential(block(width, channels, stride, shortcut), block(channels, channels))
-        )
-        width = channels
-    net.avgpool = nn.AdaptiveAvgPool2d(1)
+def _narrow_resnet(block: type[nn.Module], blocks: tuple[int, ...]) -> Callable[[int], nn.Module]:
+    """A ResNet with a quarter of its channels and a 3x3 stem of stride 2 without pooling: 80 pixels end in 5x5."""
+
+    def make(num_classes: int) -> nn.Module:
+        net = nn.Module()
+        net.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        net.bn1 = nn.BatchNorm2d(16)
+        net.relu = nn.ReLU()
+        width = 16
+        for stage, (channels, count) in enumerate(zip((16, 32, 64, 128), blocks, strict=True), start=1):
+            stride, out = (1 if stage == 1 else 2), channels * block.expansion
+            shortcut = None
+            if stride > 1 or width != out:
+                shortcut = nn.Sequential(nn.Conv2d(width, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+            first, rest = block(width, channels, stride, shortcut), [block(out, channels) for _ in range(count - 1)]
+            setattr(net, f"layer{stage}", nn.Sequential(first, *rest))
+            width = out
+        net.avgpool = nn.AdaptiveAvgPool2d(1)
+        net.flatten = nn.Flatten()
+        net.fc = nn.Linear(width, num_classes)
+        for module in net.modules():  # as torchvision initialises its ResNets
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        return net
+
+    return make
+
+
+class CifarBlock(nn.Module):
+    """He et al.'s basic block with the parameter-free shortcut (option A): every second pixel, zeros for new channels."""
+
+    def __init__(self, width: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, channels, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.stride, self.new_channels = stride, channels - width
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        if self.new_channels:
+            half = self.new_channels // 2
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, half, self.new_channels - half))
+        return F.relu(out + shortcut)
+
+
+def _cifar_resnet(blocks: int) -> Callable[[int], nn.Module]:
+    """ResNet-(6 blocks + 2) for 32 x 32 images (He et al., 2016, section 4.2): 16, 32, 64 channels at 32, 16, 8 pixels."""
+
+    def make(num_classes: int) -> nn.Module:
+        net = nn.Module()
+        net.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        net.bn1 = nn.BatchNorm2d(16)
+        net.relu = nn.ReLU()
+        width = 16
+        for stage, channels in enumerate((16, 32, 64), start=1):
+            first = CifarBlock(width, channels, 1 if stage == 1 else 2)
+            rest = [CifarBlock(channels, channels, 1) for _ in range(blocks - 1)]
+            setattr(net, f"layer{stage}", nn.Sequential(first, *rest))
+            width = channels
+        net.avgpool = nn.AdaptiveAvgPool2d(1)
+        net.flatten = nn.Flatten()
+        net.fc = nn.Linear(width, num_classes)
+        for module in net.modules():  # He et al., 2015: variance 2 / fan-in
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        nn.init.zeros_(net.fc.bias)
+        return net
+
+    return make
+
+
+def _vgg19(num_classes: int) -> nn.Module:
+    net = torchvision.models.vgg19(num_classes=num_classes)
     net.flatten = nn.Flatten()
-    net.fc = nn.Linear(width, num_classes)
-    for module in net.modules():  # He et al., as torchvision initialises its ResNets
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return net
 
 
-_RESNET_STAGES = ("layer1", "layer2", "layer3", "layer4")
-_RESNET_TOP = ("avgpool", "flatten", "fc")
+def _vgg19_narrow(num_classes: int) -> nn.Module:
+    """VGG-19 with a quarter of its channels, a 2x2 head and linear layers of 256: 80 pixels end in 5x5."""
+    plan = [c if c == "M" else c // 4 for c in torchvision.models.vgg.cfgs["E"]]
+    net = torchvision.models.VGG(torchvision.models.vgg.make_layers(plan), num_classes)
+    net.avgpool = nn.AdaptiveAvgPool2d(2)
+    net.flatten = nn.Flatten()
+    sizes = (128 * 2 * 2, 256, 256)
+    hidden = [m for i, o in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(i, o), nn.ReLU(), nn.Dropout())]
+    net.classifier = nn.Sequential(*hidden, nn.Linear(256, num_classes))
+    return net
+
+
+_BASIC, _BOTTLENECK = torchvision.models.resnet.BasicBlock, torchvision.models.resnet.Bottleneck
+_STEM, _STAGES = ("conv1", "bn1", "relu"), ("layer1", "layer2", "layer3", "layer4")
+_POOLED_LINEAR = ("avgpool", "flatten", "fc")
+
+
+def _resnet(make: Callable[[int], nn.Module], stem: tuple[str, ...], stages: tuple[str, ...]) -> Architecture:
+    return Architecture(make, (*stem, *stages), stages, _POOLED_LINEAR, "fc.")
+
+
+def _vgg(make: Callable[[int], nn.Module]) -> Architecture:
+    """The maps are those before a stage's pooling, after its last ReLU; the final pooling belongs to the head."""
+    trunk = tuple(f"features.{i}" for i in range(36))
+    stages = tuple(f"features.{i}" for i in (3, 8, 17, 26, 35))
+    return Architecture(make, trunk, stages, ("features.36", "avgpool", "flatten", "classifier"), "classifier.6.")
+
 
 BACKBONES = {
-    "resnet18": Architecture(
-        make=_torchvision_resnet("resnet18"),
-        trunk=("conv1", "bn1", "relu", "maxpool", *_RESNET_STAGES),
-        stages=_RESNET_STAGES,
-        top=_RESNET_TOP,
-        classifier="fc.",
-    ),
-    "resnet18_narrow": Architecture(
-        make=_resnet18_narrow,
-        trunk=("conv1", "bn1", "relu", *_RESNET_STAGES),
-        stages=_RESNET_STAGES,
-        top=_RESNET_TOP,
-        classifier="fc.",
-    ),
+    "resnet18": _resnet(_torchvision_resnet("resnet18"), (*_STEM, "maxpool"), _STAGES),
+    "resnet50": _resnet(_torchvision_resnet("resnet50"), (*_STEM, "maxpool"), _STAGES),
+    "resnet101": _resnet(_torchvision_resnet("resnet101"), (*_STEM, "maxpool"), _STAGES),
+    "vgg19": _vgg(_vgg19),
+    "resnet20_cifar": _resnet(_cifar_resnet(3), _STEM, _STAGES[:3]),
+    "resnet32_cifar": _resnet(_cifar_resnet(5), _STEM, _STAGES[:3]),
+    "resnet56_cifar": _resnet(_cifar_resnet(9), _STEM, _STAGES[:3]),
+    "resnet110_cifar": _resnet(_cifar_resnet(18), _STEM, _STAGES[:3]),
+    "resnet18_narrow": _resnet(_narrow_resnet(_BASIC, (2, 2, 2, 2)), _STEM, _STAGES),
+    "resnet50_narrow": _resnet(_narrow_resnet(_BOTTLENECK, (3, 4, 6, 3)), _STEM, _STAGES),
+    "resnet101_narrow": _resnet(_narrow_resnet(_BOTTLENECK, (3, 4, 23, 3)), _STEM, _STAGES),
+    "vgg19_narrow": _vgg(_vgg19_narrow),
 }
 INNER_STAGE = {"stage_before_last": -2, "two_before_last": -3}
 

@@ -42,8 +42,8 @@ def test_id_is_the_same_in_another_process():
 
 @pytest.mark.parametrize("name", [n for n in FIELDS if n not in ("method", "resize", "loss", "schedule")])
 def test_every_field_is_in_the_id(name):
-    other = {"seed": 1, "flip": False, "weights": "scratch", "backbone": "resnet18_narrow", "difficult_train": "ignore", "precision": "float64",
-             "learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.0}  # fmt: skip
+    other = {"seed": 1, "flip": False, "weights": "scratch", "backbone": "resnet18_narrow", "difficult_train": "ignore",
+             "precision": "float64", "learning_rate": 0.02, "momentum": 0.5, "weight_decay": 0.0}  # fmt: skip
     value = other.get(name, FIELDS[name] + 1 if isinstance(FIELDS[name], int) else f"{FIELDS[name]}x")
     assert Job(**FIELDS | {name: value}).id != Job(**FIELDS).id
 
@@ -51,7 +51,7 @@ def test_every_field_is_in_the_id(name):
 @pytest.mark.parametrize("name", ICASC_FIELDS)
 def test_icasc_fields_are_icasc_s(name):
     assert make_job(FIELDS | {name: ICASC[name]}, "here").id == Job(**FIELDS).id
-    with pytest.raises(UserError, match=f"here: icasc-a_ch needs {name}"):
+    with pytest.raises(UserError, match=f"here: icasc-a_ch .* needs {name}"):
         make_job(FIELDS | {k: v for k, v in ICASC.items() if k != name}, "here")
 
 

@@ -152,7 +152,7 @@ def test_warm_up_is_the_baseline(method, batch, icasc_job, make_job):
 @pytest.mark.parametrize(("policy", "present", "absent"), [("positive", 1, 0), ("negative", 0, 1), ("ignore", 0, 0)])
 def test_difficult_objects_in_training(policy, present, absent, make_job, batch):
     job = make_job(difficult_train=policy)
-    got = methods.trained_labels(torch.tensor([[0]]), job)
+    got = methods.trained_labels(torch.tensor([[0]]), job, 1)
     assert [g.int().item() for g in got] == [present, absent]
 
 
