@@ -31,9 +31,14 @@ IMAGENET_SIZE = 64
 VERSION = 1  # raised whenever what is drawn changes; part of the folder's name
 
 
+def drawn_root(name: str, cache_folder: Path) -> Path:
+    """Where `drawn` puts it."""
+    return cache_folder / "drawn" / f"{name}-{VERSION}"
+
+
 def drawn(name: str, draw: Callable[[Path], None], cache_folder: Path) -> Path:
     """The drawn data set's root, drawn first if it is not there; safe against two callers."""
-    root = cache_folder / "drawn" / f"{name}-{VERSION}"
+    root = drawn_root(name, cache_folder)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with open(root.with_suffix(".lock"), "w") as lock:
