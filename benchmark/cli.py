@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark import environment, grid, published, store, strict_yaml
+from benchmark import data_commands, environment, grid, published, store, strict_yaml
 from benchmark.errors import UserError
 from benchmark.grid import Grid
 from benchmark.job import IMAGENET1K_V1, Job
@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Does ICASC reproduce? Train the grid, regenerate the paper's tables, compare with the published numbers.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
+app.add_typer(data_commands.app, name="data")
 
 GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
 ScaleName = Annotated[

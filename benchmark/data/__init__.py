@@ -1,37 +1,107 @@
 """Data sets in their official on-disk layouts. Registry: name -> how to find it, read it, draw it."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from benchmark.data import mini, voc
-from benchmark.data.loading import ImageSet, decode
+from benchmark.data import caltech, cifar, cub, imagenet, mini, sources, voc
+from benchmark.data.loading import ImageSet, Pixels, decode, open_pixels
 from benchmark.errors import UserError, nearest
+from benchmark.store import write_json
 
-__all__ = ["DATASETS", "Dataset", "ImageSet", "decode", "locate"]
+__all__ = ["DATASETS", "Dataset", "ImageSet", "Pixels", "decode", "find", "locate", "open_pixels", "state", "verified"]
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`load(root, split)` reads one split; `verify(root)` says why the whole set is not there, or nothing;
-    `draw(root)` writes an embedded twin (None for real data)."""
+    """`load(root, split, seed=0)` reads one split; `verify(root)` says why the whole set is not there, by counts and
+    names, or nothing; `num_images`: the splits and how many images the paper's Table 1 gives them, or the drawing;
+    `evidence`: patterns under the root of what was looked at, so that a change of it is noticed. Real data have a
+    `source`; an embedded twin has `draw(root)`, which writes it."""
 
-    load: Callable[[Path, str], ImageSet]
+    load: Callable[..., ImageSet]
     verify: Callable[[Path], str]
+    num_classes: int
+    num_images: dict[str, int]
+    evidence: tuple[str, ...]
+    source: sources.Source | None = None
     draw: Callable[[Path], None] | None = None
 
 
+CIFAR_FILES = (f"{cifar.FOLDER}/*", "cifar-100-python.tar.gz")
+CALTECH_FILES = (f"{caltech.FOLDER}/*", "256_ObjectCategories.tar")
+CUB_FILES = (f"{cub.FOLDER}/*.txt", f"{cub.FOLDER}/images/*", "CUB_200_2011.tgz")
+VOC_FILES = ("VOCdevkit/VOC2012/ImageSets/Main/*", "VOCdevkit/VOC2012/JPEGImages", "VOCtrainval_11-May-2012.tar")
+IMAGENET_FILES = tuple(
+    folder + pattern
+    for folder in ("", "ILSVRC2012/")
+    for pattern in ("ILSVRC2012*.tar*", "train", "train/*", "val", "val/*", "ILSVRC2012_devkit_t12/data/*")
+)
+
 DATASETS = {
-    "voc2012": Dataset(load=voc.load, verify=voc.verify),
-    "voc2012-mini": Dataset(load=voc.load, verify=voc.verify, draw=mini.draw_voc),
-}
+    "cifar100": Dataset(
+        load=cifar.load, verify=cifar.verify, num_classes=100, num_images=cifar.NUM_IMAGES, evidence=CIFAR_FILES,
+        source=sources.CIFAR100,
+    ),
+    "caltech256": Dataset(
+        # Categories of fewer than 85 images give train60 what they have, so it may hold less than Table 1 says.
+        load=caltech.load, verify=caltech.verify, num_classes=256,
+        num_images={"train30": 7680, "train60": 15360, "test25": 6400}, evidence=CALTECH_FILES,
+        source=sources.CALTECH256,
+    ),
+    "ilsvrc2012": Dataset(
+        load=imagenet.load, verify=imagenet.verify, num_classes=1000, num_images=imagenet.NUM_IMAGES,
+        evidence=IMAGENET_FILES, source=sources.ILSVRC2012,
+    ),
+    "cub200": Dataset(
+        load=cub.load, verify=cub.verify, num_classes=200, num_images=cub.NUM_IMAGES, evidence=CUB_FILES,
+        source=sources.CUB200,
+    ),
+    "voc2012": Dataset(
+        load=voc.load, verify=voc.verify, num_classes=20, num_images=voc.NUM_IMAGES, evidence=VOC_FILES,
+        source=sources.VOC2012,
+    ),
+    "cifar100-mini": Dataset(
+        load=cifar.load, verify=partial(cifar.verify, num_images={k: 100 * n for k, n in mini.NUM_CIFAR.items()}),
+        num_classes=100, num_images={k: 100 * n for k, n in mini.NUM_CIFAR.items()}, evidence=CIFAR_FILES,
+        draw=mini.draw_cifar,
+    ),
+    "caltech256-mini": Dataset(
+        load=partial(caltech.load, num_test=mini.NUM_CALTECH_TEST),
+        verify=partial(caltech.verify, num_images=257 * mini.NUM_CALTECH), num_classes=256,
+        num_images={"train6": 6 * 256, "train8": 8 * 256, "test4": 4 * 256}, evidence=CALTECH_FILES,
+        draw=mini.draw_caltech,
+    ),
+    "ilsvrc2012-mini": Dataset(
+        load=imagenet.load,
+        verify=partial(imagenet.verify, num_images={k: 1000 * n for k, n in mini.NUM_IMAGENET.items()}),
+        num_classes=1000, num_images={k: 1000 * n for k, n in mini.NUM_IMAGENET.items()}, evidence=IMAGENET_FILES,
+        draw=mini.draw_imagenet,
+    ),
+    "cub200-mini": Dataset(
+        load=cub.load, verify=partial(cub.verify, num_images={k: 200 * n for k, n in mini.NUM_CUB.items()}),
+        num_classes=200, num_images={k: 200 * n for k, n in mini.NUM_CUB.items()}, evidence=CUB_FILES,
+        draw=mini.draw_cub,
+    ),
+    "voc2012-mini": Dataset(
+        load=voc.load, verify=partial(voc.verify, num_images=mini.NUM_SCENES), num_classes=20,
+        num_images=mini.NUM_SCENES, evidence=VOC_FILES, draw=mini.draw_voc,
+    ),
+}  # fmt: skip
+
+
+def find(name: str) -> Dataset:
+    """The registry's entry. UserError with the nearest name for an unknown one."""
+    if name not in DATASETS:
+        raise UserError(f"unknown data set '{name}'" + nearest(name, DATASETS))
+    return DATASETS[name]
 
 
 def locate(name: str, data_root: Path | None, cache: Path) -> Path:
     """The folder that holds data set `name`: drawn under `cache` for a mini one, `data_root` for a real one."""
-    if name not in DATASETS:
-        raise UserError(f"unknown data set '{name}'" + nearest(name, DATASETS))
-    dataset = DATASETS[name]
+    dataset = find(name)
     if dataset.draw is not None:
         return mini.drawn(name, dataset.draw, cache)
     if data_root is None:
@@ -39,3 +109,37 @@ def locate(name: str, data_root: Path | None, cache: Path) -> Path:
     if not data_root.is_dir():
         raise UserError(f"--data-root {data_root}: no such folder")
     return data_root
+
+
+def verified(name: str, root: Path, cache: Path) -> str:
+    """Why the whole of `name` is not under `root`, by counts, names and official checksums; empty when it is.
+
+    A whole set is remembered in `cache` until a file or folder of it changes path, size or time.
+    """
+    dataset = find(name)
+    if _note(name, root, cache).is_file():
+        return ""
+    problem = dataset.verify(root) or (sources.wrong_checksum(dataset.source, root) if dataset.source else "")
+    if not problem:  # noted under what lies there now: verifying may have unpacked an archive
+        write_json(_note(name, root, cache), {"dataset": name, "root": str(root.absolute())})
+    return problem
+
+
+def state(name: str, root: Path | None, cache: Path) -> str:
+    """`verified`, `not verified` (something is there), or `absent`, without reading, drawing or unpacking anything."""
+    if root is None or not any(_evidence(name, root)):
+        return "absent"
+    return "verified" if _note(name, root, cache).is_file() else "not verified"
+
+
+def _evidence(name: str, root: Path) -> list[Path]:
+    return sorted(path for pattern in find(name).evidence for path in root.glob(pattern))
+
+
+def _note(name: str, root: Path, cache: Path) -> Path:
+    dataset = find(name)
+    key = hashlib.sha256(f"{name} {dataset.num_images} {dataset.source} {root.absolute()}".encode())
+    for path in _evidence(name, root):
+        stat = path.lstat()
+        key.update(f"\n{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
+    return cache / "verified" / f"{name}-{key.hexdigest()[:24]}.json"

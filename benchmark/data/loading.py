@@ -1,16 +1,35 @@
-"""From image files to one memory-mapped uint8 array, decoded once and shared by every job that reads it."""
+"""From image files to batches of square uint8 pixels: one decoder, four ways of cutting the square.
+
+`none`: the data set holds its pixels in one array already (CIFAR). `warp`: the whole picture to the square, aspect
+ratio given up. `warp_crop`: warped to a square larger by 256/224, then a crop of it, random in training and central in
+testing. `random_resized_crop`: torchvision's reference for ImageNet, a random area and aspect ratio in training; the
+shorter side to 256/224 of the size, then the central crop, in testing. Mirroring is the training loop's.
+"""
 
 import hashlib
+import math
 import os
+import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import Image, ImageOps
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
+
+RESIZES = ("none", "warp", "warp_crop", "random_resized_crop")
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: share of the area, width by height
+MAX_MAP_BYTES = 8 * 2**30  # a larger split is decoded anew each time it is read, and fills no disk
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+EXIF_ORIENTATION = 0x0112
+
+# A picture beyond pillow's limit is refused, as its manual advises, rather than warned about and decoded.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,113 @@ class ImageSet:
     targets: np.ndarray
 
 
+def incomplete(load: Callable[[Path, str], ImageSet], root: Path, num_classes: int, num_images: dict[str, int]) -> str:
+    """Why the splits under `root` are not whole, by the counts of each one's images; empty when they are."""
+    try:
+        for split, count in num_images.items():
+            images = load(root, split)
+            if len(images.classes) != num_classes:
+                return f"{split} has {len(images.classes)} classes, the official one {num_classes}"
+            if len(images.ids) != count:
+                return f"{split} has {len(images.ids)} images, the official one {count}"
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """One split as the network sees it, but for mirroring and normalising. Made by open_pixels.
+
+    `array`: (N, side, side, 3) uint8, mostly a memory map, with side >= size; None where every read decodes the files.
+    """
+
+    images: ImageSet
+    size: int
+    resize: str
+    array: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.images.ids)
+
+    def train_batch(self, indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+        """Images `indices` as (B, size, size, 3) uint8; each crop is drawn from (seed, epoch, index) alone, so it is
+        the same in any batch, order, or number of threads. UserError names an image that cannot be decoded."""
+        return self._batch([int(i) for i in indices], [np.random.default_rng([seed, epoch, int(i)]) for i in indices])
+
+    def test_batch(self, indices: np.ndarray) -> np.ndarray:
+        """Images `indices` as (B, size, size, 3) uint8, nothing drawn. UserError as train_batch."""
+        return self._batch([int(i) for i in indices], [None] * len(indices))
+
+    def digest(self) -> str:
+        """SHA-256 of all test-view pixels in the split's order; where they are decoded at each read, of the files'
+        names and sizes instead."""
+        digest = hashlib.sha256()
+        if self.array is None:
+            for path in self.images.images:
+                digest.update(f"{path.name} {path.stat().st_size}\n".encode(errors="surrogateescape"))
+        else:
+            for i in range(0, len(self), 256):
+                digest.update(np.ascontiguousarray(self.test_batch(np.arange(i, min(i + 256, len(self))))))
+        return digest.hexdigest()
+
+    def _batch(self, indices: list[int], generators: list[np.random.Generator | None]) -> np.ndarray:
+        if self.array is not None and self.array.shape[1] == self.size:
+            return np.array(self.array[indices])
+        if self.array is not None:
+            crops = [crop(self.array[i], self.size, rng) for i, rng in zip(indices, generators, strict=True)]
+        else:
+            crops = list(self._pool.map(self._decode, indices, generators))
+        return np.stack(crops) if crops else np.empty((0, self.size, self.size, 3), np.uint8)
+
+    def _decode(self, index: int, rng: np.random.Generator | None) -> np.ndarray:
+        path = self.images.images[index]
+        if self.resize != "random_resized_crop":
+            return crop(read_warped(path, stored_side(self.size, self.resize)), self.size, rng)
+        if rng is None:
+            return read_centre(path, self.size)
+        return read_random_resized_crop(path, self.size, rng)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=num_threads(), thread_name_prefix="decode")
+
+
+def open_pixels(images: ImageSet, size: int, resize: str, cache: Path) -> Pixels:
+    """One split ready to read at `size` pixels. Decodes it into `cache` first where a memory map serves.
+
+    UserError for an image that cannot be decoded, and for a `resize` that does not fit the data set.
+    """
+    if resize not in RESIZES:
+        raise UserError(f"unknown resize '{resize}'" + nearest(resize, RESIZES))
+    if isinstance(images.images, np.ndarray):
+        _check_stored_pixels(images.images, size, resize)
+        return Pixels(images, size, resize, images.images)
+    if resize == "none":
+        raise UserError("resize 'none' is for data sets that store pixels; this one stores files: take another resize")
+    side = stored_side(size, resize)
+    mapped = resize != "random_resized_crop" and len(images.ids) * side * side * 3 <= MAX_MAP_BYTES
+    return Pixels(images, size, resize, decode(images, side, cache) if mapped else None)
+
+
+def _check_stored_pixels(array: np.ndarray, size: int, resize: str) -> None:
+    if resize != "none" or array.shape[1:] != (size, size, 3):
+        raise UserError(
+            f"image_size {size} with resize '{resize}': this data set stores pixels of "
+            f"{array.shape[2]} x {array.shape[1]}; set image_size={array.shape[1]} and resize=none"
+        )
+
+
+def stored_side(size: int, resize: str) -> int:
+    """Side of the square, or length of the shorter side, that a crop of `size` is taken from in testing."""
+    return size if resize in ("none", "warp") else round(size * 256 / 224)
+
+
+def num_threads() -> int:
+    """Cores that this process may use; pillow releases the GIL while it decodes."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
     """All images warped to (N, size, size, 3) uint8 RGB, read through a memory map that survives the process.
 
@@ -32,15 +158,15 @@ def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
     pillow's version. Two writers write the same bytes to two temporary files; the later rename changes nothing.
     UserError names an image that cannot be decoded.
     """
-    key = hashlib.sha256(f"warp {size} pillow {PIL.__version__}".encode())
+    key = hashlib.sha256(f"warp upright {size} pillow {PIL.__version__}".encode())
     for path in images.images:
         stat = path.stat()
         key.update(f"\n{path.absolute()} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
     target = cache / "decoded" / f"{key.hexdigest()[:24]}.npy"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.stem}.{os.getpid()}.tmp")
         try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             _write(images.images, size, temporary)
             os.replace(temporary, target)
         except OSError as error:
@@ -63,16 +189,100 @@ def _write(paths: tuple[Path, ...], size: int, target: Path) -> None:
     array = np.load(target, mmap_mode="r+")
 
     def read(i: int) -> None:
-        array[i] = _read_image(paths[i], size)
+        array[i] = read_warped(paths[i], size)
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # pillow releases the GIL while it decodes
+    with ThreadPoolExecutor(max_workers=num_threads()) as pool:
         list(pool.map(read, range(len(paths))))
     array.flush()
 
 
-def _read_image(path: Path, size: int) -> np.ndarray:
+def read_warped(path: Path, size: int) -> np.ndarray:
+    """The whole picture as (size, size, 3) uint8 RGB, aspect ratio given up."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+            return np.asarray(upright_rgb(image).resize((size, size), Image.Resampling.BILINEAR))
     except Exception as error:  # pillow raises many kinds for a broken file, SyntaxError among them
-        raise UserError(f"{path}: cannot be decoded as an image ({error}); fetch it again") from None
+        raise _undecodable(path, error) from None
+
+
+def read_random_resized_crop(path: Path, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random part of the picture, resized to (size, size, 3) uint8 RGB."""
+    try:
+        with Image.open(path) as image:
+            width, height = upright_size(image)
+            x, y, w, h = draw_resized_crop(width, height, rng)
+            shrink(image, size / min(w, h))
+            picture = upright_rgb(image)
+            fx, fy = picture.width / width, picture.height / height
+            box = (round(x * fx), round(y * fy), max(round((x + w) * fx), 1), max(round((y + h) * fy), 1))
+            return np.asarray(picture.crop(box).resize((size, size), Image.Resampling.BILINEAR))
+    except Exception as error:
+        raise _undecodable(path, error) from None
+
+
+def read_centre(path: Path, size: int) -> np.ndarray:
+    """The shorter side to round(size * 256 / 224), then the central (size, size, 3) uint8 RGB."""
+    side = stored_side(size, "random_resized_crop")
+    try:
+        with Image.open(path) as image:
+            width, height = upright_size(image)
+            short = min(width, height)
+            longer = int(side * max(width, height) / short)  # rounded down, as torchvision's Resize does
+            if side * longer > Image.MAX_IMAGE_PIXELS:
+                raise ValueError(f"{width} x {height} is too elongated to resize")
+            shrink(image, side / short)
+            resized = (side, longer) if width <= height else (longer, side)
+            return crop(np.asarray(upright_rgb(image).resize(resized, Image.Resampling.BILINEAR)), size, None)
+    except Exception as error:
+        raise _undecodable(path, error) from None
+
+
+def _undecodable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be decoded as an image ({error}); fetch it again")
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) after the EXIF rotation, known before anything is decoded."""
+    sideways = image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
+    return (image.height, image.width) if sideways else image.size
+
+
+def shrink(image: Image.Image, factor: float) -> None:
+    """Let the JPEG decoder halve the picture while at least twice as many pixels as needed stay, the margin that
+    pillow's manual calls visually lossless (reducing_gap=2); does nothing for other formats, or a small picture."""
+    if 2 * factor < 1:
+        image.draft(None, (math.ceil(image.width * 2 * factor), math.ceil(image.height * 2 * factor)))
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Any kind of picture as 8-bit RGB, rotated as its EXIF data ask. Transparency is given up, not blended."""
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):  # 16 bits a pixel; pillow's own conversion would clip them at 255
+        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, pillow warns
+    return image.convert("RGB")
+
+
+def draw_resized_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(x, y, w, h) within width x height: area uniform in SCALE, log aspect ratio uniform in RATIO, ten attempts, then
+    the largest central crop within RATIO (torchvision, RandomResizedCrop.get_params)."""
+    for _ in range(10):
+        area = width * height * rng.uniform(*SCALE)
+        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
+    w = min(width, max(round(height * RATIO[1]), 1))
+    h = min(height, max(round(width / RATIO[0]), 1))
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def crop(pixels_HWC: np.ndarray, size: int, rng: np.random.Generator | None) -> np.ndarray:
+    """(size, size, 3) of a picture that is no smaller: anywhere, or the centre where no generator is given."""
+    spare = pixels_HWC.shape[0] - size, pixels_HWC.shape[1] - size
+    if rng is None:
+        y, x = (round(s / 2) for s in spare)  # torchvision's CenterCrop rounds so too
+    else:
+        y, x = (int(rng.integers(s + 1)) for s in spare)
+    return pixels_HWC[y : y + size, x : x + size]

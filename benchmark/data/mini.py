@@ -1,12 +1,16 @@
 """Embedded twins: numbers written with scanned digits over photographs, in each data set's official layout.
 
-Class k of any data set is the number k. Digits are scikit-learn's (scans of handwriting), backgrounds its two
-photographs; both come inside its package, so nothing is downloaded. A test image uses no digit scan that a training
-image uses. The same seed draws the same pixels.
+Class k of any data set is the number k, with leading noughts where all classes have as many digits. Digits are
+scikit-learn's (scans of handwriting), backgrounds its two photographs; both come inside its package, so nothing is
+downloaded. A test image uses no digit scan that a training image uses; but Caltech-256, whose splits are drawn at each
+seed from all images, cannot promise that. The same seed draws the same pixels.
 """
 
 import fcntl
+import gzip
+import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,17 +18,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmark.data import voc
+from benchmark.data import caltech, cifar, cub, imagenet, voc
 from benchmark.errors import UserError
 
 SCENE_SIZE = 80  # pixels, square
 NUM_SCENES = {"train": 1200, "val": 400}
+NUM_CIFAR = {"train": 20, "test": 5}  # per class
+NUM_CALTECH, NUM_CALTECH_TEST = 12, 4  # per category; and how many of them are kept for testing
+NUM_IMAGENET = {"train": 4, "val": 1}  # per class
+NUM_CUB = {"train": 10, "test": 3}  # per class
+IMAGENET_SIZE = 64
 VERSION = 1  # raised whenever what is drawn changes; part of the folder's name
+
+
+def drawn_root(name: str, cache_folder: Path) -> Path:
+    """Where `drawn` puts it."""
+    return cache_folder / "drawn" / f"{name}-{VERSION}"
 
 
 def drawn(name: str, draw: Callable[[Path], None], cache_folder: Path) -> Path:
     """The drawn data set's root, drawn first if it is not there; safe against two callers."""
-    root = cache_folder / "drawn" / f"{name}-{VERSION}"
+    root = drawn_root(name, cache_folder)
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with open(root.with_suffix(".lock"), "w") as lock:
@@ -62,8 +76,9 @@ def _scan(digit: int, test: bool, rng: np.random.Generator) -> np.ndarray:
     return images[rng.choice(scans[held_out if test else ~held_out])]
 
 
-def number_alpha(number: int, height: int, test: bool, rng: np.random.Generator) -> np.ndarray:
-    """`number` written in decimal: opacity in [0, 1], `height` rows and as many columns as its digits need."""
+def number_alpha(number: int | str, height: int, test: bool, rng: np.random.Generator) -> np.ndarray:
+    """`number` in decimal, a string with its leading noughts: opacity in [0, 1], `height` rows and as many columns as
+    the digits need."""
     ink = [_scan(int(d), test, rng)[:, 1:7] for d in str(number)]  # the outer columns are nearly always blank
     small = Image.fromarray((np.concatenate(ink, axis=1) * 255).astype(np.uint8))
     width = round(height * small.width / small.height)
@@ -80,7 +95,12 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_number(
-    canvas: np.ndarray, number: int, box: tuple[int, int, int], opacity: float, test: bool, rng: np.random.Generator
+    canvas: np.ndarray,
+    number: int | str,
+    box: tuple[int, int, int],
+    opacity: float,
+    test: bool,
+    rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
     """Write `number` on `canvas` (in place) with its corner at box = (x, y, height); its box (x0, y0, x1, y1)."""
     x, y, height = box
@@ -120,6 +140,157 @@ def pretraining_image(index: int) -> tuple[np.ndarray, int]:
     corner = int(rng.integers(max(1, SCENE_SIZE - width))), int(rng.integers(SCENE_SIZE - height))
     write_number(canvas, label + 20, (*corner, height), float(rng.uniform(0.5, 1.0)), False, rng)
     return canvas.clip(0, 255).astype(np.uint8), label
+
+
+def numbered(text: str, size: int, test: bool, key: list[int]) -> np.ndarray:
+    """One number (none where `text` is empty) on a faded photograph: (size, size, 3) uint8, drawn from `key` alone.
+
+    It is legible at 32 pixels, and stands near enough to the centre to survive a random crop by an eighth of the size.
+    """
+    rng = np.random.default_rng([VERSION, *key])
+    canvas = 0.35 * background(size, rng) + 0.65 * rng.choice([20.0, 235.0])
+    if text:
+        height = int(size * rng.uniform(0.68, 0.8)) * 8 // (6 * len(text))
+        width = height * 6 * len(text) // 8
+        jitter = rng.uniform(-size / 16, size / 16, 2)
+        x, y = (int((size - length) / 2 + j) for length, j in zip((width, height), jitter, strict=True))
+        write_number(canvas, text, (x, y, height), float(rng.uniform(0.8, 1.0)), test, rng)
+    return canvas.clip(0, 255).astype(np.uint8)
+
+
+def draw_cifar(root: Path, num_images: dict[str, int] = NUM_CIFAR) -> None:
+    """Mini CIFAR-100 under `root`: the official pickles, `num_images` of each class in each."""
+    folder = root / cifar.FOLDER
+    folder.mkdir(parents=True)
+    names = [f"number_{k:02d}" for k in range(cifar.NUM_CLASSES)]
+    for split, count in num_images.items():
+        test = split == "test"
+        order = np.random.default_rng([VERSION, 10, test]).permutation(cifar.NUM_CLASSES * count)
+        labels = [int(i) % cifar.NUM_CLASSES for i in order]
+        images = [numbered(f"{i % cifar.NUM_CLASSES:02d}", cifar.SIDE, test, [11, test, int(i)]) for i in order]
+        batch = {
+            "filenames": [f"number_s_{i:06d}.png" for i in order],
+            "batch_label": f"{split}ing batch 1 of 1",
+            "fine_labels": labels,
+            "coarse_labels": [k // 5 for k in labels],
+            "data": np.stack(images).transpose(0, 3, 1, 2).reshape(len(images), -1),
+        }
+        (folder / split).write_bytes(_python2_pickle(batch))
+    meta = {"fine_label_names": names, "coarse_label_names": [f"numbers_{5 * k:02d}" for k in range(20)]}
+    (folder / "meta").write_bytes(_python2_pickle(meta))
+
+
+def _python2_pickle(content: dict) -> bytes:
+    """Protocol 2 as Python 2 and its numpy wrote it, opcode by opcode: Python 3 would mark its bytes otherwise."""
+
+    def string(text: bytes) -> bytes:
+        return b"T" + len(text).to_bytes(4, "little") + text
+
+    def value(thing: str | int | list | np.ndarray) -> bytes:
+        if isinstance(thing, str):
+            return string(thing.encode())
+        if isinstance(thing, int):
+            return b"J" + thing.to_bytes(4, "little", signed=True)
+        if isinstance(thing, list):
+            return b"](" + b"".join(map(value, thing)) + b"e"
+        dtype = (
+            b"cnumpy\ndtype\n("
+            + string(b"u1")
+            + b"K\x00K\x01tR(K\x03"
+            + string(b"|")
+            + b"NNN"
+            + value(-1) * 2
+            + b"K\x00tb"
+        )
+        empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00t" + string(b"b") + b"tR"
+        shape = b"(" + b"".join(map(value, thing.shape)) + b"t"
+        return empty + b"(K\x01" + shape + dtype + b"\x89" + string(thing.tobytes()) + b"tb"
+
+    return b"\x80\x02}(" + b"".join(string(k.encode()) + value(v) for k, v in content.items()) + b"u."
+
+
+def draw_caltech(root: Path, num_images: int = NUM_CALTECH) -> None:
+    """Mini Caltech-256 under `root`: its 257 folders, `num_images` in each; the clutter's show no number."""
+    for k in range(caltech.NUM_CLASSES + 1):
+        clutter = k == caltech.NUM_CLASSES
+        folder = root / caltech.FOLDER / (f"{k + 1:03d}.clutter" if clutter else f"{k + 1:03d}.number-{k:03d}")
+        folder.mkdir(parents=True)
+        for i in range(num_images):
+            pixels = numbered("" if clutter else f"{k:03d}", SCENE_SIZE, False, [20, k, i])
+            (folder / f"{k + 1:03d}_{i + 1:04d}.jpg").write_bytes(_jpeg(pixels))
+
+
+def draw_cub(root: Path, num_images: dict[str, int] = NUM_CUB) -> None:
+    """Mini CUB-200-2011 under `root`: its 200 folders and four lists."""
+    folder = root / cub.FOLDER
+    lines: dict[str, list[str]] = {"images": [], "image_class_labels": [], "train_test_split": [], "classes": []}
+    for k in range(cub.NUM_CLASSES):
+        name = f"{k + 1:03d}.Number_{k:03d}"
+        lines["classes"].append(f"{k + 1} {name}")
+        (folder / "images" / name).mkdir(parents=True)
+        flags = [cub.FLAG[split] for split, count in num_images.items() for _ in range(count)]
+        for i, flag in enumerate(np.random.default_rng([VERSION, 30, k]).permutation(flags)):
+            number, path = len(lines["images"]) + 1, f"{name}/Number_{k:03d}_{i + 1:04d}_{k * len(flags) + i}.jpg"
+            pixels = numbered(f"{k:03d}", SCENE_SIZE, flag == cub.FLAG["test"], [31, k, i])
+            (folder / "images" / path).write_bytes(_jpeg(pixels))
+            lines["images"].append(f"{number} {path}")
+            lines["image_class_labels"].append(f"{number} {k + 1}")
+            lines["train_test_split"].append(f"{number} {flag}")
+    for name, content in lines.items():
+        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in content))
+
+
+def draw_imagenet(root: Path, num_images: dict[str, int] = NUM_IMAGENET) -> None:
+    """Mini ILSVRC2012 under `root`: the three official archives, 1000 classes; the loader unpacks them."""
+    root.mkdir(parents=True)
+    wnids = [f"n{k:08d}" for k in range(imagenet.NUM_CLASSES)]
+    with tarfile.open(root / imagenet.TRAIN_TAR, "w") as outer:
+        for k, wnid in enumerate(wnids):
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as tar:
+                for i in range(num_images["train"]):
+                    _add(tar, f"{wnid}_{i}.JPEG", _jpeg(numbered(f"{k:03d}", IMAGENET_SIZE, False, [40, k, i])))
+            _add(outer, f"{wnid}.tar", inner.getvalue())
+    rng = np.random.default_rng([VERSION, 41])
+    truth = rng.permutation(np.repeat(np.arange(imagenet.NUM_CLASSES), num_images["val"]))
+    with tarfile.open(root / imagenet.VAL_TAR, "w") as tar:
+        for i, k in enumerate(truth):
+            pixels = numbered(f"{k:03d}", IMAGENET_SIZE, True, [42, i])
+            _add(tar, f"ILSVRC2012_val_{i + 1:08d}.JPEG", _jpeg(pixels))
+    # The devkit's numbers are in another order than the sorted ids, as the official ones are.
+    ilsvrc_id = rng.permutation(imagenet.NUM_CLASSES) + 1
+    _write_devkit(root / imagenet.DEVKIT_TAR, wnids, ilsvrc_id, ilsvrc_id[truth])
+
+
+def _write_devkit(path: Path, wnids: list[str], ilsvrc_id: np.ndarray, truth: np.ndarray) -> None:
+    from scipy.io import savemat
+
+    fields = [("ILSVRC2012_ID", "f8"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "f8"),
+              ("children", "O"), ("wordnet_height", "f8"), ("num_train_images", "f8")]  # fmt: skip
+    rows = [(ilsvrc_id[k], wnids[k], f"number {k}", "drawn", 0, [], 0, 0) for k in np.argsort(ilsvrc_id)]
+    rows.append((len(rows) + 1, "n99999999", "number", "any of them", len(rows), list(ilsvrc_id), 1, 0))
+    synsets = np.empty((len(rows), 1), dtype=fields)
+    for i, row in enumerate(rows):
+        synsets[i, 0] = row
+    content = io.BytesIO()
+    savemat(content, {"synsets": synsets})
+    # The header's text holds the time of writing; without it the same bytes come out each time.
+    mat = b"MATLAB 5.0 MAT-file".ljust(116) + content.getvalue()[116:]
+    with gzip.GzipFile(path, "wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
+        _add(tar, f"{imagenet.DEVKIT}/data/meta.mat", mat)
+        _add(tar, f"{imagenet.DEVKIT}/data/{imagenet.GROUND_TRUTH}", "".join(f"{i}\n" for i in truth).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=92)
+    return buffer.getvalue()
 
 
 def draw_voc(root: Path) -> None:

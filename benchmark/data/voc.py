@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data.loading import ImageSet
+from benchmark.data.loading import ImageSet, incomplete
 from benchmark.errors import UserError
 
 CLASSES = (
@@ -22,10 +22,11 @@ NUM_IMAGES = {"train": 5717, "val": 5823}
 PRESENT, DIFFICULT, ABSENT = 1, 0, -1
 
 
-def load(root: Path, split: str) -> ImageSet:
+def load(root: Path, split: str, seed: int = 0) -> ImageSet:
     """One split: paths and targets (N, 20) of 1, 0, -1. UserError names the file (and line) that is missing or wrong.
 
-    A split without class files of its own (a part of the official ones) takes its labels from `trainval`'s.
+    A split without class files of its own (a part of the official ones) takes its labels from `trainval`'s. `seed` is
+    not used, the splits are official.
     """
     folder = _folder(root)
     main = folder / "ImageSets" / "Main"
@@ -48,16 +49,9 @@ def load(root: Path, split: str) -> ImageSet:
     return ImageSet(classes=CLASSES, ids=tuple(ids), images=tuple(paths), targets=targets)
 
 
-def verify(root: Path) -> str:
+def verify(root: Path, num_images: dict[str, int] = NUM_IMAGES) -> str:
     """Why the complete official train and val are not under `root`; empty when they are."""
-    try:
-        for split, count in NUM_IMAGES.items():
-            found = len(load(root, split).ids)
-            if found != count:
-                return f"{split} has {found} images, the official one {count}"
-    except UserError as error:
-        return str(error)
-    return ""
+    return incomplete(load, root, len(CLASSES), num_images)
 
 
 def _folder(root: Path) -> Path:

@@ -1,0 +1,111 @@
+"""`python -m benchmark data ...`: what data are there, whether they are whole, and how to get the rest."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmark.errors import UserError
+
+app = typer.Typer(help="List, verify, draw and get the data sets.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as 'data list' names it")]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none")]
+Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and what was verified")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
+
+CACHE = Path(".cache")
+
+
+@app.command("list")
+def list_command(data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJson = False) -> None:
+    """Say what is there and what is not, and how to get it. Nothing is read, drawn or fetched."""
+    from tabulate import tabulate
+
+    from benchmark.data import DATASETS
+
+    rows = [describe(name, data_root, cache) for name in DATASETS]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    keys = ("name", "state", "root", "command")
+    print(tabulate([[row[key] or "–" for key in keys] for row in rows], headers=keys, tablefmt="simple"))
+    for row in rows:
+        if row["address"]:
+            print(f"{row['name']}: {row['address']} ({', '.join(row['archives'])})\n    {row['terms']}")
+
+
+@app.command()
+def verify(name: Name, data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJson = False) -> None:
+    """Check a data set by counts, names and official checksums. Exit status 0: complete; 1: not complete."""
+    from benchmark import data
+
+    root = data.locate(name, data_root, cache)
+    report(name, root, data.verified(name, root, cache), as_json)
+
+
+@app.command()
+def draw(name: Name, cache: Cache = CACHE, as_json: AsJson = False) -> None:
+    """Write an embedded twin in its official layout. Runs draw what they need by themselves."""
+    from benchmark import data
+
+    if data.find(name).draw is None:
+        raise UserError(f"{name} is real data, which nothing draws; did you mean '{name}-mini'?")
+    root = data.locate(name, None, cache)
+    report(name, root, data.verified(name, root, cache), as_json)
+
+
+@app.command()
+def get(name: Name, data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJson = False) -> None:
+    """Download, check and unpack a data set whose terms allow that unattended."""
+    from benchmark import data
+    from benchmark.data import sources
+
+    source = data.find(name).source
+    if source is None:
+        raise UserError(f"{name} is embedded, there is nothing to fetch; 'data draw {name}' writes it")
+    if data_root is None:
+        raise UserError(f"say where {name} shall lie with --data-root DIR")
+    if data.verified(name, data_root, cache):
+        sources.fetch(name, source, data_root)
+    report(name, data_root, data.verified(name, data_root, cache), as_json)
+
+
+def report(name: str, root: Path, problem: str, as_json: bool) -> None:
+    """Print what was found; exit status 1 where the data set is not whole."""
+    if as_json:
+        print(json.dumps({"name": name, "root": str(root), "complete": not problem, "problem": problem or None}))
+    else:
+        print(f"{name} under {root}: {f'not complete: {problem}' if problem else 'complete'}")
+    if problem:
+        sys.exit(1)
+
+
+def describe(name: str, data_root: Path | None, cache: Path) -> dict[str, Any]:
+    """One line of the list, as plain values."""
+    from benchmark import data
+    from benchmark.data import mini
+
+    dataset = data.DATASETS[name]
+    root = data_root if dataset.draw is None else mini.drawn_root(name, cache)
+    state = data.state(name, root, cache)
+    where = f" --data-root {data_root or 'DIR'}" if dataset.source else ""
+    command = {"verified": "", "not verified": f"data verify {name}{where}"}.get(state)
+    if command is None:
+        command = f"data draw {name}" if dataset.draw else f"data get {name}{where}"
+    source = dataset.source
+    return {
+        "name": name,
+        "state": state,
+        "root": str(root) if root and state != "absent" else None,
+        "command": f"python -m benchmark {command}" if command else None,
+        "splits": dataset.num_images,
+        "num_classes": dataset.num_classes,
+        "address": source.address if source else None,
+        "archives": [archive.name for archive in source.archives] if source else [],
+        "urls": [archive.url for archive in source.archives] if source else [],
+        "terms": source.terms if source else None,
+        "unattended": source.unattended if source else None,
+    }
