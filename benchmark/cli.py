@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark import data_commands, environment, grid, published, store, strict_yaml
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
 from benchmark.grid import Grid
 from benchmark.job import IMAGENET1K_V1, Job
 
@@ -60,10 +60,11 @@ def plan(
     data_root: DataRoot = None,
     weights: Weights = None,
     runs: Runs = RUNS,
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """Print the matrix of a grid: every job and its state. Nothing runs."""
-    chosen, scale, _ = resolve_scale(grid_name, scale, data_root)
+    chosen, scale, _ = resolve_scale(grid_name, scale, data_root, cache)
     jobs = chosen.jobs(scale, overrides(chosen, scale, sets, weights), selection(only))
     rows = [
         {"id": job.id, "grid": grid_name, "state": store.Run(runs / job.scale / job.id).state()}
@@ -73,7 +74,7 @@ def plan(
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        print_rows(rows, ("id", "backbone", "method", "seed", "state"))
+        print_rows(rows, ("id", *chosen.matrix_axes(scale), "state"))
         print(f"{len(jobs)} jobs at scale {scale}")
 
 
@@ -89,6 +90,7 @@ def run(
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave model.safetensors in each run")] = False,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
     cache: Cache = CACHE,
@@ -97,7 +99,7 @@ def run(
     from benchmark.executors import EXECUTORS, local
     from benchmark.view import make_view
 
-    chosen, scale, reason = resolve_scale(grid_name, scale, data_root)
+    chosen, scale, reason = resolve_scale(grid_name, scale, data_root, cache)
     print(f"scale {scale}: {reason}", flush=True)
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
@@ -111,6 +113,7 @@ def run(
     arguments = ["--cache", str(cache), "--device", device]
     arguments += ["--data-root", str(data_root)] if data_root else []
     arguments += ["--weights", str(weights)] if weights else []
+    arguments += ["--keep-weights"] if keep_weights else []
     with make_view() as view:
         try:
             outcome = EXECUTORS["local"](folders, arguments, where, view)
@@ -132,6 +135,7 @@ def run_job(
     device: str = "auto",
     data_root: DataRoot = None,
     weights: Weights = None,
+    keep_weights: Annotated[bool, typer.Option("--keep-weights")] = False,
     cache: Cache = CACHE,
 ) -> None:
     """Train one job in its folder. Executors call this."""
@@ -139,7 +143,8 @@ def run_job(
     from benchmark.executors.local import ALREADY_CLAIMED
 
     try:
-        train.run_job(store.Run(folder), train.Execution(data_root, weights, cache, train.resolve(device), threads))
+        execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights)
+        train.run_job(store.Run(folder), execution)
     except store.Claimed:
         sys.exit(ALREADY_CLAIMED)
     except train.DivergedError as error:
@@ -292,17 +297,23 @@ def assumptions(
 
 @app.command("pretrain-mini")
 def pretrain_mini(
-    target: Annotated[Path, typer.Option(help="File to write")] = grid.MINI_WEIGHTS,
+    backbone: Annotated[str, typer.Argument(help="A narrow network, such as resnet18_narrow")],
+    epochs: Annotated[int, typer.Option(min=1)] = 8,
     threads: Annotated[int, typer.Option(min=1)] = 2,
+    target: Annotated[Path | None, typer.Option(help="File to write; default: the packaged one")] = None,
 ) -> None:
-    """Make the weights that mini VOC starts from again: a narrow ResNet-18 that reads drawn numbers."""
+    """Make the weights that mini data sets start from again: a narrow network that reads drawn numbers."""
+    from benchmark.models import BACKBONES
     from benchmark.pretrain import pretrain
 
-    accuracy = pretrain(target, threads)
+    if backbone not in BACKBONES:
+        raise UserError(f"unknown backbone '{backbone}'" + nearest(backbone, BACKBONES))
+    target = target or grid.MINI_WEIGHTS / f"{backbone}.safetensors"
+    accuracy = pretrain(backbone, target, epochs, threads)
     print(f"{target}: accuracy {accuracy:.3f} on numbers drawn afresh; jobs made from now on use it")
 
 
-def resolve_scale(grid_name: str, scale: str, data_root: Path | None) -> tuple[Grid, str, str]:
+def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Path) -> tuple[Grid, str, str]:
     """The grid, its scale and why that one; auto looks whether the real data set is complete under `data_root`."""
     chosen = grid.load(grid_name)
     if scale != "auto":
@@ -314,9 +325,9 @@ def resolve_scale(grid_name: str, scale: str, data_root: Path | None) -> tuple[G
             "mini",
             f"no data root is given (--data-root, make: DATA=), so no {dataset}; embedded data instead",
         )
-    from benchmark.data import DATASETS
+    from benchmark.data import verified
 
-    problem = DATASETS[dataset].verify(data_root)
+    problem = verified(dataset, data_root, cache)
     if problem:
         return chosen, "mini", f"{dataset} under {data_root} is not complete ({problem}); embedded data instead"
     return chosen, "paper", f"{dataset} is complete under {data_root}"
@@ -357,18 +368,16 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
     """Find bad data and missing weights before any job starts; draw what is drawn."""
     from benchmark.data import DATASETS, locate
 
-    for name, *splits in {(j.dataset, j.train_split, j.test_split) for j in jobs}:
+    for name, seed, *splits in {(j.dataset, j.seed, j.train_split, j.test_split) for j in jobs}:
         root = locate(name, data_root, cache)
         for split in splits:
-            DATASETS[name].load(root, split)
+            DATASETS[name].load(root, split, seed)
     for job in jobs:
         if job.weights.startswith("sha256:") and weights is None:
             raise UserError(
                 f"these jobs start from weights with SHA-256 {job.weights[7:19]}...: name the file with "
                 "--weights FILE, or make other jobs with --set weights=scratch"
             )
-        if job.weights.startswith("mini") and not grid.MINI_WEIGHTS.exists():
-            raise UserError(f"{grid.MINI_WEIGHTS}: missing; 'python -m benchmark pretrain-mini' makes it")
     if any(j.precision == "bfloat16" for j in jobs) and not environment.has_fast_bfloat16():
         print(
             "note: bfloat16 is slow on this processor; on a GPU it is not, and --set precision=float32 makes other jobs"

@@ -13,13 +13,14 @@ from benchmark.errors import UserError, nearest
 from benchmark.job import FIELDS, Job, explain, first_problem, make_job, unread_fields
 
 GRIDS = Path(__file__).parent / "grids"
-MINI_WEIGHTS = Path(__file__).parent / "mini_weights.safetensors"
+MINI_WEIGHTS = Path(__file__).parent / "mini_weights"  # <backbone>.safetensors
 
-# What is decided when tables are made from saved scores, not when a network is trained.
+# What is decided outside of a job: when tables are made from saved scores, or by a loader.
 EVALUATION = {
     "ap_definition": ("area", "raw_area", "11_point"),
     "difficult_test": ("ignored",),
     "checkpoint": ("last_epoch",),
+    "small_categories": ("all_remaining",),  # decided by the Caltech-256 loader
 }
 
 
@@ -38,7 +39,7 @@ class Assumption(_Strict):
 class Scale(_Strict):
     """A named overlay: axes and fields that differ from the paper's protocol, and why its cells cannot be compared.
 
-    `stand_ins` replaces backbones by smaller ones; a table's row for the one shows the other, and says so.
+    `stand_ins` replaces values of axes by smaller ones; a table's row for the one shows the other, and says so.
     """
 
     why: str
@@ -72,7 +73,10 @@ class Grid(_Strict):
         return self.scales[name]
 
     def matrix_axes(self, scale: str) -> dict[str, list[Any]]:
-        return self.axes | self._scale(scale).axes
+        """The axes at `scale`, stand-ins in their places."""
+        overlay = self._scale(scale)
+        axes = self.axes | overlay.axes
+        return {k: [overlay.stand_ins.get(v, v) if isinstance(v, str) else v for v in axes[k]] for k in axes}
 
     def jobs(
         self,
@@ -93,7 +97,6 @@ class Grid(_Strict):
         axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
         axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
         fields = self.base | self._scale(scale).set | {"scale": scale}
-        stand_ins = self._scale(scale).stand_ins
 
         jobs: dict[str, Job] = {}
         for values in itertools.product(*axes.values()):
@@ -102,7 +105,6 @@ class Grid(_Strict):
                 point = self._tied(tied, point) | point
             if any(all(point.get(k) == v for k, v in rule.items()) for rule in self.exclude):
                 continue
-            point["backbone"] = stand_ins.get(point.get("backbone"), point.get("backbone"))
             job = make_job(_resolve_weights(fields | point | overrides), where)
             jobs[job.id] = job  # a baseline that an ICASC-only axis repeats is one job
         selected = [j for j in jobs.values() if all(getattr(j, k) in v for k, v in only.items())]
@@ -126,17 +128,19 @@ class Grid(_Strict):
 
         An assumption at one of its named alternatives is a reading of the paper, not a departure from it.
         """
-        paper = self.axes
+        original = {new: old for old, new in self._scale(job.scale).stand_ins.items()}
         found = []
         for name in FIELDS:
             value = getattr(job, name)
             if name in ("scale", "seed") or name in unread_fields(job.method, job.loss, job.schedule):
                 continue
-            accepted = paper.get(name) or [self.base.get(name)]
+            accepted = self.axes.get(name) or [self.base.get(name)]
             if name in self.assumptions:
                 accepted = [self.assumptions[name].value, *self.assumptions[name].alternatives]
+            accepted = [tuple(v) if isinstance(v, list) else v for v in accepted]
             if value not in accepted:
-                found.append(f"{name}: {_short(value)} (paper: {_short(accepted[0])})")
+                instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
+                found.append(f"{name}: {_short(value)} (paper: {_short(instead_of)})")
         return found
 
     def varied(self, job: Job) -> list[str]:
@@ -149,15 +153,25 @@ class Grid(_Strict):
 
 
 def _short(value: Any) -> str:
-    text = "whole set" if value is None else str(value)
+    text = "none" if value is None else "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text[:19] if text.startswith("sha256:") else text
+
+
+def mini_weights(backbone: str) -> Path:
+    """The packaged weights of a narrow backbone. UserError where it has none."""
+    path = MINI_WEIGHTS / f"{backbone}.safetensors"
+    if not path.is_file():
+        held = [p.stem for p in sorted(MINI_WEIGHTS.glob("*.safetensors"))]
+        raise UserError(f"weights=mini: there are none for {backbone}, only for {', '.join(held)}; "
+                        f"'python -m benchmark pretrain-mini {backbone}' makes them")
+    return path
 
 
 def _resolve_weights(fields: dict[str, Any]) -> dict[str, Any]:
     """`mini` becomes `mini@<hash of the packaged file>`: other weights are another job."""
     if fields.get("weights") != "mini":
         return fields
-    digest = hashlib.sha256(MINI_WEIGHTS.read_bytes()).hexdigest() if MINI_WEIGHTS.exists() else "0" * 64
+    digest = hashlib.sha256(mini_weights(str(fields.get("backbone"))).read_bytes()).hexdigest()
     return fields | {"weights": f"mini@{digest[:12]}"}
 
 

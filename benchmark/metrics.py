@@ -2,6 +2,7 @@
 check a run."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -78,3 +79,22 @@ def top_k(scores_NC: np.ndarray, labels_N: np.ndarray, k: int) -> float:
     lower_NC = np.arange(scores_NC.shape[1])[None, :] < labels_N[:, None]
     rank_N = (scores_NC > true_N1).sum(1) + ((scores_NC == true_N1) & lower_NC).sum(1)
     return float((rank_N < k).mean())
+
+
+def headline(scores_NC: np.ndarray, labels: np.ndarray) -> tuple[str, float | None]:
+    """Name and value, in [0, 1], of what the paper reports: mAP for (N, C) labels, top1 for (N,) class numbers."""
+    if labels.ndim == 2:
+        return "mAP", mean_ap(per_class_ap(scores_NC, labels))
+    return "top1", top_k(scores_NC, labels, 1)
+
+
+def summary(scores_NC: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
+    """All metrics of a run as plain data, in [0, 1]; an AP is None where no test image shows the class."""
+    if labels.ndim == 1:
+        return {"top1": top_k(scores_NC, labels, 1), "top5": top_k(scores_NC, labels, 5)}
+    ap = {definition: per_class_ap(scores_NC, labels, definition) for definition in DEFINITIONS}
+    return {
+        "ap": {definition: dict(zip(classes, values, strict=True)) for definition, values in ap.items()},
+        "mAP": {definition: mean_ap(values) for definition, values in ap.items()},
+        "num_positive": dict(zip(classes, (labels == 1).sum(0).tolist(), strict=True)),
+    }

@@ -7,6 +7,7 @@ A Backbone runs as three consecutive pieces, so that the maps need no hooks:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -107,7 +108,7 @@ def _narrow_resnet(block: type[nn.Module], blocks: tuple[int, ...]) -> Callable[
 
 
 class CifarBlock(nn.Module):
-    """He et al.'s basic block with the parameter-free shortcut (option A): every second pixel, zeros for new channels."""
+    """He et al.'s basic block with the parameter-free shortcut A: every second pixel, zeros for new channels."""
 
     def __init__(self, width: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class CifarBlock(nn.Module):
 
 
 def _cifar_resnet(blocks: int) -> Callable[[int], nn.Module]:
-    """ResNet-(6 blocks + 2) for 32 x 32 images (He et al., 2016, section 4.2): 16, 32, 64 channels at 32, 16, 8 pixels."""
+    """ResNet-(6 blocks + 2) for 32 x 32 images (He et al., 2016, section 4.2): 16, 32, 64 channels at 32, 16, 8."""
 
     def make(num_classes: int) -> nn.Module:
         net = nn.Module()
@@ -166,7 +167,7 @@ def _vgg19_narrow(num_classes: int) -> nn.Module:
     net.avgpool = nn.AdaptiveAvgPool2d(2)
     net.flatten = nn.Flatten()
     sizes = (128 * 2 * 2, 256, 256)
-    hidden = [m for i, o in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(i, o), nn.ReLU(), nn.Dropout())]
+    hidden = [m for i, o in pairwise(sizes) for m in (nn.Linear(i, o), nn.ReLU(), nn.Dropout())]
     net.classifier = nn.Sequential(*hidden, nn.Linear(256, num_classes))
     return net
 
@@ -192,10 +193,10 @@ BACKBONES = {
     "resnet50": _resnet(_torchvision_resnet("resnet50"), (*_STEM, "maxpool"), _STAGES),
     "resnet101": _resnet(_torchvision_resnet("resnet101"), (*_STEM, "maxpool"), _STAGES),
     "vgg19": _vgg(_vgg19),
-    "resnet20_cifar": _resnet(_cifar_resnet(3), _STEM, _STAGES[:3]),
-    "resnet32_cifar": _resnet(_cifar_resnet(5), _STEM, _STAGES[:3]),
-    "resnet56_cifar": _resnet(_cifar_resnet(9), _STEM, _STAGES[:3]),
-    "resnet110_cifar": _resnet(_cifar_resnet(18), _STEM, _STAGES[:3]),
+    "resnet20": _resnet(_cifar_resnet(3), _STEM, _STAGES[:3]),
+    "resnet32": _resnet(_cifar_resnet(5), _STEM, _STAGES[:3]),
+    "resnet56": _resnet(_cifar_resnet(9), _STEM, _STAGES[:3]),
+    "resnet110": _resnet(_cifar_resnet(18), _STEM, _STAGES[:3]),
     "resnet18_narrow": _resnet(_narrow_resnet(_BASIC, (2, 2, 2, 2)), _STEM, _STAGES),
     "resnet50_narrow": _resnet(_narrow_resnet(_BOTTLENECK, (3, 4, 6, 3)), _STEM, _STAGES),
     "resnet101_narrow": _resnet(_narrow_resnet(_BOTTLENECK, (3, 4, 23, 3)), _STEM, _STAGES),

@@ -6,18 +6,23 @@ import math
 import os
 import time
 import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark import data, environment, metrics, models
-from benchmark.data import ImageSet
+from benchmark.data import Pixels
 from benchmark.errors import UserError
-from benchmark.grid import MINI_WEIGHTS
+from benchmark.grid import mini_weights
 from benchmark.job import IMAGENET1K_V1, Job
 from benchmark.methods import METHODS, autocast
 from benchmark.models import Backbone
@@ -27,6 +32,7 @@ from benchmark.store import Run, write_atomic, write_json
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
 TEST_BATCH = 64
+MAX_IDS = 20_000  # training images are named in the record up to this many: Caltech-256's split is drawn anew each seed
 HEARTBEAT_SECONDS = 2.0
 
 
@@ -43,6 +49,7 @@ class Execution:
     cache: Path
     device: str  # cpu, cuda or cuda:N
     threads: int
+    keep_weights: bool = False  # leave the trained network beside the result, as model.safetensors
 
 
 @dataclass
@@ -66,46 +73,37 @@ def run_job(run: Run, execution: Execution) -> None:
         run.path("failure.json").unlink(missing_ok=True)
         state = None
         try:
-            train_set, test_set = load_splits(job, execution)
-            train_images, test_images = (data.decode(s, job.image_size, execution.cache) for s in (train_set, test_set))
-            state = start_or_resume(run, job, len(train_set.classes), execution)
+            train, test = open_splits(job, execution)
+            state = start_or_resume(run, job, len(train.images.classes), execution)
             torch.set_num_threads(state.threads)
-            write_json(run.path("environment.json"), describe(execution, state, train_images, test_images))
+            write_json(run.path("environment.json"), describe(execution, state, train, test))
             run.write_metrics(state.epochs)
-            train_and_test(run, job, state, execution, train_set, train_images, test_set, test_images)
+            train_and_test(run, job, state, execution, train, test)
         except Exception as error:
             write_failure(run, error, state)
             raise
 
 
-def train_and_test(
-    run: Run,
-    job: Job,
-    state: State,
-    execution: Execution,
-    train_set: ImageSet,
-    train_images: np.ndarray,
-    test_set: ImageSet,
-    test_images: np.ndarray,
-) -> None:
+def train_and_test(run: Run, job: Job, state: State, execution: Execution, train: Pixels, test: Pixels) -> None:
     device = torch.device(execution.device)
-    chosen = training_subset(job, len(train_set.ids))
+    chosen = training_subset(job, len(train))
+    view = View.of(job, train, chosen, device)
     steps_per_epoch = math.ceil(len(chosen) / job.batch_size)
     beat = Heartbeat(run, job.epochs, steps_per_epoch)
     scores_NC = None
     for epoch in range(len(state.epochs), job.epochs):
         started = time.perf_counter()
-        torch.manual_seed(epoch * 1_000_003 + job.seed)  # whatever draws inside the network draws the same on resume
-        rng = np.random.default_rng([job.seed, epoch])
-        order, mirrored = rng.permutation(chosen), rng.random(len(train_set.ids)) < 0.5
+        torch.manual_seed(epoch * 1_000_003 + job.seed)  # dropout draws the same on resume
+        draws = Draws(job, epoch, chosen, len(train))
         state.model.train()
         sums: dict[str, Tensor] = {}
-        for step in range(steps_per_epoch):
-            batch = order[step * job.batch_size : (step + 1) * job.batch_size]
-            images = to_device(train_images[batch], mirrored[batch] if job.flip else None, device, job)
-            labels = torch.from_numpy(train_set.targets[batch]).to(device)
+        batches = np.split(draws.order, range(job.batch_size, len(chosen), job.batch_size))
+        read = ahead(batches, lambda batch, epoch=epoch: train.train_batch(batch, job.seed, epoch))
+        for step, (batch, pixels) in enumerate(read):
+            images = view(pixels, draws.mirrored[batch], draws.offsets[batch])
+            labels = torch.from_numpy(train.images.targets[batch]).to(device)
             for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(job, epoch * steps_per_epoch + step, job.epochs * steps_per_epoch)
+                group["lr"] = learning_rate(job, epoch * steps_per_epoch + step, steps_per_epoch)
             _, terms = METHODS[job.method](state.model, images, labels, job, epoch)
             loss = torch.stack(list(terms.values())).sum()
             state.optimizer.zero_grad(set_to_none=True)
@@ -117,25 +115,52 @@ def train_and_test(
         means = {name: float(total) / len(chosen) for name, total in sums.items()}
         if not all(map(math.isfinite, means.values())):
             raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
-        scores_NC = predict(state.model, test_images, job, device, beat)
+        scores_NC = predict(state.model, test, view, job, beat)
         if not np.isfinite(scores_NC).all():
             raise DivergedError(f"the scores after epoch {epoch + 1} are not numbers")
-        test = metrics.mean_ap(metrics.per_class_ap(scores_NC, test_set.targets))
-        seconds = time.perf_counter() - started
-        state.epochs.append({"epoch": epoch + 1, "train": means, "test_mAP": test, "seconds": round(seconds, 3)})
+        name, value = metrics.headline(scores_NC, test.images.targets)
+        seconds = round(time.perf_counter() - started, 3)
+        state.epochs.append({"epoch": epoch + 1, "train": means, f"test_{name}": value, "seconds": seconds})
         run.write_metrics(state.epochs)
         save_checkpoint(run, state)
     if scores_NC is None:  # the process ended between the last checkpoint and the result
-        scores_NC = predict(state.model, test_images, job, device, beat)
-    scores_file = write_scores(run, test_set, scores_NC)
-    write_json(run.path("result.json"), result(run, state, train_set, chosen, test_set, scores_NC, scores_file))
+        scores_NC = predict(state.model, test, view, job, beat)
+    scores_file = write_scores(run, train, chosen, test, scores_NC)
+    if execution.keep_weights:
+        kept = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
+        write_atomic(run.path("model.safetensors"), safetensors.torch.save(kept))
+    write_json(run.path("result.json"), result(run, state, len(chosen), test, scores_NC, scores_file))
     run.path("checkpoint.pt").unlink(missing_ok=True)
 
 
-def load_splits(job: Job, execution: Execution) -> tuple[ImageSet, ImageSet]:
+def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
+    """Training and test images, ready to read. UserError for anything wrong with the data."""
     root = data.locate(job.dataset, execution.data_root, execution.cache)
-    load = data.DATASETS[job.dataset].load
-    return load(root, job.train_split), load(root, job.test_split)
+    splits = (data.DATASETS[job.dataset].load(root, split, job.seed) for split in (job.train_split, job.test_split))
+    train, test = (data.open_pixels(s, job.image_size, job.resize, execution.cache) for s in splits)
+    return train, test
+
+
+def ahead(
+    batches: list[np.ndarray], read: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each batch with its pixels, the next one being read meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = deque(pool.submit(read, batch) for batch in batches[:2])
+        for i, batch in enumerate(batches):
+            pixels = coming.popleft().result()
+            coming.extend(pool.submit(read, later) for later in batches[i + 2 : i + 3])
+            yield batch, pixels
+
+
+class Draws:
+    """What chance decides in one epoch, from (seed, epoch) alone: baseline and ICASC of a seed see the same data."""
+
+    def __init__(self, job: Job, epoch: int, chosen: np.ndarray, num_images: int) -> None:
+        rng = np.random.default_rng([job.seed, epoch])
+        self.order = rng.permutation(chosen)
+        self.mirrored = (rng.random(num_images) < 0.5) & job.flip
+        self.offsets = rng.integers(0, 2 * (job.pad_crop or 0) + 1, (num_images, 2))
 
 
 def training_subset(job: Job, num_images: int) -> np.ndarray:
@@ -161,7 +186,7 @@ def start(job: Job, num_classes: int, execution: Execution) -> State:
 def weights_path(job: Job, execution: Execution) -> Path:
     """The file that job.weights names, its SHA-256 checked. UserError says which file is missing or not the one."""
     if job.weights.startswith("mini"):
-        path, expected = MINI_WEIGHTS, job.weights.partition("@")[2]
+        path, expected = mini_weights(job.backbone), job.weights.partition("@")[2]
     else:
         given = execution.weights_file
         name = IMAGENET1K_V1.get(job.backbone)
@@ -202,31 +227,65 @@ def download(name: str) -> Path:
     return path
 
 
-def learning_rate(job: Job, step: int, steps: int) -> float:
-    """Cosine annealing with one cycle, per iteration (Huang et al., 2017; supplement, section 1.3)."""
-    return job.learning_rate / 2 * (1 + math.cos(math.pi * step / steps))
+def learning_rate(job: Job, step: int, steps_per_epoch: int) -> float:
+    """At iteration `step` from 0. Cosine: one cycle, per iteration (Huang et al., 2017; supplement, section 1.3).
+    Step: a tenth after each milestone's epoch (sections 1.1 and 1.2)."""
+    if job.schedule == "step":
+        return job.learning_rate * 0.1 ** sum(step >= m * steps_per_epoch for m in job.milestones)
+    return job.learning_rate / 2 * (1 + math.cos(math.pi * step / (job.epochs * steps_per_epoch)))
 
 
-def to_device(images_NHWC: np.ndarray, mirrored_N: np.ndarray | None, device: torch.device, job: Job) -> Tensor:
-    """uint8 (N, H, W, 3) to normalised (N, 3, H, W) in channels_last, some mirrored."""
-    images = torch.from_numpy(np.array(images_NHWC)).to(device).permute(0, 3, 1, 2)
-    dtype = torch.float64 if job.precision == "float64" else torch.float32
-    images = (images.to(dtype) - MEAN.to(device, dtype)) / STD.to(device, dtype)
-    if mirrored_N is not None:
-        images = torch.where(torch.from_numpy(mirrored_N).to(device).view(-1, 1, 1, 1), images.flip(3), images)
-    return images.contiguous(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class View:
+    """From uint8 pixels to what the network sees. `mean` and `std` are (1, 3, 1, 1) or (1, 3, H, W), on 0 ... 255."""
+
+    mean: Tensor
+    std: Tensor
+    pad_crop: int
+
+    @classmethod
+    def of(cls, job: Job, train: Pixels, chosen: np.ndarray, device: torch.device) -> "View":
+        mean, std = MEAN, STD
+        if job.normalisation == "per_pixel_mean":
+            total = sum(
+                train.test_batch(part).sum(0, dtype=np.int64) for part in np.array_split(chosen, 50) if len(part)
+            )
+            mean = torch.from_numpy(total / len(chosen)).permute(2, 0, 1)[None]
+            std = torch.full((1, 3, 1, 1), 255.0)
+        dtype = torch.float64 if job.precision == "float64" else torch.float32
+        return cls(mean.to(device, dtype), std.to(device, dtype), job.pad_crop or 0)
+
+    def __call__(self, pixels_NHWC: np.ndarray, mirrored_N: np.ndarray, offsets_N2: np.ndarray) -> Tensor:
+        """(N, 3, H, W) in channels_last: normalised, padded with zeros and cropped at the offsets, then mirrored."""
+        images = self.plain(pixels_NHWC)
+        if self.pad_crop:
+            height, width = images.shape[2:]
+            padded = F.pad(images, [self.pad_crop] * 4)
+            images = torch.stack(
+                [one[:, y : y + height, x : x + width] for one, (y, x) in zip(padded, offsets_N2.tolist(), strict=True)]
+            )
+        if mirrored_N.any():
+            images = torch.where(
+                torch.from_numpy(mirrored_N).to(images.device)[:, None, None, None], images.flip(3), images
+            )
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def plain(self, pixels_NHWC: np.ndarray) -> Tensor:
+        """As a test image: normalised, and nothing else."""
+        images = torch.from_numpy(pixels_NHWC).to(self.mean.device).permute(0, 3, 1, 2)
+        return ((images.to(self.mean.dtype) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
-def predict(
-    model: Backbone, images_NHWC: np.ndarray, job: Job, device: torch.device, beat: "Heartbeat | None" = None
-) -> np.ndarray:
+def predict(model: Backbone, test: Pixels, view: View, job: Job, beat: "Heartbeat | None" = None) -> np.ndarray:
     """Logits (N, num_classes) float32 in evaluation mode, in the data set's order."""
     model.eval()
     scores = []
-    for i in range(0, len(images_NHWC), TEST_BATCH):
-        with autocast(device, job):
-            logits = model(to_device(images_NHWC[i : i + TEST_BATCH], None, device, job))
+    batches = np.split(np.arange(len(test)), range(TEST_BATCH, len(test), TEST_BATCH))
+    for _, pixels in ahead(batches, test.test_batch):
+        images = view.plain(pixels)
+        with autocast(images.device, job):
+            logits = model(images)
         scores.append(logits.float().cpu().numpy())
         if beat is not None:
             beat.touch()
@@ -266,53 +325,45 @@ def start_or_resume(run: Run, job: Job, num_classes: int, execution: Execution) 
         return start(job, num_classes, execution)
 
 
-def write_scores(run: Run, test_set: ImageSet, scores_NC: np.ndarray) -> Path:
-    """Everything that a metric needs, without the data: ids, labels, logits."""
+def write_scores(run: Run, train: Pixels, chosen: np.ndarray, test: Pixels, scores_NC: np.ndarray) -> Path:
+    """Everything that a metric needs, without the data: ids, labels, logits; and which images were trained on."""
+    arrays = {"ids": np.array(test.images.ids), "labels": test.images.targets, "scores": scores_NC}
+    if len(chosen) <= MAX_IDS:
+        arrays["train_ids"] = np.array(train.images.ids)[chosen]
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, ids=np.array(test_set.ids), labels=test_set.targets, scores=scores_NC)
+    np.savez_compressed(buffer, **arrays)
     write_atomic(run.path("scores.npz"), buffer.getvalue())
     return run.path("scores.npz")
 
 
 def result(
-    run: Run,
-    state: State,
-    train_set: ImageSet,
-    chosen: np.ndarray,
-    test_set: ImageSet,
-    scores_NC: np.ndarray,
-    scores_file: Path,
+    run: Run, state: State, num_train: int, test: Pixels, scores_NC: np.ndarray, scores_file: Path
 ) -> dict[str, Any]:
-    """The record that tables are made of. AP in [0, 1], None where no test image shows the class."""
-    ap = {d: metrics.per_class_ap(scores_NC, test_set.targets, d) for d in metrics.DEFINITIONS}
-    best = max(state.epochs, key=lambda e: e["test_mAP"] or 0)
+    """The record that tables are made of."""
+    headline, _ = metrics.headline(scores_NC, test.images.targets)
+    best = max(state.epochs, key=lambda e: e[f"test_{headline}"] or 0)
     return {
         "job": run.id,
         "checkpoint": "last_epoch",
         "epoch": state.epochs[-1]["epoch"],
-        "ap": {d: dict(zip(test_set.classes, values, strict=True)) for d, values in ap.items()},
-        "mAP": {d: metrics.mean_ap(values) for d, values in ap.items()},
-        "best_on_test": {"epoch": best["epoch"], "mAP": best["test_mAP"]},
-        "num_train": len(chosen),
-        "num_test": len(test_set.ids),
-        "num_positive": dict(zip(test_set.classes, (test_set.targets == 1).sum(0).tolist(), strict=True)),
+        **metrics.summary(scores_NC, test.images.targets, test.images.classes),
+        "best_on_test": {"epoch": best["epoch"], headline: best[f"test_{headline}"]},
+        "num_train": num_train,
+        "num_test": len(test),
         "seconds": round(sum(e["seconds"] for e in state.epochs), 3),
         "code": environment.code_version(),
         "scores_sha256": hashlib.sha256(scores_file.read_bytes()).hexdigest(),
     }
 
 
-def describe(execution: Execution, state: State, train_images: np.ndarray, test_images: np.ndarray) -> dict[str, Any]:
+def describe(execution: Execution, state: State, train: Pixels, test: Pixels) -> dict[str, Any]:
     device = torch.device(execution.device)
     return environment.describe() | {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": state.threads,
         "memory_format": "channels_last",
         "tf32": torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
-        "pixels_sha256": {
-            name: hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
-            for name, images in (("train", train_images), ("test", test_images))
-        },
+        "data_sha256": {"train": train.digest(), "test": test.digest()},
     }
 
 

@@ -32,7 +32,10 @@ def _progress(run: Run, outcome: dict[str, str]) -> tuple[str, float, str]:
         progress = run.read("progress.json") or {}
     except UserError:  # a display does not stop for a damaged progress file
         progress = {}
-    last = f"epoch {epochs[-1]['epoch']}, test mAP {100 * (epochs[-1]['test_mAP'] or 0):.1f}" if epochs else ""
+    last = ""
+    if epochs:
+        tested = {k[5:]: v for k, v in epochs[-1].items() if k.startswith("test_")}
+        last = f"epoch {epochs[-1]['epoch']}, " + ", ".join(f"test {k} {100 * (v or 0):.1f}" for k, v in tested.items())
     return state, 1.0 if state == "done" else float(progress.get("done", 0.0)), last
 
 

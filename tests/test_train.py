@@ -39,7 +39,7 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
     whole = _run(tmp_path / "whole", job, execution)
 
     calls = {"n": 0}
-    name, limit = ("to_device", 12) if stop_in == "the second epoch" else ("write_scores", 1)
+    name, limit = ("learning_rate", 5) if stop_in == "the second epoch" else ("write_scores", 1)
     real = getattr(train, name)
 
     def interrupted(*args):
@@ -78,11 +78,12 @@ def test_result_can_be_recomputed_from_the_saved_scores(make_job, execution, tmp
 
 def test_baseline_and_icasc_of_a_seed_start_alike_and_see_the_same_data(make_job, execution, tmp_path, monkeypatch):
     seen = {}
-    real = train.to_device
+    real = train.View.__call__
     for method in ("baseline", "icasc-a_ch"):
         batches = seen.setdefault(method, [])
-        monkeypatch.setattr(train, "to_device", lambda *a, b=batches: b.append(real(*a)) or b[-1])
-        _run(tmp_path, make_job(method, flip=True, **QUICK), execution)
+        monkeypatch.setattr(train.View, "__call__", lambda *a, b=batches: b.append(real(*a)) or b[-1])
+        _run(tmp_path, make_job(method, flip=True, pad_crop=4, **QUICK), execution)
+    assert len(seen["baseline"]) == 9
     for a, b in zip(*seen.values(), strict=True):
         assert torch.equal(a, b)
     start = [train.start(make_job(m), 20, execution).model.state_dict() for m in seen]
@@ -148,21 +149,37 @@ def test_full_disk_ends_in_one_line(make_job, execution, tmp_path, monkeypatch):
         train.run_job(run, execution)
 
 
-def test_mirroring_and_normalisation(make_job):
+def test_view_normalises_pads_crops_and_mirrors():
     pixels = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
-    device, job = torch.device("cpu"), make_job(precision="float64")
-    plain = train.to_device(pixels, None, device, job)
-    one = train.to_device(pixels, np.array([True, False]), device, job)
+    no, still = np.array([False, False]), np.zeros((2, 2), int)
+    view = train.View(train.MEAN.double(), train.STD.double(), 0)
+    plain = view.plain(pixels)
+    assert plain[1, 2, 0, 1].item() == pytest.approx((pixels[1, 0, 1, 2] / 255 - 0.406) / 0.225)
+    one = view(pixels, np.array([True, False]), still)
     assert torch.equal(one[0], plain[0].flip(2))
     assert torch.equal(one[1], plain[1])
-    assert plain[1, 2, 0, 1].item() == pytest.approx((pixels[1, 0, 1, 2] / 255 - 0.406) / 0.225)
+    padded = train.View(view.mean, view.std, 1)
+    assert torch.equal(padded(pixels, no, still + 1), plain)
+    corner = padded(pixels, no, still)
+    assert corner[:, :, 0].abs().sum() == corner[:, :, :, 0].abs().sum() == 0
+    assert torch.equal(corner[:, :, 1:, 1:], plain[:, :, :-1, :-1])
 
 
-def test_learning_rate_is_one_cosine(make_job):
-    job = make_job()
-    assert train.learning_rate(job, 0, 100) == job.learning_rate
-    assert train.learning_rate(job, 50, 100) == pytest.approx(job.learning_rate / 2)
-    assert train.learning_rate(job, 99, 100) == pytest.approx(0, abs=1e-5)
+def test_learning_rate_is_one_cosine_or_falls_in_steps(make_job):
+    job = make_job(epochs=10)
+    assert train.learning_rate(job, 0, 10) == job.learning_rate
+    assert train.learning_rate(job, 50, 10) == pytest.approx(job.learning_rate / 2)
+    assert train.learning_rate(job, 99, 10) == pytest.approx(0, abs=1e-5)
+    job = make_job(schedule="step", milestones=[[81, 122]], epochs=160)
+    rates = [train.learning_rate(job, e * 7, 7) / job.learning_rate for e in (0, 80, 81, 121, 122, 159)]
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_reading_ahead_keeps_the_order():
+    batches = [np.array([i, i + 1]) for i in range(7)]
+    assert [(b.tolist(), p) for b, p in train.ahead(batches, lambda b: b.sum())] == [
+        (b.tolist(), b.sum()) for b in batches
+    ]
 
 
 def test_limit_draws_the_same_images_for_every_method(make_job):
