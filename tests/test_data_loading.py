@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from benchmark.data import ImageSet, loading, open_pixels
 from benchmark.errors import UserError
@@ -195,6 +195,7 @@ def test_exif_rotation_is_applied(orientation, resize, tmp_path):
     turned = save(tmp_path / "turned.jpg", gradient(300, 170), exif=exif)
     with Image.open(turned) as image:
         upright = loading.upright_rgb(image)
+        assert (np.asarray(upright) == np.asarray(ImageOps.exif_transpose(image))).all()
     assert upright.size == ((170, 300) if orientation >= 5 else (300, 170))
     upright.save(tmp_path / "upright.png")
     pixels = open_pixels(image_set([turned]), 24, resize, tmp_path / "cache")
@@ -205,6 +206,14 @@ def test_exif_rotation_is_applied(orientation, resize, tmp_path):
         (pixels.test_batch(one), expected.test_batch(one)),
     ):
         assert np.abs(got.astype(int) - right).max() <= 8
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # pillow says so while it opens the file, and goes on
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"])
+def test_a_damaged_exif_block_spoils_no_picture(exif, tmp_path):
+    path = save(tmp_path / "x.jpg", gradient(60, 50), exif=exif)
+    plain = save(tmp_path / "y.jpg", gradient(60, 50))
+    assert (loading.read_centre(path, 24) == loading.read_centre(plain, 24)).all()
 
 
 def test_a_large_jpeg_is_halved_while_decoding(tmp_path):
