@@ -42,7 +42,8 @@ def unpack(archive: Path, target: Path, top: str = "", nested: bool = False) -> 
                 raise UserError(f"{archive}: holds no folder {top}; fetch it again")
             (unfinished / top).rename(target)
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error}); fetch it again") from None
+        reason = str(error).partition("\n")[0].rstrip(":")  # the rest lists how each kind of compression failed
+        raise UserError(f"{archive}: cannot be unpacked ({reason}); fetch it again") from None
     except OSError as error:
         raise UserError(f"{archive}: cannot be unpacked to {target} ({error.strerror or error})") from None
     finally:

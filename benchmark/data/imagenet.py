@@ -92,7 +92,9 @@ def _images(folder: Path) -> list[Path]:
 
 def _val_images(folder: Path, classes: tuple[str, ...], devkit: Path | None) -> dict[str, list[Path]]:
     """Paths of each class, from class folders or, where the images lie flat, from the devkit's ground truth."""
-    if not any(entry.is_dir() for entry in os.scandir(folder)):
+    with os.scandir(folder) as entries:
+        flat = not any(entry.is_dir() for entry in entries)
+    if flat:
         if devkit is None:
             raise UserError(
                 f"{folder}: images without class folders need {DEVKIT} or {DEVKIT_TAR} beside {folder.name}/"

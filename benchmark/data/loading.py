@@ -18,15 +18,19 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+from PIL import Image
 
 from benchmark.errors import UserError, nearest
 
 RESIZES = ("none", "warp", "warp_crop", "random_resized_crop")
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: share of the area, width by height
 MAX_MAP_BYTES = 8 * 2**30  # a larger split is decoded anew each time it is read, and fills no disk
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 # A picture beyond pillow's limit is refused, as its manual advises, rather than warned about and decoded.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -96,7 +100,7 @@ class Pixels:
 
     def _batch(self, indices: list[int], generators: list[np.random.Generator | None]) -> np.ndarray:
         if self.array is not None and self.array.shape[1] == self.size:
-            return np.array(self.array[indices])
+            return np.asarray(self.array[indices])
         if self.array is not None:
             crops = [crop(self.array[i], self.size, rng) for i, rng in zip(indices, generators, strict=True)]
         else:
@@ -243,8 +247,16 @@ def _undecodable(path: Path, error: Exception) -> UserError:
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) after the EXIF rotation, known before anything is decoded."""
-    sideways = image.getexif().get(EXIF_ORIENTATION) in SIDEWAYS
-    return (image.height, image.width) if sideways else image.size
+    return (image.height, image.width) if orientation(image) >= 5 else image.size
+
+
+def orientation(image: Image.Image) -> int:
+    """1 (upright) to 8, as EXIF numbers them. A damaged EXIF block spoils no picture: it counts as upright."""
+    try:
+        value = image.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # pillow's reader of it raises SyntaxError, struct.error and others
+        return 1
+    return value if value in UPRIGHT else 1
 
 
 def shrink(image: Image.Image, factor: float) -> None:
@@ -256,7 +268,9 @@ def shrink(image: Image.Image, factor: float) -> None:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """Any kind of picture as 8-bit RGB, rotated as its EXIF data ask. Transparency is given up, not blended."""
-    ImageOps.exif_transpose(image, in_place=True)
+    turned = orientation(image)
+    if turned != 1:
+        image = image.transpose(UPRIGHT[turned])
     if image.mode.startswith("I"):  # 16 bits a pixel; pillow's own conversion would clip them at 255
         image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:

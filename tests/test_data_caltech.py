@@ -1,0 +1,138 @@
+"""Caltech-256's folders, and the splits that are drawn from them."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.data import caltech, mini
+from benchmark.errors import UserError
+
+NUM_IMAGES = 4
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    root = tmp_path_factory.mktemp("caltech") / "root"
+    mini.draw_caltech(root, NUM_IMAGES)
+    return root
+
+
+@pytest.fixture
+def root(small, tmp_path):
+    """A copy to break; its files are links, so they may be removed and not written."""
+    return Path(shutil.copytree(small, tmp_path / "root", copy_function=os.link))
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """Empty files in the numbers that matter for the draw: 90 in most categories, 80 in the third, 85 in the fourth."""
+    folder = tmp_path_factory.mktemp("caltech") / caltech.FOLDER
+    for k in range(1, 258):
+        (folder / f"{k:03d}.c").mkdir(parents=True)
+        for i in range({3: 80, 4: 85}.get(k, 90)):
+            (folder / f"{k:03d}.c" / f"{k:03d}_{i + 1:04d}.jpg").touch()
+    return folder.parent
+
+
+def test_same_files_and_numbers_as_torchvision(small):
+    from benchmark.torchvision_ops import torchvision
+
+    theirs = torchvision.datasets.Caltech256.__new__(torchvision.datasets.Caltech256)
+    # Its constructor puts the files into a folder caltech256/; what it lists there is what counts.
+    linked = small.parent / "caltech256"
+    if not linked.exists():
+        linked.symlink_to(small)
+    theirs.__init__(small.parent)
+    listed = {f"{k + 1:03d}_{i:04d}": k for k, i in zip(theirs.y, theirs.index, strict=True) if k < caltech.NUM_CLASSES}
+    ours = [caltech.load(small, split, num_test=1) for split in ("train3", "test1")]
+    assert {i: int(t) for images in ours for i, t in zip(images.ids, images.targets, strict=True)} == listed
+    assert theirs.categories[255] == "256.number-255"
+    with pytest.raises(UserError, match="kept for testing"):
+        caltech.load(small, "test2", num_test=1)
+
+
+def test_draw_is_the_paper_s(big):
+    test, train30, train60 = (caltech.load(big, split, seed=1) for split in ("test25", "train30", "train60"))
+    assert (len(test.ids), len(train30.ids)) == (6400, 7680)
+    assert np.bincount(train60.targets).tolist() == [60, 60, 55] + [60] * 253
+    assert set(train30.ids) < set(train60.ids)
+    assert not set(test.ids) & set(train60.ids)
+    assert len({*test.ids, *train60.ids}) == 6400 + 15355
+    assert not any(i.startswith("257") for i in train60.ids)
+
+
+def test_seeds_draw_differently_and_each_the_same(big):
+    first, again, other = (caltech.load(big, "test25", seed) for seed in (0, 0, 1))
+    assert first.ids == again.ids
+    assert first.ids != other.ids
+
+
+def test_draw_is_golden(big):
+    """The same on every machine: a change of it would orphan every run that was made from it."""
+    assert caltech.load(big, "test25", seed=0).ids[:5] == GOLDEN
+
+
+GOLDEN = ("001_0001", "001_0002", "001_0003", "001_0009", "001_0010")
+
+
+def test_one_category_s_files_do_not_move_another_s_draw(root):
+    before = caltech.load(root, "test1", num_test=1).ids
+    (root / caltech.FOLDER / "001.number-000" / "001_0002.jpg").unlink()
+    assert caltech.load(root, "test1", num_test=1).ids[1:] == before[1:]
+
+
+def test_strays_are_no_images(root):
+    before = caltech.load(root, "train3", num_test=1).ids
+    (root / caltech.FOLDER / "001.number-000" / "RENAME2").write_text("mv")
+    (root / caltech.FOLDER / "002.number-001" / "greg").mkdir()
+    (root / caltech.FOLDER / ".DS_Store").write_text("")
+    assert caltech.load(root, "train3", num_test=1).ids == before
+
+
+def remove_all(folder):
+    for path in folder.iterdir():
+        path.unlink()
+
+
+BREAKS = {
+    "no folder": (lambda r: shutil.rmtree(r / caltech.FOLDER), "must hold 256_ObjectCategories"),
+    "category missing": (lambda r: shutil.rmtree(r / caltech.FOLDER / "017.number-016"),
+                         r"no folder of category 017 \(1 of 256"),
+    "category twice": (lambda r: (r / caltech.FOLDER / "017.other").mkdir(), "category 017 is there twice"),
+    "category empty": (lambda r: remove_all(r / caltech.FOLDER / "017.number-016"), "017.number-016: holds no image"),
+    "category too small": (lambda r: [(r / caltech.FOLDER / f"017.number-016/017_000{i}.jpg").unlink()
+                                      for i in (1, 2, 3)], "017.number-016: 1 images; 1 for testing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_layout_is_named(root, name):
+    damage, message = BREAKS[name]
+    damage(root)
+    with pytest.raises(UserError, match=message) as error:
+        caltech.load(root, "train3", num_test=1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("train", "no split 'train'; expected train<N> or test<N>"),
+        ("train0", "no split"),
+        ("test99", "no more"),
+        ("train9", "no category has more than 3 images"),
+    ],
+)
+def test_split_names(small, split, message):
+    with pytest.raises(UserError, match=message):
+        caltech.load(small, split, num_test=1)
+
+
+def test_verify(root):
+    assert caltech.verify(root) == "1028 images, officially 30607"
+    assert caltech.verify(root, 257 * NUM_IMAGES) == ""
+    shutil.rmtree(root / caltech.FOLDER / "257.clutter")
+    assert "clutter" in caltech.verify(root, 256 * NUM_IMAGES)

@@ -1,0 +1,67 @@
+"""`python -m benchmark data ...` as a person calls it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmark.data import DATASETS
+
+
+@pytest.fixture
+def call(tmp_path):
+    def run(*arguments, cache=tmp_path / "cache"):
+        command = [sys.executable, "-m", "benchmark", "data", *map(str, arguments), "--cache", str(cache)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+
+    return run
+
+
+def test_list_says_how_to_get_what_is_not_there(call, tmp_path):
+    text = call("list").stdout
+    for name, dataset in DATASETS.items():
+        assert name in text
+        if dataset.source:
+            assert dataset.source.address in text
+    rows = {row["name"]: row for row in json.loads(call("list", "--json", "--data-root", tmp_path).stdout)}
+    assert list(rows) == list(DATASETS)
+    assert {row["state"] for row in rows.values()} == {"absent"}
+    assert rows["cub200"]["command"] == f"python -m benchmark data get cub200 --data-root {tmp_path}"
+    assert rows["cub200-mini"]["command"] == "python -m benchmark data draw cub200-mini"
+    assert not (tmp_path / "cache").exists()
+
+
+def test_draw_then_verify_then_list(call, cache):
+    done = call("draw", "cifar100-mini", cache=cache)
+    assert done.returncode == 0, done.stderr
+    done = call("verify", "cifar100-mini", "--json", cache=cache)
+    assert (done.returncode, json.loads(done.stdout)["complete"]) == (0, True)
+    rows = {row["name"]: row for row in json.loads(call("list", "--json", cache=cache).stdout)}
+    assert (rows["cifar100-mini"]["state"], rows["cifar100-mini"]["command"]) == ("verified", None)
+
+
+def test_not_complete_is_exit_status_1(call, tmp_path):
+    done = call("verify", "voc2012", "--data-root", tmp_path)
+    assert done.returncode == 1
+    assert "not complete" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "cifar10"], "did you mean 'cifar100'"),
+        (["verify", "cifar100"], "--data-root DIR"),
+        (["verify", "cifar100", "--data-root", "no/such/folder"], "no such folder"),
+        (["draw", "cifar100"], "did you mean 'cifar100-mini'"),
+        (["get", "cub200-mini"], "'data draw cub200-mini'"),
+        (["get", "cub200"], "--data-root DIR"),
+        (["get", "ilsvrc2012", "--data-root", "."], "needs an account at image-net.org"),
+    ],
+)
+def test_what_a_user_does_wrong_is_exit_status_2(call, arguments, message):
+    done = call(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
