@@ -9,13 +9,9 @@ import typer
 
 from benchmark import grid, published
 from benchmark.cli import (
-    CACHE,
     RUNS,
     TABLES,
     AsJson,
-    Cache,
-    DataRoot,
-    GridName,
     Runs,
     Set,
     Tables,
@@ -24,10 +20,8 @@ from benchmark.cli import (
     build_table,
     overrides,
     print_rows,
-    slug,
 )
 from benchmark.errors import UserError, nearest
-from benchmark.grid import Grid
 
 MeasuredScale = Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")]
 UNFIT = 3
@@ -178,3 +172,32 @@ def _texts(rows: list[dict[str, Any]], decimals: int = 2) -> list[dict[str, Any]
 def _counts(outcomes: list[dict[str, Any]]) -> str:
     found = [o["outcome"] for o in outcomes]
     return ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found))
+
+
+@app.command()
+def explain(
+    address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:icasc-a_ch")],
+    scale: MeasuredScale = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 400,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+    as_json: AsJson = False,
+) -> None:
+    """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it."""
+    from benchmark import explain as explain_module
+    from benchmark.tables import default_definition
+
+    specs = {spec.name: spec for spec in (published.load(n, tables) for n in published.names(tables)) if spec.grid}
+    spec, row, column = explain_module.locate(address, specs)
+    chosen, scale = grid.load(spec.grid), scale or default_scale(runs)
+    changed = overrides(chosen, scale, sets, weights)
+    built, jobs = build_table(spec, chosen, scale, changed, runs), chosen.jobs(scale, changed)
+    cell, baseline = built.cells[row, column], built.cells[row, spec.columns[0].key]
+    item = next(r.item or r.key for r in spec.rows if r.key == row)
+    definition = default_definition(chosen)
+    ids = list(dict.fromkeys([*cell.runs, *baseline.runs])) if rounds else []
+    samples = explain_module.image_samples(runs, scale, ids, definition, rounds, item)
+    found = explain_module.trace(built, chosen, jobs, runs, cell, samples, definition, changed)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))

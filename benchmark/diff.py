@@ -1,4 +1,4 @@
-"""Any two sides, cell by cell: published cells, a table (built, or read back from its md, tex, csv or json), run folders.
+"""Any two sides, cell by cell: published cells, a table (built, or read from its md, tex, csv or json), run folders.
 
 Both sides become the same plain thing, a Side; one comparison serves all.
 """
@@ -117,8 +117,10 @@ def _read_latex(text: str, label: str, specs: list[Spec]) -> Side:
     spec = next(s for s in specs if rf"\caption{{{render.escape_latex(render.caption(s))}}}" in text)
     inside = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
     lines = [line.removesuffix(r" \\") for line in inside.splitlines() if line.endswith(r"\\")]
-    rows = [[render.unescape_latex(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in re.split(r"(?<!\\) & ", line)]
-            for line in lines]  # fmt: skip
+    rows = [
+        [render.unescape_latex(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in re.split(r"(?<!\\) & ", line)]
+        for line in lines
+    ]
     return _laid_out(rows, spec, label, render.unescape_latex(text))
 
 

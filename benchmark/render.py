@@ -161,7 +161,8 @@ def latex(table: Table) -> str:
     notes = r" \\ ".join(escape_latex(note) for note in table.notes)
     return "\n".join([
         "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
-        r"\begin{table}", r"\centering", f"\\caption{{{escape_latex(caption(table.spec))}}}", r"\resizebox{\linewidth}{!}{%",
+        r"\begin{table}", r"\centering", f"\\caption{{{escape_latex(caption(table.spec))}}}",
+        r"\resizebox{\linewidth}{!}{%",
         f"\\begin{{tabular}}{{l{'r' * (first - 2)}}}", r"\toprule", f" & {heads} \\\\", " ".join(rules),
         f"class & {subs} \\\\", r"\midrule", *lines, r"\bottomrule", r"\end{tabular}}", "",
         f"\\par\\medskip\\raggedright\\footnotesize {notes}", r"\end{table}", "",
@@ -221,7 +222,7 @@ def records(table: Table) -> list[dict[str, Any]]:
             "gain_high": c.gain_interval and c.gain_interval[1], "published_gain": c.published_gain,
             "status": c.status, "comparable": table.comparable,
             "verdict": c.verdict and c.verdict.outcome, "gain_verdict": c.gain_verdict and c.gain_verdict.outcome,
-            "order_verdict": c.row in table.orders and table.orders[c.row].outcome or None,
+            "order_verdict": table.orders[c.row].outcome if c.row in table.orders else None,
             "values": list(c.values), "runs": list(c.runs),
         }
         for c in table.cells.values()

@@ -148,10 +148,10 @@ def resampled_ap(scores_N: np.ndarray, labels_N: np.ndarray, counts_RN: np.ndarr
     kept = labels_N != 0
     order = np.argsort(-scores_N[kept], kind="stable")
     scores_N, positive_N = scores_N[kept][order], (labels_N[kept] == 1)[order]
-    counts_RN = counts_RN[:, np.flatnonzero(kept)[order]].astype(np.int64)
+    counts_RN = counts_RN[:, np.flatnonzero(kept)[order]].astype(np.int32)
     last_of_tie = np.append(np.flatnonzero(np.diff(scores_N)), len(scores_N) - 1)
-    retrieved_RN = np.cumsum(counts_RN, axis=1)[:, last_of_tie]
-    hits_RN = np.cumsum(counts_RN * positive_N, axis=1)[:, last_of_tie]
+    retrieved_RN = np.cumsum(counts_RN, axis=1, dtype=np.int32)[:, last_of_tie]
+    hits_RN = np.cumsum(counts_RN * positive_N, axis=1, dtype=np.int32)[:, last_of_tie]
     precision_RN = hits_RN / np.maximum(1, retrieved_RN)
     recall_RN = hits_RN / np.maximum(1, hits_RN[:, -1:])
     if definition == "area":
@@ -207,16 +207,14 @@ def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval |
 def combined_interval(values: list[float] | np.ndarray, image_std: float, level: float = LEVEL) -> Interval | None:
     """Interval of the mean for new seeds and new test images together; None for fewer than two values.
 
-    The variances add: s^2 / n over seeds, and that of the seeds' mean over resampled images. What seeds and images do
-    together is in both, so the interval errs on the wide side. Degrees of freedom by Welch-Satterthwaite.
+    The half-widths of the two intervals add in squares (MOVER: Zou and Donner, 2008), so it is never narrower than
+    either. What seeds and images do together is in both parts: it errs on the wide side.
     """
-    n = len(values)
-    if n < 2:
+    of_seeds = t_interval(values, level)
+    if of_seeds is None:
         return None
-    of_seeds, of_images = sample_std(values) ** 2 / n, image_std**2
-    total = of_seeds + of_images
-    df = (n - 1) * (total / of_seeds) ** 2 if of_seeds > 0 else math.inf
-    half = t_quantile(df, (1 + level) / 2) * math.sqrt(total)
+    of_images = t_quantile(math.inf, (1 + level) / 2) * image_std
+    half = math.hypot((of_seeds[1] - of_seeds[0]) / 2, of_images)
     return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 

@@ -85,7 +85,7 @@ class Table:
 
 def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_definition: str | None = None) -> Table:
     """The table of `jobs`, from what lies under `runs`; AP by the grid's definition unless another is named."""
-    definition = ap_definition or grid.assumptions["ap_definition"].value
+    definition = ap_definition or default_definition(grid)
     frame, warnings = results.collect(runs, jobs, definition)
     stand_ins = grid.scales[scale].stand_ins
     departures = _departures(spec, grid, jobs)
@@ -102,6 +102,11 @@ def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_de
         orders |= {row.key: order} if order else {}
     table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures))
     return replace(table, notes=tuple(_notes(spec, grid, scale, jobs, departures, definition, table)))
+
+
+def default_definition(grid: Grid) -> str:
+    """The grid's AP definition; a grid of single-label runs has none, and reads none."""
+    return grid.assumptions["ap_definition"].value if "ap_definition" in grid.assumptions else "area"
 
 
 def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, why_not: str) -> Cell:
@@ -235,7 +240,7 @@ def _notes(
             value = getattr(job, name, None)
             if value is not None and value not in ran.setdefault(name, []):
                 ran[name].append(value)
-    listed = [f"{n} {'/'.join(_text(v) for v in ran.get(n) or [a[n]])}" for n in grid.assumptions]
+    listed = [f"{n} {'/'.join(shown(v) for v in ran.get(n) or [a[n]])}" for n in grid.assumptions]
     notes = [
         f"Scale {scale}: {grid.scales[scale].why}{why}.",
         f"Ours: mean ± sample standard deviation over n seeds ({', '.join(map(str, seeds))} planned), in {spec.unit}; "
@@ -263,7 +268,8 @@ def verdict_line(table: Table) -> str:
     )
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A job field's value for people."""
     text = {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
     return text[:19] if text.startswith("sha256:") else text
 

@@ -147,6 +147,7 @@ def test_combined_interval_covers_new_seeds_and_new_images():
     seeds_only = [low <= 0 <= high for run in runs for low, high in [stats.t_interval(run)]]
     assert np.mean(seeds_only) < np.mean(covered)
     assert stats.combined_interval([1.0], 0.4) is None
+    assert stats.combined_interval([1.0, 2.0], 0.0) == pytest.approx(stats.t_interval([1.0, 2.0]))
     assert stats.combined_interval([1.0, 1.0], 0.5) == pytest.approx((1 - 0.98, 1 + 0.98), abs=0.001)
 
 
