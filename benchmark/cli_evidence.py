@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark import grid, published
+from benchmark import grid, published, strict_yaml
 from benchmark.cli import (
     RUNS,
     TABLES,
     AsJson,
+    GridName,
     Runs,
     Set,
     Tables,
@@ -201,3 +202,34 @@ def explain(
     samples = explain_module.image_samples(runs, scale, ids, definition, rounds, item)
     found = explain_module.trace(built, chosen, jobs, runs, cell, samples, definition, changed)
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))
+
+
+@app.command()
+def sensitivity(
+    grid_name: GridName,
+    vary: Annotated[str, typer.Option("--vary", help="An assumption; name=[a,b] for other values than the grid's")],
+    scale: MeasuredScale = None,
+    item: Annotated[str | None, typer.Option(help="A class, mAP, top1, ...; default: the headline number")] = None,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Table how much the gain moves with an assumption, and print the commands for the runs that are missing."""
+    from benchmark import sensitivity as sensitivity_module
+
+    name, equals, given = vary.partition("=")
+    chosen, scale = grid.load(grid_name), scale or default_scale(runs)
+    values = sensitivity_module.values_of(chosen, name)
+    if equals:
+        values = strict_yaml.scalar(given)
+        values = values if isinstance(values, list) else [values]
+    changed = overrides(chosen, scale, sets, weights)
+    lines = sensitivity_module.table(chosen, scale, name, values, changed, runs, item)
+    if as_json:
+        print(json.dumps(lines, indent=1))
+        return
+    rows = [sensitivity_module.text_row(line) for line in lines]
+    print_rows([{name: row.pop("value")} | row for row in rows], (name, *(key for key in rows[0])))
+    missing = list(dict.fromkeys(line["command"] for line in lines if line["command"]))
+    print("\n".join(["\nmissing runs:", *missing]) if missing else "\nevery run is there")
