@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark import grid, published, strict_yaml
+from benchmark import grid, published, store, strict_yaml
 from benchmark.cli import (
     RUNS,
     TABLES,
@@ -21,6 +21,7 @@ from benchmark.cli import (
     build_table,
     overrides,
     print_rows,
+    slug,
 )
 from benchmark.errors import UserError, nearest
 
@@ -233,3 +234,71 @@ def sensitivity(
     print_rows([{name: row.pop("value")} | row for row in rows], (name, *(key for key in rows[0])))
     missing = list(dict.fromkeys(line["command"] for line in lines if line["command"]))
     print("\n".join(["\nmissing runs:", *missing]) if missing else "\nevery run is there")
+
+
+@app.command()
+def figures(
+    table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table with runs")] = None,
+    scale: MeasuredScale = None,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+) -> None:
+    """Draw gains, values and training curves as PNG and PDF."""
+    from benchmark import figures as figures_module
+
+    scale = scale or default_scale(runs)
+    for spec, chosen in specs_at(scale, table, tables):
+        changed = overrides(chosen, scale, sets, weights)
+        built = build_table(spec, chosen, scale, changed, runs)
+        drawings = figures_module.draw(built, chosen.jobs(scale, changed), runs)
+        if not drawings:
+            print(f"{spec.name} at scale {scale}: nothing is measured yet")
+        folder = output_folder(tables, scale, changed) / "figures" / spec.name
+        print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
+
+
+@app.command()
+def report(
+    table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table")] = None,
+    scale: MeasuredScale = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 400,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+) -> None:
+    """Write one self-contained HTML page: verdicts, tables whose cells open their traces, figures, assumptions."""
+    from benchmark import explain as explain_module
+    from benchmark import figures as figures_module
+    from benchmark import report as report_module
+    from benchmark.tables import default_definition
+
+    scale, parts = scale or default_scale(runs), []
+    for spec, chosen in specs_at(scale, table, tables):
+        changed = overrides(chosen, scale, sets, weights)
+        jobs, built = chosen.jobs(scale, changed), build_table(spec, chosen, scale, changed, runs)
+        ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
+        samples = explain_module.image_samples(runs, scale, ids, default_definition(chosen), rounds)
+        drawn = [(d.caption, figures_module.svg(d)) for d in figures_module.draw(built, jobs, runs)]
+        parts.append(report_module.Part(built, chosen, jobs, changed, samples, drawn))
+    path = output_folder(tables, scale, parts[0].changed) / "report.html"
+    store.write_atomic(path, report_module.page(parts, scale, runs).encode())
+    print(f"written: {path}")
+
+
+def specs_at(scale: str, table: str | None, tables: Path) -> list[tuple[published.Spec, grid.Grid]]:
+    """Tables of runs whose grid has this scale, with the grid. UserError where there is none."""
+    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
+    found = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
+    at_scale = [(spec, chosen) for spec, chosen in found if scale in chosen.scales]
+    if not at_scale:
+        scales = dict.fromkeys(name for _, chosen in found for name in chosen.scales)
+        raise UserError(f"no table of runs has a scale '{scale}'" + (nearest(scale, scales) if scales else ""))
+    return at_scale
+
+
+def output_folder(tables: Path, scale: str, changed: dict[str, Any]) -> Path:
+    """Beside the scale's tables; what an override changed has a folder of its own."""
+    return tables / scale / slug(changed) if changed else tables / scale

@@ -1,5 +1,6 @@
 """The trace of a cell: where its number comes from, how sure it is, and the command that makes it again."""
 
+import hashlib
 import shlex
 import subprocess
 from dataclasses import asdict
@@ -57,24 +58,21 @@ def jobs_of(spec: Spec, grid: Grid, scale: str, jobs: list[Job], row: str, colum
 def image_samples(
     runs: Path, scale: str, ids: list[str], definition: str, rounds: int, item: str | None = None
 ) -> Samples:
-    """Each run's numbers on bootstrap samples of the test images, the same samples for all, in percent.
+    """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named.
 
-    Only `item` where one is named. UserError where the runs were not tested on the same images.
+    Runs tested on the same images get the same samples, so their differences are paired; others independent ones.
     """
     samples: Samples = {}
-    tested: np.ndarray | None = None
     for run in (Run(runs / scale / name) for name in ids):
         if not run.path("scores.npz").exists():
             continue
         saved = results.read_scores(run)
-        if tested is not None and not np.array_equal(tested, saved.ids):
-            raise UserError(f"{run.folder}: was tested on other images than the runs beside it")
-        tested = saved.ids
         labels, scores_NC, classes = saved.labels, saved.scores_NC, saved.classes
         if item in classes and labels.ndim == 2:
             c = classes.index(item)
             labels, scores_NC, classes = labels[:, [c]], scores_NC[:, [c]], [item]
-        drawn = stats.resampled(scores_NC, labels, classes, definition, rounds)
+        images = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
+        drawn = stats.resampled(scores_NC, labels, classes, definition, rounds, seed=images)
         samples[run.id] = {name: 100 * values for name, values in drawn.items()}
     return samples
 
@@ -112,7 +110,7 @@ def trace(
             "place": published.place(spec, cell.row, column.header), "discrepancies": spec.discrepancies,
         },
         "runs": [_run(Run(runs / table.scale / job.id), job, cell) for job in own],
-        "assumptions": _assumptions(grid, own, definition),
+        "assumptions": assumptions(grid, own, definition),
         "deviations": sorted({text for job in own for text in grid.deviations(job)}),
         "command": command(grid, table.scale, sets, own, [baseline, cell.column], row.where),
     }  # fmt: skip
@@ -192,7 +190,7 @@ def changed_since(commit: str) -> list[str] | None:
         return None
 
 
-def _assumptions(grid: Grid, jobs: list[Job], definition: str) -> list[dict[str, Any]]:
+def assumptions(grid: Grid, jobs: list[Job], definition: str) -> list[dict[str, Any]]:
     """Those that these jobs read, at the value that they ran with."""
     found = []
     for name, assumption in grid.assumptions.items():
@@ -232,30 +230,52 @@ def _yaml(value: Any) -> str:
 
 def text(found: dict[str, Any]) -> str:
     """The trace for people."""
-    value, gain, printed = found["value"], found["gain"], found["published"]
-    lines = [f"{found['address']} at scale {found['scale']}, in {found['unit']}", ""]
-    lines += _section("ours", [found["status"] if value["mean"] is None else _estimate(value), *_measures(value)])
+    lines = [f"{found['address']} at scale {found['scale']}, in {found['unit']}"]
+    for name, rows in sections(found):
+        lines += ["", *(f"{name if i == 0 else '':<13}{row}" for i, row in enumerate(rows))]
+    return "\n".join(lines)
+
+
+def sections(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """The trace as named lists of lines, for a terminal or a page."""
+    value, gain = found["value"], found["gain"]
+    parts = [("ours", [found["status"] if value["mean"] is None else _estimate(value), *_measures(value)])]
     if gain is not None:
-        p = gain["sign_flip_p"]
-        rows = ["no pair of runs" if gain["mean"] is None else f"{gain['mean']:+.2f} over the baseline, by seed "
-                + ", ".join(f"{v:+.2f}" for v in gain["values"]), *_measures(gain)]  # fmt: skip
-        rows += [f"sign-flip test: p = {p:.3g} (the least possible: {2 / 2 ** len(gain['values']):.3g})"] if p else []
-        lines += _section("gain", rows)
-    paper = "–" if printed["value"] is None else f"{printed['value']:g}"
-    rows = [f"{paper}" + (f", a gain of {printed['gain']:+.2f}" if printed["gain"] is not None else "")]
-    rows += [printed["place"], *(f"in the paper: {t}" for t in printed["discrepancies"])]
+        parts.append(("gain", _gain_lines(gain)))
+    parts += [
+        ("paper", _published_lines(found["published"])),
+        ("verdicts", _verdict_lines(found["verdicts"])),
+        ("runs", [line for run in found["runs"] for line in _run_lines(run)] or ["none planned"]),
+        ("assumptions", [_assumption_line(assumption) for assumption in found["assumptions"]]),
+        ("deviations", found["deviations"] or ["none"]),
+        ("again", [found["command"]]),
+    ]
+    return parts
+
+
+def _gain_lines(gain: dict[str, Any]) -> list[str]:
+    if gain["mean"] is None:
+        return ["no pair of runs"]
+    by_seed = ", ".join(f"{v:+.2f}" for v in gain["values"])
+    lines = [f"{gain['mean']:+.2f} over the baseline, by seed {by_seed}", *_measures(gain)]
+    if gain["sign_flip_p"] is not None:
+        least = 2 / 2 ** len(gain["values"])
+        lines.append(f"sign-flip test: p = {gain['sign_flip_p']:.3g} (the least possible: {least:.3g})")
+    return lines
+
+
+def _published_lines(printed: dict[str, Any]) -> list[str]:
+    value = "not published" if printed["value"] is None else f"{printed['value']:g}"
+    gain = "" if printed["gain"] is None else f", a gain of {printed['gain']:+.2f}"
+    lines = [value + gain, printed["place"], *(f"in the paper: {text}" for text in printed["discrepancies"])]
     if printed["in_one_run"] is not None:
-        rows.append(f"{'within' if printed['in_one_run'] else 'outside'} the 95% range of a single run of ours")
-    lines += _section("paper", rows)
-    lines += _section("verdicts", _verdict_lines(found["verdicts"]))
-    lines += _section("runs", [line for run in found["runs"] for line in _run_lines(run)] or ["none planned"])
-    lines += _section(
-        "assumptions",
-        [f"{a['name']} {a['value']}" + (f" (or {', '.join(a['alternatives'])})" if a["alternatives"] else "")
-         for a in found["assumptions"]],
-    )  # fmt: skip
-    lines += _section("deviations", found["deviations"] or ["none"])
-    return "\n".join([*lines, f"again        {found['command']}"])
+        lines.append(f"{'within' if printed['in_one_run'] else 'outside'} the 95% range of a single run of ours")
+    return lines
+
+
+def _assumption_line(assumption: dict[str, Any]) -> str:
+    others = f" (or {', '.join(assumption['alternatives'])})" if assumption["alternatives"] else ""
+    return f"{assumption['name']} {assumption['value']}{others}"
 
 
 def _verdict_lines(verdicts: dict[str, dict[str, Any] | None]) -> list[str]:
@@ -265,10 +285,6 @@ def _verdict_lines(verdicts: dict[str, dict[str, Any] | None]) -> list[str]:
         if verdict:
             answers.setdefault(f"{verdict['outcome']} ({verdict['reason']})", []).append(level)
     return [f"{', '.join(levels)}: {answer}" for answer, levels in answers.items()] or ["nothing to judge by"]
-
-
-def _section(name: str, rows: list[str]) -> list[str]:
-    return [f"{name if i == 0 else '':<13}{row}" for i, row in enumerate(rows)] + [""]
 
 
 def _estimate(value: dict[str, Any]) -> str:

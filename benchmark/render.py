@@ -114,7 +114,7 @@ def _markdown_header(text: str) -> str:
     return "".join(
         f"{escape_markdown(part[0])}<sub>{escape_markdown(part[1])}</sub>" if isinstance(part, tuple)
         else escape_markdown(part)
-        for part in _split_subscript(text)
+        for part in split_subscript(text)
     )  # fmt: skip
 
 
@@ -133,11 +133,11 @@ def _latex_header(text: str) -> str:
     return "".join(
         f"{escape_latex(part[0])}$_{{\\mathrm{{{escape_latex(part[1])}}}}}$" if isinstance(part, tuple)
         else escape_latex(part)
-        for part in _split_subscript(text)
+        for part in split_subscript(text)
     )  # fmt: skip
 
 
-def _split_subscript(text: str) -> list[str | tuple[str, str]]:
+def split_subscript(text: str) -> list[str | tuple[str, str]]:
     found = SUBSCRIPT.search(text)
     if found is None:
         return [text]
@@ -199,7 +199,7 @@ def html(table: Table) -> str:
     def header(text: str) -> Markup:
         return Markup("").join(
             Markup("{}<sub>{}</sub>").format(*part) if isinstance(part, tuple) else escape(part)
-            for part in _split_subscript(text)
+            for part in split_subscript(text)
         )
 
     def bold(text: str) -> Markup:

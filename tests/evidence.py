@@ -48,10 +48,11 @@ def as_published(job: Job, item: str, spread: float = 0.1) -> float:
     return spec.published(item, job.method) + spread * (job.seed - 1)
 
 
-def save_scores(run: Run, labels: np.ndarray, scores_NC: np.ndarray, **record) -> None:
+def save_scores(run: Run, labels: np.ndarray, scores_NC: np.ndarray, ids: list[str] | None = None, **record) -> None:
     """Scores as a run keeps them, and a result.json that names them."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, ids=np.arange(len(labels)).astype(str), labels=labels, scores=scores_NC)
+    ids = np.arange(len(labels)).astype(str) if ids is None else np.array(ids)
+    np.savez_compressed(buffer, ids=ids, labels=labels, scores=scores_NC)
     run.path("scores.npz").write_bytes(buffer.getvalue())
     digest = hashlib.sha256(buffer.getvalue()).hexdigest()
     run.path("result.json").write_text(json.dumps({"job": run.id, "scores_sha256": digest, **record}))

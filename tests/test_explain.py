@@ -134,12 +134,15 @@ def test_code_that_cannot_be_known(checkout):
     assert "uncommitted changes" in explain.code_state({"commit": checkout[1], "dirty": True})
 
 
-def test_runs_tested_on_other_images_are_an_error(tmp_path):
-    runs = plant(tmp_path, as_published)[:2]
-    save_scores(runs[0], np.zeros(10, int), np.zeros((10, 10)), top1=0.5, top5=0.5)
-    save_scores(runs[1], np.zeros(11, int), np.zeros((11, 10)), top1=0.5, top5=0.5)
-    with pytest.raises(UserError, match="tested on other images"):
-        explain.image_samples(tmp_path, "paper", [run.id for run in runs], "area", 10)
+def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):
+    runs = plant(tmp_path, as_published)[:3]
+    scores = np.random.default_rng(0).normal(size=(40, 10))
+    for run, ids in zip(runs, ("a", "a", "b"), strict=True):
+        save_scores(run, np.zeros(40, int), scores, [f"{ids}{i}" for i in range(40)], top1=0.1, top5=0.5)
+    samples = explain.image_samples(tmp_path, "paper", [run.id for run in runs], "area", 30)
+    first, same, other = (samples[run.id]["top1"] for run in runs)
+    assert (first == same).all()
+    assert (first != other).any()
 
 
 def test_single_label_runs_are_resampled(tmp_path):
