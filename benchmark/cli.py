@@ -40,6 +40,8 @@ RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
 
 def main() -> None:
     """Errors that a user can cause end in one line and exit status 2; anything else is a bug and raises."""
+    from benchmark import cli_evidence  # noqa: F401 - diff, explain, sensitivity, figures, report
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: workers are stopped and claims released
     try:
         app(prog_name="python -m benchmark")
@@ -204,59 +206,6 @@ def tables_command(
         for each in scales or ["mini"]:
             changed = overrides(chosen, each, sets, weights)
             render_tables(chosen, each, changed, runs, tables, [s.name for s in specs if s.grid == chosen.name])
-
-
-@app.command()
-def diff(
-    table: TableName,
-    scale: Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")] = None,
-    sets: Set = None,
-    weights: Weights = None,
-    runs: Runs = RUNS,
-    tables: Tables = TABLES,
-    as_json: AsJson = False,
-) -> None:
-    """Compare our cells with the published ones. Exit status 0: all within tolerance; 1: some outside; 2: some missing
-    or not comparable; 3: there is nothing to compare them by."""
-    from benchmark import tables as table_module
-
-    spec = published.load(table, tables)
-    if spec.grid is None or spec.tolerance is None:
-        print(f"error: {table} holds no numbers that runs produce", file=sys.stderr)
-        sys.exit(3)
-    chosen = grid.load(spec.grid)
-    scale = scale or ("paper" if any((runs / "paper").glob("*/job.json")) else "mini")
-    built = build_table(spec, chosen, scale, overrides(chosen, scale, sets, weights), runs)
-    outcomes = table_module.compare(built)
-    code = table_module.exit_status(outcomes)
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "table": table,
-                    "scale": scale,
-                    "tolerance": spec.tolerance,
-                    "unit": spec.unit,
-                    "exit_status": code,
-                    "cells": outcomes,
-                },
-                indent=1,
-            )
-        )
-    else:
-        print_rows(
-            [{k: f"{v:.2f}" if isinstance(v, float) else ("–" if v is None else v) for k, v in o.items()}
-             for o in outcomes],
-            ("row", "column", "published", "mean", "n", "delta", "status", "outcome"),
-        )  # fmt: skip
-        found = [o["outcome"] for o in outcomes]
-        print(
-            f"{table} at scale {scale}, tolerance {spec.tolerance} {spec.unit}: "
-            + ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found))
-        )
-        if not built.comparable:
-            print("\n".join(note for note in built.notes if note.startswith(("Scale", "Deviations"))))
-    sys.exit(code)
 
 
 @app.command("published")

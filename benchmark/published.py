@@ -1,9 +1,9 @@
 """Table files: layout and published cells side by side, each cell with where it was printed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from benchmark import strict_yaml
 from benchmark.errors import UserError, nearest
@@ -24,6 +24,20 @@ class Column(_Strict):
 
     key: str
     header: str
+
+
+class Tolerance(_Strict):
+    """How far a measured number may be from the published one, in the table's unit: a cell's value, and its gain over
+    the first column. Declared before any run."""
+
+    value: Annotated[Float, Field(ge=0)]
+    gain: Annotated[Float, Field(ge=0)]
+
+
+def _both(tolerance: Any) -> Any:
+    # One number stands for both.
+    plain = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
+    return {"value": tolerance, "gain": tolerance} if plain else tolerance
 
 
 class Row(_Strict):
@@ -52,11 +66,14 @@ class Spec(_Strict):
     grid: str | None = None
     unit: str | None = None
     decimals: int | None = None
-    tolerance: Float | None = None  # in `unit`, between a published and a measured cell
+    tolerance: Annotated[Tolerance, BeforeValidator(_both)] | None = None
 
     def published(self, row: str, column: str) -> Any:
         index = [c.key for c in self.columns].index(column)
         return next(r.published[index] for r in self.rows if r.key == row)
+
+
+KEYS = (*Spec.model_fields, *Row.model_fields, *Tolerance.model_fields)
 
 
 def names(folder: Path) -> list[str]:
@@ -74,7 +91,7 @@ def load(name: str, folder: Path) -> Spec:
         spec = Spec(**{**(document or {}), "name": name})
     except ValidationError as error:
         line = strict_yaml.line_of(lines, first_problem(error)["loc"])
-        raise UserError(f"{path}:{line}: {explain(error, (*Spec.model_fields, *Row.model_fields))}") from None
+        raise UserError(f"{path}:{line}: {explain(error, KEYS)}") from None
     except TypeError:
         raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None
     for i, row in enumerate(spec.rows):
@@ -94,6 +111,11 @@ def load(name: str, folder: Path) -> Spec:
     return spec
 
 
+def place(spec: Spec, row: str, header: str) -> str:
+    """Where in the paper a cell stands."""
+    return f"{spec.source.document}, {spec.source.place}, row '{row}', column '{header}'"
+
+
 def cells(spec: Spec) -> list[dict[str, Any]]:
     """Every published cell as plain data, with its unit and its place in the paper."""
     return [
@@ -104,7 +126,7 @@ def cells(spec: Spec) -> list[dict[str, Any]]:
             "value": value,
             "unit": row.unit or spec.unit,
             "decimals": spec.decimals,
-            "source": f"{spec.source.document}, {spec.source.place}, row '{row.key}', column '{column.header}'",
+            "source": place(spec, row.key, column.header),
         }
         for row in spec.rows
         for column, value in zip(spec.columns, row.published, strict=True)

@@ -1,12 +1,15 @@
-"""One table, five texts: terminal, Markdown, LaTeX (booktabs), HTML, CSV. The same table gives the same bytes."""
+"""One table, six texts: terminal, Markdown, LaTeX (booktabs), HTML, CSV, JSON. The same table gives the same bytes."""
 
+import json as json_text
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
+from benchmark.published import Spec
 from benchmark.store import write_atomic
 from benchmark.tables import Cell, Table
 
@@ -14,7 +17,8 @@ SUBSCRIPT = re.compile(r"(\w+)_\{(.+?)\}")
 BLANK = "–"  # a cell that cannot have a value: a gain of the baseline, a spread of one run
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "Δ": r"$\Delta$",
-         "†": r"\dag{}", "–": "--", "×": r"$\times$"}  # fmt: skip
+         "†": r"\dag{}", "–": "--", "×": r"$\times$", "<": r"\textless{}", ">": r"\textgreater{}",
+         "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "−": "--", "\n": " "}  # fmt: skip
 
 
 def columns(table: Table) -> list[tuple[str, list[str]]]:
@@ -59,7 +63,10 @@ def number(value: float | None, table: Table) -> str:
 
 
 def signed(value: float | None, table: Table) -> str:
-    return BLANK if value is None else f"{value:+.{table.spec.decimals}f}"
+    if value is None:
+        return BLANK
+    text = f"{value:+.{table.spec.decimals}f}"
+    return text if float(text) else text[1:]  # a zero has no sign
 
 
 def mark(delta: str, table: Table) -> str:
@@ -87,35 +94,50 @@ def terminal(table: Table) -> str:
 
 
 def markdown(table: Table) -> str:
-    header = _flat_header(table, lambda text: SUBSCRIPT.sub(r"\1<sub>\2</sub>", text))
+    header = _flat_header(table, _markdown_header)
     grid = tabulate(
-        body(table, "**{}**".format),
+        [[escape_markdown(row[0]), *row[1:]] for row in body(table, "**{}**".format)],
         header,
         tablefmt="pipe",
         disable_numparse=True,
         colalign=("left", *["right"] * (len(header) - 1)),
     )
-    notes = "\n".join(f"- {_escape_markdown(note)}" for note in table.notes)
-    return f"### {table.spec.title}\n\n{grid}\n\n{notes}\n"
+    notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
+    return f"### {escape_markdown(table.spec.title)}\n\n{grid}\n\n{notes}\n"
 
 
-def _escape_markdown(text: str) -> str:
-    return re.sub(r"([*_\[\]<>`|])", r"\\\1", text)
+def escape_markdown(text: str) -> str:
+    return re.sub(r"([\\*_\[\]<>`|])", r"\\\1", text.replace("\n", " "))
+
+
+def _markdown_header(text: str) -> str:
+    return "".join(
+        f"{escape_markdown(part[0])}<sub>{escape_markdown(part[1])}</sub>" if isinstance(part, tuple)
+        else escape_markdown(part)
+        for part in split_subscript(text)
+    )  # fmt: skip
 
 
 def escape_latex(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)
+    """Text that pdflatex sets as it reads; a letter that its fonts lack becomes its code, a control one nothing."""
+    return "".join(LATEX.get(letter) or _plain_latex(letter) for letter in text)
+
+
+def _plain_latex(letter: str) -> str:
+    if not letter.isprintable():
+        return ""
+    return letter if ord(letter) < 0x180 else f"[U+{ord(letter):04X}]"
 
 
 def _latex_header(text: str) -> str:
     return "".join(
         f"{escape_latex(part[0])}$_{{\\mathrm{{{escape_latex(part[1])}}}}}$" if isinstance(part, tuple)
         else escape_latex(part)
-        for part in _split_subscript(text)
+        for part in split_subscript(text)
     )  # fmt: skip
 
 
-def _split_subscript(text: str) -> list[str | tuple[str, str]]:
+def split_subscript(text: str) -> list[str | tuple[str, str]]:
     found = SUBSCRIPT.search(text)
     if found is None:
         return [text]
@@ -137,22 +159,36 @@ def latex(table: Table) -> str:
     if len(lines) > 1:
         lines.insert(-1, r"\midrule")
     notes = r" \\ ".join(escape_latex(note) for note in table.notes)
-    title = escape_latex(table.spec.title.partition(". ")[2] or table.spec.title)
     return "\n".join([
         "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
-        r"\begin{table}", r"\centering", f"\\caption{{{title}}}", r"\resizebox{\linewidth}{!}{%",
+        r"\begin{table}", r"\centering", f"\\caption{{{escape_latex(caption(table.spec))}}}",
+        r"\resizebox{\linewidth}{!}{%",
         f"\\begin{{tabular}}{{l{'r' * (first - 2)}}}", r"\toprule", f" & {heads} \\\\", " ".join(rules),
         f"class & {subs} \\\\", r"\midrule", *lines, r"\bottomrule", r"\end{tabular}}", "",
         f"\\par\\medskip\\raggedright\\footnotesize {notes}", r"\end{table}", "",
     ])  # fmt: skip
 
 
-def _latex_bold(text: str) -> str:  # control characters pass through escape_latex
-    return f"\x01{text}\x02"
+def caption(spec: Spec) -> str:
+    """The title without its number, which LaTeX counts itself."""
+    return spec.title.partition(". ")[2] or spec.title
+
+
+def unescape_latex(text: str) -> str:
+    """What escape_latex was given, but for the letters that it could not keep."""
+    for letter, command in sorted(LATEX.items(), key=lambda pair: -len(pair[1])):
+        if letter not in "\n−":
+            text = text.replace(command, letter)
+    return text
+
+
+def _latex_bold(text: str) -> str:
+    return f"\x01{text}"  # escaped later, when the mark becomes the command
 
 
 def _latex_cell(text: str) -> str:
-    return escape_latex(text).replace("\x01", r"\textbf{").replace("\x02", "}")
+    escaped = escape_latex(text)
+    return f"\\textbf{{{escaped}}}" if text.startswith("\x01") else escaped
 
 
 def html(table: Table) -> str:
@@ -163,7 +199,7 @@ def html(table: Table) -> str:
     def header(text: str) -> Markup:
         return Markup("").join(
             Markup("{}<sub>{}</sub>").format(*part) if isinstance(part, tuple) else escape(part)
-            for part in _split_subscript(text)
+            for part in split_subscript(text)
         )
 
     def bold(text: str) -> Markup:
@@ -175,21 +211,52 @@ def html(table: Table) -> str:
     return page.get_template("table.html").render(table=table, groups=groups, rows=body(table, bold))
 
 
-def csv(table: Table) -> str:
-    """Tidy: one line a cell, numbers unrounded beyond six decimals."""
-    lines = [
+def records(table: Table) -> list[dict[str, Any]]:
+    """Tidy: each cell as plain data, intervals and verdicts with it."""
+    return [
         {
             "table": table.spec.name, "scale": table.scale, "row": c.row, "column": c.column,
-            "published": c.published, "mean": c.mean, "std": c.std, "n": c.n, "delta": c.delta, "gain": c.gain,
-            "published_gain": c.published_gain, "status": c.status, "comparable": table.comparable,
-            "values": " ".join(f"{v:.6f}" for v in c.values), "runs": " ".join(c.runs),
+            "published": c.published, "mean": c.mean, "std": c.std, "n": c.n,
+            "low": c.interval and c.interval[0], "high": c.interval and c.interval[1], "delta": c.delta,
+            "gain": c.gain, "gain_low": c.gain_interval and c.gain_interval[0],
+            "gain_high": c.gain_interval and c.gain_interval[1], "published_gain": c.published_gain,
+            "status": c.status, "comparable": table.comparable,
+            "verdict": c.verdict and c.verdict.outcome, "gain_verdict": c.gain_verdict and c.gain_verdict.outcome,
+            "order_verdict": table.orders[c.row].outcome if c.row in table.orders else None,
+            "values": list(c.values), "runs": list(c.runs),
         }
         for c in table.cells.values()
     ]  # fmt: skip
+
+
+def csv(table: Table) -> str:
+    """One line a cell, numbers unrounded beyond six decimals."""
+    lines = [
+        r | {"values": " ".join(f"{v:.6f}" for v in r["values"]), "runs": " ".join(r["runs"])} for r in records(table)
+    ]
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html, "csv": csv}
+def json(table: Table) -> str:
+    """The cells of `csv` and what belongs to the whole table."""
+    document = {
+        "table": table.spec.name, "title": table.spec.title, "scale": table.scale, "unit": table.spec.unit,
+        "decimals": table.spec.decimals, "comparable": table.comparable,
+        "verdicts": {level: dict(counts) for level, counts in table.verdicts().items()},
+        "notes": list(table.notes), "cells": _rounded(records(table)),
+    }  # fmt: skip
+    return json_text.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html, "csv": csv, "json": json}
 
 
 def write(table: Table, folder: Path) -> list[Path]:

@@ -1,8 +1,13 @@
-"""From run folders to one tidy frame: a line for each job and each measured number."""
+"""From run folders to one tidy frame: a line for each job and each measured number; and to the saved scores."""
 
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmark.errors import UserError
@@ -10,13 +15,25 @@ from benchmark.job import FIELDS, Job
 from benchmark.store import Run
 
 COLUMNS = ["job", "state", *FIELDS, "item", "value"]
+SINGLE_LABEL = ("top1", "top5")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run keeps of its test set. labels: (N, C) of 1 present, 0 only difficult, -1 absent; or (N,) of class
+    numbers."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    scores_NC: np.ndarray
+    classes: list[str]
 
 
 def collect(runs: Path, jobs: list[Job], ap_definition: str) -> tuple[pd.DataFrame, list[str]]:
     """The frame, in percent, and a warning for each record that could not be read.
 
-    Columns: job (its id), state, every field of Job, item, value. `item` is a class name or `mAP`; `value` is NaN
-    where the test set shows no such object. A job without a result has one line whose item is None.
+    Columns: job (its id), state, every field of Job, item, value. `item` is a class name, `mAP`, `top1` or `top5`;
+    `value` is NaN where the test set shows no such object. A job without a result has one line whose item is None.
     """
     lines, warnings = [], []
     for job in jobs:
@@ -36,14 +53,49 @@ def _read(run: Run, ap_definition: str) -> tuple[str, dict[str, float | None]]:
     state = run.state()
     if state != "done":
         return state, {}
+    return state, items(run, ap_definition)
+
+
+def items(run: Run, ap_definition: str) -> dict[str, float | None]:
+    """Every measured number of a finished run, in percent. UserError where the record is no result of this run."""
     record: dict[str, Any] = run.read("result.json") or {}
     try:
         if record["job"] != run.id:
             raise UserError(f"{run.path('result.json')}: is of job {record['job']}; move the folder away")
-        values = record["ap"][ap_definition] | {"mAP": record["mAP"][ap_definition]}
-        return state, {item: None if v is None else 100 * float(v) for item, v in values.items()}
+        values = {item: record[item] for item in SINGLE_LABEL if item in record}
+        if "ap" in record or not values:
+            values |= record["ap"][ap_definition] | {"mAP": record["mAP"][ap_definition]}
+        return {item: None if v is None else 100 * float(v) for item, v in values.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{run.path('result.json')}: not a result ({type(error).__name__}: {error}); "
             "move the folder away and call again"
         ) from None
+
+
+def read_scores(run: Run) -> Scores:
+    """The saved test scores. UserError where they are missing, damaged, or not the ones the result was made from."""
+    path, record = run.path("scores.npz"), run.read("result.json") or {}
+    try:
+        saved = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if record.get("scores_sha256") not in (None, hashlib.sha256(saved).hexdigest()):
+        raise UserError(f"{path}: not the scores that result.json was made from; restore it, or move the folder away")
+    try:
+        with np.load(io.BytesIO(saved)) as arrays:
+            ids, labels, scores_NC = arrays["ids"], arrays["labels"], arrays["scores"]
+            classes = arrays["classes"].tolist() if "classes" in arrays else _classes(record, labels, scores_NC)
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a file of scores ({error})") from None
+    return Scores(ids, labels, scores_NC, classes)
+
+
+def _classes(record: dict[str, Any], labels: np.ndarray, scores_NC: np.ndarray) -> list[str]:
+    # Records sort their keys; the only multi-label set, VOC, has its classes in that order.
+    if labels.ndim == 1:
+        return [str(c) for c in range(scores_NC.shape[1])]
+    classes = sorted(next(iter(record.get("ap", {"": {}}).values())))
+    if len(classes) != scores_NC.shape[1]:
+        raise ValueError(f"{scores_NC.shape[1]} columns for {len(classes)} classes")
+    return classes

@@ -1,25 +1,29 @@
 """Values first: a table is cells of numbers with the runs that they came from. Text is render.py's."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from benchmark import results
+from benchmark import results, stats
 from benchmark.errors import UserError
 from benchmark.grid import Grid
 from benchmark.job import FIELDS, Job
 from benchmark.published import Row, Spec
+from benchmark.stats import Interval, Verdict
+
+LEVELS = ("value", "gain", "order")  # what a verdict is about: a cell, its lead over the baseline, a row's best method
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell, in the table's unit. `values` are per seed; `mean` and `std` (sample, n >= 2) theirs.
+    """One cell, in the table's unit. `values` are per seed; `mean`, `std` (sample, n >= 2) and `interval` theirs.
 
-    `delta` is mean - published; `gain` the mean over seeds of method - baseline, both runs of one seed.
+    `delta` is mean - published; `gains` are, over seeds, method - baseline, both runs of one seed; `gain` their mean.
     `status`: done; partial (some seeds); no positives (the test set shows none); or, without any value, not run,
-    running, failed, diverged.
+    running, failed, diverged. A verdict is None where the paper prints nothing to judge by.
     """
 
     row: str
@@ -27,12 +31,19 @@ class Cell:
     published: float | None
     published_gain: float | None
     status: str
+    planned: int = 0
+    seeds: tuple[int, ...] = ()
     values: tuple[float, ...] = ()
     runs: tuple[str, ...] = ()
     mean: float | None = None
     std: float | None = None
+    interval: Interval | None = None
     delta: float | None = None
+    gains: tuple[float, ...] = ()
     gain: float | None = None
+    gain_interval: Interval | None = None
+    verdict: Verdict | None = None
+    gain_verdict: Verdict | None = None
 
     @property
     def n(self) -> int:
@@ -41,7 +52,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells by row and column, and what a reader must know beside them."""
+    """Cells by row and column, and what a reader must know beside them. `orders`: each row's verdict on which method
+    is best."""
 
     spec: Spec
     scale: str
@@ -49,6 +61,8 @@ class Table:
     notes: tuple[str, ...]
     comparable: bool
     warnings: tuple[str, ...] = ()
+    orders: dict[str, Verdict] = field(default_factory=dict)
+    departures: tuple[str, ...] = ()
 
     def best(self, row: str, published: bool = False) -> set[str]:
         """Columns with the highest value of a row, as printed (so two equal ones share the bold)."""
@@ -58,31 +72,49 @@ class Table:
         printed = {k: round(v, self.spec.decimals) for k, v in values.items() if v is not None}
         return {k for k, v in printed.items() if v == max(printed.values())} if len(printed) > 1 else set()
 
+    def verdicts(self) -> dict[str, Counter]:
+        """How often each outcome falls, by level."""
+        cells = list(self.cells.values())
+        judged = {
+            "value": [c.verdict for c in cells],
+            "gain": [c.gain_verdict for c in cells],
+            "order": list(self.orders.values()),
+        }
+        return {level: Counter(v.outcome for v in judged[level] if v is not None) for level in LEVELS}
 
-def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path) -> Table:
-    """The table of `jobs`, from what lies under `runs`."""
-    definition = grid.assumptions["ap_definition"].value
+
+def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_definition: str | None = None) -> Table:
+    """The table of `jobs`, from what lies under `runs`; AP by the grid's definition unless another is named."""
+    definition = ap_definition or default_definition(grid)
     frame, warnings = results.collect(runs, jobs, definition)
     stand_ins = grid.scales[scale].stand_ins
-    cells = {}
-    for row in spec.rows:
-        of_row = frame
-        for field, value in row.where.items():
-            of_row = of_row[of_row[field] == stand_ins.get(value, value)]
-        for column in spec.columns:
-            cells[row.key, column.key] = _cell(spec, row, column.key, of_row)
     departures = _departures(spec, grid, jobs)
     comparable = scale == "paper" and not departures
-    return Table(spec, scale, cells, tuple(_notes(spec, grid, scale, jobs, departures)), comparable, tuple(warnings))
+    why_not = "" if comparable else _why_not(grid, scale, departures)
+    cells, orders = {}, {}
+    for row in spec.rows:
+        of_row = frame
+        for name, value in row.where.items():
+            of_row = of_row[of_row[name] == stand_ins.get(value, value)]
+        for column in spec.columns:
+            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, why_not)
+        order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
+        orders |= {row.key: order} if order else {}
+    table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures))
+    return replace(table, notes=tuple(_notes(spec, grid, scale, jobs, departures, definition, table)))
 
 
-def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame) -> Cell:
+def default_definition(grid: Grid) -> str:
+    """The grid's AP definition; a grid of single-label runs has none, and reads none."""
+    return grid.assumptions["ap_definition"].value if "ap_definition" in grid.assumptions else "area"
+
+
+def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, why_not: str) -> Cell:
     baseline = spec.columns[0].key
     published = spec.published(row.key, column)
     published_gain = None
     if column != baseline and published is not None and spec.published(row.key, baseline) is not None:
         published_gain = published - spec.published(row.key, baseline)
-    head = {"row": row.key, "column": column, "published": published, "published_gain": published_gain}
     planned = of_row[of_row["method"] == column].drop_duplicates("job")
     if planned.duplicated("seed").any():
         differing = [f for f in FIELDS if planned[f].nunique(dropna=False) > 1 and f != "seed"]
@@ -90,27 +122,36 @@ def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame) -> Cell:
             f"table {spec.name}: cell {row.key}, {column} would mix jobs that differ in "
             f"{', '.join(differing)}; choose one value with --set"
         )
+    head = {
+        "row": row.key, "column": column, "published": published, "published_gain": published_gain,
+        "planned": len(planned),
+    }  # fmt: skip
     measured = of_row[of_row["item"] == (row.item or row.key)]
     ours = measured[measured["method"] == column].set_index("seed")
     if ours.empty:
-        return Cell(**head, status=_blank(planned["state"].tolist()))
+        return _judged(spec, Cell(**head, status=_blank(planned["state"].tolist())), why_not)
     runs, values = tuple(ours["job"]), ours["value"].dropna()
     if values.empty:
-        return Cell(**head, status="no positives", runs=runs)
+        return _judged(spec, Cell(**head, status="no positives", runs=runs), why_not)
     mean = float(values.mean())
     gains = pd.Series(dtype=float)
     if column != baseline:
         gains = (values - measured[measured["method"] == baseline].set_index("seed")["value"]).dropna()
-    return Cell(
+    cell = Cell(
         **head,
         status="done" if len(ours) == len(planned) else "partial",
+        seeds=tuple(int(seed) for seed in values.index),
         values=tuple(float(v) for v in values),
         runs=runs,
         mean=mean,
-        std=float(values.std(ddof=1)) if len(values) > 1 else None,
+        std=stats.sample_std(values.to_numpy()),
+        interval=stats.t_interval(values.to_numpy()),
         delta=None if published is None else mean - published,
+        gains=tuple(float(v) for v in gains),
         gain=float(gains.mean()) if len(gains) else None,
+        gain_interval=stats.t_interval(gains.to_numpy()),
     )
+    return _judged(spec, cell, why_not)
 
 
 def _blank(states: list[str]) -> str:
@@ -118,6 +159,58 @@ def _blank(states: list[str]) -> str:
         if state in states:
             return "running" if state == "stale" else state
     return "not run"
+
+
+def _judged(spec: Spec, cell: Cell, why_not: str) -> Cell:
+    """The cell with its verdicts on value and gain."""
+    if spec.tolerance is None:
+        return cell
+    open_question = _open(cell, why_not)
+    verdict = gain_verdict = None
+    if cell.published is not None:
+        verdict = open_question or stats.judge_value(list(cell.values), cell.published, spec.tolerance.value)
+    if cell.published_gain is not None:
+        missing = len(cell.gains) < cell.planned
+        gain_verdict = open_question or (
+            Verdict("not run", f"{len(cell.gains)} of {cell.planned} seeds have a baseline to be paired with")
+            if missing
+            else stats.judge_gain(list(cell.gains), cell.published_gain, spec.tolerance.gain)
+        )
+    return replace(cell, verdict=verdict, gain_verdict=gain_verdict)
+
+
+def _open(cell: Cell, why_not: str) -> Verdict | None:
+    """Why nothing can be judged, if so. Part of the planned seeds is not judged: looking early and stopping when the
+    answer pleases would void the error rates."""
+    if cell.mean is None and cell.status != "no positives":
+        return Verdict("not run", cell.status)
+    if why_not:
+        return Verdict("not comparable", why_not)
+    if cell.status == "no positives":
+        return Verdict("not comparable", "the test set shows no such object")
+    if cell.status == "partial":
+        return Verdict("not run", f"{cell.n} of {cell.planned} seeds; a verdict waits for all that were planned")
+    return None
+
+
+def _order(spec: Spec, cells: dict[str, Cell], why_not: str) -> Verdict | None:
+    """Is the method that is best in the paper best here? None where the paper names no single best."""
+    printed = {key: cell.published for key, cell in cells.items() if cell.published is not None}
+    best = [key for key, value in printed.items() if value == max(printed.values())]
+    if spec.tolerance is None or len(printed) < 2 or len(best) != 1:
+        return None
+    open_questions = [q for key in printed if (q := _open(cells[key], why_not))]
+    if open_questions:
+        return open_questions[0]
+    by_seed = {key: dict(zip(cells[key].seeds, cells[key].values, strict=True)) for key in printed}
+    shared = [seed for seed in by_seed[best[0]] if all(seed in by_seed[key] for key in printed)]
+    leads = {key: [by_seed[best[0]][s] - by_seed[key][s] for s in shared] for key in printed if key != best[0]}
+    return stats.judge_order(best[0], leads)
+
+
+def _why_not(grid: Grid, scale: str, departures: list[str]) -> str:
+    reason = "; ".join(departures) or grid.scales[scale].why
+    return f"scale {scale}: {reason}"
 
 
 def _departures(spec: Spec, grid: Grid, jobs: list[Job]) -> list[str]:
@@ -134,11 +227,12 @@ def _departures(spec: Spec, grid: Grid, jobs: list[Job]) -> list[str]:
     ]
 
 
-def _notes(spec: Spec, grid: Grid, scale: str, jobs: list[Job], departures: list[str]) -> list[str]:
+def _notes(
+    spec: Spec, grid: Grid, scale: str, jobs: list[Job], departures: list[str], definition: str, table: Table
+) -> list[str]:
     seeds = sorted({job.seed for job in jobs})
-    a = {name: assumption.value for name, assumption in grid.assumptions.items()}
-    comparable = scale == "paper" and not departures
-    why = "" if comparable else "; not comparable with the published cells (†)"
+    a = {name: assumption.value for name, assumption in grid.assumptions.items()} | {"ap_definition": definition}
+    why = "" if table.comparable else "; not comparable with the published cells (†)"
     # A value that an override changed is printed as it ran, not as the grid assumes it.
     ran: dict[str, list[Any]] = {}
     for job in jobs:
@@ -146,27 +240,43 @@ def _notes(spec: Spec, grid: Grid, scale: str, jobs: list[Job], departures: list
             value = getattr(job, name, None)
             if value is not None and value not in ran.setdefault(name, []):
                 ran[name].append(value)
-    listed = [f"{n} {'/'.join(_text(v) for v in ran.get(n) or [a[n]])}" for n in grid.assumptions]
+    listed = [f"{n} {'/'.join(shown(v) for v in ran.get(n) or [a[n]])}" for n in grid.assumptions]
     notes = [
         f"Scale {scale}: {grid.scales[scale].why}{why}.",
         f"Ours: mean ± sample standard deviation over n seeds ({', '.join(map(str, seeds))} planned), in {spec.unit}; "
         f"Δ: ours - paper; gain: method - baseline, paired by seed. Last epoch, never the best on the test set.",
-        f"Assumptions: {'; '.join(listed)}.",
     ]
+    if spec.tolerance is not None:
+        notes.append(verdict_line(table))
+    notes.append(f"Assumptions: {'; '.join(listed)}.")
     if departures:
         notes.append(f"Deviations from the paper's protocol: {'; '.join(departures)}.")
     notes += [f"In the paper: {text}" for text in spec.discrepancies]
     return notes
 
 
-def _text(value: Any) -> str:
+def verdict_line(table: Table) -> str:
+    """The table's answer in a line, such as `Verdicts: value: 3 reproduced, 18 not run; gain: ...`."""
+    parts = []
+    for level, counts in table.verdicts().items():
+        found = ", ".join(f"{counts[outcome]} {outcome}" for outcome in stats.OUTCOMES if counts[outcome])
+        parts.append(f"{level}: {found or 'nothing published'}")
+    tolerance, unit = table.spec.tolerance, table.spec.unit
+    return (
+        f"Verdicts: {'; '.join(parts)}. By 95% t intervals over seeds, against tolerances of {tolerance.value:g} "
+        f"{unit} (value) and {tolerance.gain:g} {unit} (gain)."
+    )
+
+
+def shown(value: Any) -> str:
+    """A job field's value for people."""
     text = {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
     return text[:19] if text.startswith("sha256:") else text
 
 
-def compare(table: Table) -> list[dict[str, Any]]:
-    """Each cell's outcome against its published one: within or outside the declared tolerance, missing, not
-    comparable, not published."""
+def compare(table: Table, tolerance: float) -> list[dict[str, Any]]:
+    """Each cell's outcome against its published one: within or outside the tolerance, missing, not
+    comparable, not published; and the verdict on it, which asks the same of the whole interval."""
     rows = []
     for cell in table.cells.values():
         if cell.published is None:
@@ -176,7 +286,7 @@ def compare(table: Table) -> list[dict[str, Any]]:
         elif not table.comparable:
             outcome = "not comparable"
         else:
-            outcome = "within" if abs(cell.delta) <= table.spec.tolerance else "outside"
+            outcome = "within" if abs(cell.delta) <= tolerance else "outside"
         rows.append(
             {
                 "row": cell.row,
@@ -187,14 +297,8 @@ def compare(table: Table) -> list[dict[str, Any]]:
                 "delta": cell.delta,
                 "status": cell.status,
                 "outcome": outcome,
+                "verdict": cell.verdict.outcome if cell.verdict else None,
+                "gain_verdict": cell.gain_verdict.outcome if cell.gain_verdict else None,
             }
         )
     return rows
-
-
-def exit_status(outcomes: list[dict[str, Any]]) -> int:
-    """0: all within tolerance; 1: some outside; 2: some missing or not comparable, so the question stays open."""
-    found = {o["outcome"] for o in outcomes}
-    if found & {"missing", "not comparable"}:
-        return 2
-    return 1 if "outside" in found else 0

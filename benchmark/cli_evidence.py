@@ -1,0 +1,304 @@
+"""The commands that answer "did it reproduce?": diff, explain, sensitivity, figures, report."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmark import grid, published, store, strict_yaml
+from benchmark.cli import (
+    RUNS,
+    TABLES,
+    AsJson,
+    GridName,
+    Runs,
+    Set,
+    Tables,
+    Weights,
+    app,
+    build_table,
+    overrides,
+    print_rows,
+    slug,
+)
+from benchmark.errors import UserError, nearest
+
+MeasuredScale = Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")]
+UNFIT = 3
+
+
+@app.command()
+def diff(
+    a: Annotated[str | None, typer.Argument(help="published, generated, a table's file, or a folder of runs")] = None,
+    b: Annotated[str | None, typer.Argument(help="The other side")] = None,
+    table: Annotated[str | None, typer.Option("--table", help="A file of tables/, without .yaml")] = None,
+    scale: MeasuredScale = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Default: the table's against published cells, else 0")
+    ] = None,
+    ap_definition: Annotated[str, typer.Option(help="Of average precision, between two folders of runs")] = "area",
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two sides cell by cell; --table T alone compares ours with the published one. Exit status 0: all within
+    tolerance; 1: some outside; 2: some missing or not comparable; 3: the two do not fit each other."""
+    from benchmark import diff as diff_module
+
+    if a is None and table is None:
+        raise UserError("diff: name two sides, or one table with --table")
+    if (a is None) != (b is None):
+        raise UserError("diff: a second side is missing; 'published', a table's file or a folder of runs")
+    if ap_definition not in grid.EVALUATION["ap_definition"]:
+        raise UserError(f"--ap-definition {ap_definition}" + nearest(ap_definition, grid.EVALUATION["ap_definition"]))
+    try:
+        if a is None:
+            diff_with_published(table, scale, tolerance, sets, weights, runs, tables, as_json)
+        specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
+        read = [_side(text, table, scale, ap_definition, sets, weights, runs, tables, specs) for text in (a, b)]
+        name = next((side.table for side in read if side and side.table), None)
+        if name is None and None in read:
+            raise UserError("diff: which table? Name it with --table")
+        sides = [s or diff_module.of_published(published.load(name, tables)) for s in read]
+        if tolerance is None:
+            tolerance = 0.0
+            if "published" in (sides[0].kind, sides[1].kind):
+                tolerance = _declared(published.load(name, tables)).value
+        outcomes = diff_module.compare(*sides, tolerance)
+    except diff_module.UnfitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(UNFIT)
+    code = diff_module.exit_status(outcomes)
+    if as_json:
+        head = {"a": sides[0].label, "b": sides[1].label, "tolerance": tolerance, "exit_status": code}
+        print(json.dumps(head | {"cells": outcomes}, indent=1))
+    else:
+        shown = [o for o in outcomes if o["outcome"] != "within"] if sides[0].kind == "runs" else outcomes
+        print_rows(_texts(shown, 6 if tolerance == 0 else 2), ("row", "column", "a", "b", "delta", "outcome"))
+        print(f"a: {sides[0].label}, b: {sides[1].label}, tolerance {tolerance:g}: {_counts(outcomes)}")
+    sys.exit(code)
+
+
+def diff_with_published(
+    table: str, scale: str | None, tolerance: float | None, sets: Any, weights: Any, runs: Path, tables: Path,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Our cells beside the published ones, each with its verdicts; ends the process."""
+    from benchmark import diff as diff_module
+    from benchmark import tables as table_module
+
+    spec = published.load(table, tables)
+    declared = _declared(spec)
+    built, scale = measured(spec, scale, sets, weights, runs)
+    outcomes = table_module.compare(built, declared.value if tolerance is None else tolerance)
+    code = diff_module.exit_status(outcomes)
+    if as_json:
+        print(
+            json.dumps(
+                {
+                    "table": table,
+                    "scale": scale,
+                    "tolerance": declared.model_dump(),
+                    "unit": spec.unit,
+                    "exit_status": code,
+                    "cells": outcomes,
+                    "verdicts": {level: dict(counts) for level, counts in built.verdicts().items()},
+                },
+                indent=1,
+            )
+        )
+    else:
+        keys = ("row", "column", "published", "mean", "n", "delta", "status", "outcome", "verdict", "gain_verdict")
+        print_rows(_texts(outcomes), keys)
+        print(f"{table} at scale {scale}, tolerance {declared.value:g} {spec.unit}: {_counts(outcomes)}")
+        print("\n".join(note for note in built.notes if note.startswith("Verdicts")))
+        if not built.comparable:
+            print("\n".join(note for note in built.notes if note.startswith(("Scale", "Deviations"))))
+    sys.exit(code)
+
+
+def _declared(spec: published.Spec) -> published.Tolerance:
+    from benchmark.diff import UnfitError
+
+    if spec.grid is None or spec.tolerance is None:
+        raise UnfitError(f"{spec.name} holds no numbers that runs produce")
+    return spec.tolerance
+
+
+def _side(
+    text: str, table: str | None, scale: str | None, ap_definition: str, sets: Any, weights: Any, runs: Path,
+    tables: Path, specs: list[published.Spec],
+) -> Any:  # fmt: skip
+    """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
+    from benchmark import diff as diff_module
+
+    word, _, name = text.partition(":")
+    name = name or table
+    if word == "published":
+        return diff_module.of_published(published.load(name, tables)) if name else None
+    if word == "generated":
+        if not name:
+            raise UserError("diff: generated of which table? Say generated:table2")
+        return diff_module.of_table(measured(published.load(name, tables), scale, sets, weights, runs)[0])
+    if Path(text).is_dir():
+        return diff_module.of_runs(Path(text), ap_definition)
+    if not Path(text).exists():
+        raise UserError(f"{text}: no such file or folder; 'published:T' and 'generated:T' name the cells of table T")
+    return diff_module.of_file(Path(text), specs)
+
+
+def measured(spec: published.Spec, scale: str | None, sets: Any, weights: Any, runs: Path) -> tuple[Any, str]:
+    """The table from the run folders, and its scale: paper where nothing is said and paper runs are, else mini."""
+    if spec.grid is None:
+        raise UserError(f"{spec.name} holds no numbers that runs produce")
+    chosen = grid.load(spec.grid)
+    scale = scale or default_scale(runs)
+    return build_table(spec, chosen, scale, overrides(chosen, scale, sets, weights), runs), scale
+
+
+def default_scale(runs: Path) -> str:
+    return "paper" if any((runs / "paper").glob("*/job.json")) else "mini"
+
+
+def _texts(rows: list[dict[str, Any]], decimals: int = 2) -> list[dict[str, Any]]:
+    return [
+        {k: f"{v:.{decimals}f}" if isinstance(v, float) else ("–" if v is None else v) for k, v in row.items()}
+        for row in rows
+    ]
+
+
+def _counts(outcomes: list[dict[str, Any]]) -> str:
+    found = [o["outcome"] for o in outcomes]
+    return ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found))
+
+
+@app.command()
+def explain(
+    address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:icasc-a_ch")],
+    scale: MeasuredScale = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 400,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+    as_json: AsJson = False,
+) -> None:
+    """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it."""
+    from benchmark import explain as explain_module
+    from benchmark.tables import default_definition
+
+    specs = {spec.name: spec for spec in (published.load(n, tables) for n in published.names(tables)) if spec.grid}
+    spec, row, column = explain_module.locate(address, specs)
+    chosen, scale = grid.load(spec.grid), scale or default_scale(runs)
+    changed = overrides(chosen, scale, sets, weights)
+    built, jobs = build_table(spec, chosen, scale, changed, runs), chosen.jobs(scale, changed)
+    cell, baseline = built.cells[row, column], built.cells[row, spec.columns[0].key]
+    item = next(r.item or r.key for r in spec.rows if r.key == row)
+    definition = default_definition(chosen)
+    ids = list(dict.fromkeys([*cell.runs, *baseline.runs])) if rounds else []
+    samples = explain_module.image_samples(runs, scale, ids, definition, rounds, item)
+    found = explain_module.trace(built, chosen, jobs, runs, cell, samples, definition, changed)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))
+
+
+@app.command()
+def sensitivity(
+    grid_name: GridName,
+    vary: Annotated[str, typer.Option("--vary", help="An assumption; name=[a,b] for other values than the grid's")],
+    scale: MeasuredScale = None,
+    item: Annotated[str | None, typer.Option(help="A class, mAP, top1, ...; default: the headline number")] = None,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Table how much the gain moves with an assumption, and print the commands for the runs that are missing."""
+    from benchmark import sensitivity as sensitivity_module
+
+    name, equals, given = vary.partition("=")
+    chosen, scale = grid.load(grid_name), scale or default_scale(runs)
+    values = sensitivity_module.values_of(chosen, name)
+    if equals:
+        values = strict_yaml.scalar(given)
+        values = values if isinstance(values, list) else [values]
+    changed = overrides(chosen, scale, sets, weights)
+    lines = sensitivity_module.table(chosen, scale, name, values, changed, runs, item)
+    if as_json:
+        print(json.dumps(lines, indent=1))
+        return
+    rows = [sensitivity_module.text_row(line) for line in lines]
+    print_rows([{name: row.pop("value")} | row for row in rows], (name, *(key for key in rows[0])))
+    missing = list(dict.fromkeys(line["command"] for line in lines if line["command"]))
+    print("\n".join(["\nmissing runs:", *missing]) if missing else "\nevery run is there")
+
+
+@app.command()
+def figures(
+    table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table with runs")] = None,
+    scale: MeasuredScale = None,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+) -> None:
+    """Draw gains, values and training curves as PNG and PDF."""
+    from benchmark import figures as figures_module
+
+    scale = scale or default_scale(runs)
+    for spec, chosen in specs_at(scale, table, tables):
+        changed = overrides(chosen, scale, sets, weights)
+        built = build_table(spec, chosen, scale, changed, runs)
+        drawings = figures_module.draw(built, chosen.jobs(scale, changed), runs)
+        if not drawings:
+            print(f"{spec.name} at scale {scale}: nothing is measured yet")
+        folder = output_folder(tables, scale, changed) / "figures" / spec.name
+        print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
+
+
+@app.command()
+def report(
+    table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table")] = None,
+    scale: MeasuredScale = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 400,
+    sets: Set = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+) -> None:
+    """Write one self-contained HTML page: verdicts, tables whose cells open their traces, figures, assumptions."""
+    from benchmark import explain as explain_module
+    from benchmark import figures as figures_module
+    from benchmark import report as report_module
+    from benchmark.tables import default_definition
+
+    scale, parts = scale or default_scale(runs), []
+    for spec, chosen in specs_at(scale, table, tables):
+        changed = overrides(chosen, scale, sets, weights)
+        jobs, built = chosen.jobs(scale, changed), build_table(spec, chosen, scale, changed, runs)
+        ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
+        samples = explain_module.image_samples(runs, scale, ids, default_definition(chosen), rounds)
+        drawn = [(d.caption, figures_module.svg(d)) for d in figures_module.draw(built, jobs, runs)]
+        parts.append(report_module.Part(built, chosen, jobs, changed, samples, drawn))
+    path = output_folder(tables, scale, parts[0].changed) / "report.html"
+    store.write_atomic(path, report_module.page(parts, scale, runs).encode())
+    print(f"written: {path}")
+
+
+def specs_at(scale: str, table: str | None, tables: Path) -> list[tuple[published.Spec, grid.Grid]]:
+    """Tables of runs whose grid has this scale, with the grid. UserError where there is none."""
+    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
+    found = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
+    at_scale = [(spec, chosen) for spec, chosen in found if scale in chosen.scales]
+    if not at_scale:
+        scales = dict.fromkeys(name for _, chosen in found for name in chosen.scales)
+        raise UserError(f"no table of runs has a scale '{scale}'" + (nearest(scale, scales) if scales else ""))
+    return at_scale
+
+
+def output_folder(tables: Path, scale: str, changed: dict[str, Any]) -> Path:
+    """Beside the scale's tables; what an override changed has a folder of its own."""
+    return tables / scale / slug(changed) if changed else tables / scale

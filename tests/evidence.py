@@ -1,0 +1,62 @@
+"""Shared by the tests of what is made from runs: small real ones (golden/runs), and planted ones of known truth.
+
+`python -m tests.evidence` writes golden/tables/mini anew; read the difference before committing it.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmark import grid, published, render, tables
+from benchmark.job import Job
+from benchmark.store import Run, submit
+from benchmark.tables import Table
+
+GOLDEN = Path(__file__).parent / "golden"
+RUNS, TABLES = GOLDEN / "runs", GOLDEN / "tables"
+
+
+def golden_table(scale: str = "mini", runs: Path = RUNS, spec_changes: dict | None = None, **overrides) -> Table:
+    """Table 2 of the pinned grid, from `runs`."""
+    spec = published.load("table2", TABLES).model_copy(update=spec_changes or {})
+    chosen = grid.load("voc", GOLDEN)
+    return tables.build(spec, chosen, scale, chosen.jobs(scale, overrides), runs)
+
+
+def plant(runs: Path, value: Callable[[Job, str], float | None], scale: str = "paper", **overrides) -> list[Run]:
+    """A finished run for each job of the pinned grid, whose `value(job, class or mAP)` is given in percent."""
+    classes = [row.key for row in published.load("table2", TABLES).rows if row.key != "mAP"]
+    made = []
+    for job in grid.load("voc", GOLDEN).jobs(scale, overrides):
+        run = submit(runs, job)
+        share = {item: None if (v := value(job, item)) is None else v / 100 for item in (*classes, "mAP")}
+        mean = share.pop("mAP")
+        definitions = grid.EVALUATION["ap_definition"]
+        record = {"job": run.id, "ap": dict.fromkeys(definitions, share), "mAP": dict.fromkeys(definitions, mean)}
+        run.path("result.json").write_text(json.dumps(record))
+        made.append(run)
+    return made
+
+
+def as_published(job: Job, item: str, spread: float = 0.1) -> float:
+    """The paper's number, a little around it by seed."""
+    spec = published.load("table2", TABLES)
+    return spec.published(item, job.method) + spread * (job.seed - 1)
+
+
+def save_scores(run: Run, labels: np.ndarray, scores_NC: np.ndarray, ids: list[str] | None = None, **record) -> None:
+    """Scores as a run keeps them, and a result.json that names them."""
+    buffer = io.BytesIO()
+    ids = np.arange(len(labels)).astype(str) if ids is None else np.array(ids)
+    np.savez_compressed(buffer, ids=ids, labels=labels, scores=scores_NC)
+    run.path("scores.npz").write_bytes(buffer.getvalue())
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    run.path("result.json").write_text(json.dumps({"job": run.id, "scores_sha256": digest, **record}))
+
+
+if __name__ == "__main__":
+    print(*render.write(golden_table(), TABLES / "mini"), sep="\n")

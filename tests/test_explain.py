@@ -1,0 +1,164 @@
+"""Traces: every number again from the run folder, staleness, the command that makes the cell again."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmark import cli, cli_evidence, explain, grid, published, stats, store
+from benchmark.errors import UserError
+from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
+
+assert cli_evidence.app is cli.app
+
+
+@pytest.fixture(autouse=True)
+def pinned_grid(monkeypatch):
+    monkeypatch.setattr(grid.load, "__defaults__", (GOLDEN,))
+
+
+def call(*arguments, runs=RUNS):
+    result = CliRunner().invoke(cli.app, [*map(str, arguments), "--runs", str(runs), "--tables", str(TABLES)])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_trace_of_a_real_cell():
+    found = json.loads(call("explain", "table2:cow:icasc-a_ch", "--json"))
+    cell = golden_table().cells["cow", "icasc-a_ch"]
+    assert found["value"]["mean"] == cell.mean
+    assert found["gain"]["values"] == list(cell.gains)
+    assert [run["id"] for run in found["runs"]] == list(cell.runs)
+    assert [run["value"] for run in found["runs"]] == list(cell.values)
+    assert found["published"]["value"] == 71.12
+    assert found["published"]["place"].endswith("Table 2, row 'cow', column '+ ICASC_{A_ch}'")
+    assert "epochs: 2 (paper: 20)" in found["deviations"]
+    assert {a["name"] for a in found["assumptions"]} >= {"sigma", "ap_definition", "resize"}
+    value = found["value"]
+    assert value["interval_images"][0] < value["mean"] < value["interval_images"][1]
+    narrow, wide = value["interval_seeds"], value["interval_seeds_and_images"]
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_a_baseline_reads_no_icasc_assumption():
+    found = json.loads(call("explain", "table2:cow:baseline", "--json"))
+    assert found["gain"] is None
+    assert "sigma" not in {a["name"] for a in found["assumptions"]}
+
+
+def test_the_command_makes_exactly_these_jobs_and_their_baseline():
+    found = json.loads(call("explain", "table2:cow:icasc-a_ch", "--set", "sigma=0.25", "--json"))
+    words = found["command"].split()
+    assert words[:4] == ["python", "-m", "benchmark", "run"]
+    assert words[words.index("--set") + 1] == "sigma=0.25"
+    only = cli.selection([words[words.index("--only") + 1]])
+    jobs = grid.load("voc", GOLDEN).jobs("mini", {"sigma": 0.25}, only)
+    assert {job.method for job in jobs} == {"baseline", "icasc-a_ch"}
+    assert len(jobs) == 4
+
+
+@pytest.mark.parametrize("address", ["table2:mAP:icasc-a_ch", "table2:dog:baseline"])
+def test_text_names_what_it_shows(address):
+    text = call("explain", address)
+    for part in ("over seeds", "over test images", "verdicts", "runs", "assumptions", "again", "seed 0:"):
+        assert part in text
+    assert "bootstrap" not in call("explain", address, "--rounds", 0)
+
+
+def test_a_cell_that_did_not_run(tmp_path):
+    text = call("explain", "table2:cow:icasc-a_ch", "--scale", "paper", runs=tmp_path)
+    assert "value, gain, order: not run (not run)" in text
+    assert "pending" in text
+    assert "--data-root DIR" in text
+
+
+def test_a_failure_is_told(tmp_path):
+    for run in plant(tmp_path, as_published):
+        run.path("result.json").unlink()
+        run.path("failure.json").write_text(json.dumps({"kind": "diverged", "error": "the loss is not a number"}))
+    text = call("explain", "table2:cow:icasc-a_ch", runs=tmp_path)
+    assert "diverged" in text
+    assert "the loss is not a number" in text
+
+
+def test_a_published_number_within_one_run(tmp_path):
+    plant(tmp_path, as_published)
+    assert "within the 95% range of a single run of ours" in call("explain", "table2:cow:icasc-a_ch", runs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("table2", "expected table:row:column"),
+        ("table2:cow", "expected table:row:column"),
+        ("tabel2:cow:baseline", "did you mean 'table2'"),
+        ("table2:cwo:baseline", "did you mean 'cow'"),
+        ("table2:cow:icasc-ach", "did you mean 'icasc-a_ch'"),
+    ],
+)
+def test_a_wrong_address_has_a_hint(address, message):
+    with pytest.raises(UserError, match=message):
+        explain.locate(address, {"table2": published.load("table2", TABLES)})
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A repository with a training module and another one, both committed."""
+    folder = tmp_path / "checkout"
+    (folder / "benchmark").mkdir(parents=True)
+    for name in ("methods.py", "render.py"):
+        (folder / "benchmark" / name).write_text("1\n")
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(explain.environment, "ROOT", folder)
+    explain.changed_since.cache_clear()
+    yield folder, head
+    explain.changed_since.cache_clear()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("methods.py", "stale: changed since are"), ("render.py", "current")])
+def test_stale_is_what_trains(checkout, name, expected):
+    folder, head = checkout
+    (folder / "benchmark" / name).write_text("2\n")
+    assert explain.code_state({"commit": head, "dirty": False}).startswith(expected)
+
+
+def test_code_that_cannot_be_known(checkout):
+    assert "not in this checkout" in explain.code_state({"commit": "0" * 40})
+    assert "names no commit" in explain.code_state({})
+    assert "uncommitted changes" in explain.code_state({"commit": checkout[1], "dirty": True})
+
+
+def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):
+    runs = plant(tmp_path, as_published)[:3]
+    scores = np.random.default_rng(0).normal(size=(40, 10))
+    for run, ids in zip(runs, ("a", "a", "b"), strict=True):
+        save_scores(run, np.zeros(40, int), scores, [f"{ids}{i}" for i in range(40)], top1=0.1, top5=0.5)
+    samples = explain.image_samples(tmp_path, "paper", [run.id for run in runs], "area", 30)
+    first, same, other = (samples[run.id]["top1"] for run in runs)
+    assert (first == same).all()
+    assert (first != other).any()
+
+
+def test_single_label_runs_are_resampled(tmp_path):
+    rng = np.random.default_rng(0)
+    run = plant(tmp_path, as_published)[0]
+    labels, scores = rng.integers(0, 10, 200), rng.normal(size=(200, 10))
+    save_scores(run, labels, scores, top1=0.1, top5=0.5)
+    samples = explain.image_samples(tmp_path, "paper", [run.id], "area", 50, "top1")[run.id]
+    assert samples["top1"].mean() == pytest.approx(100 * stats.correct(scores, labels, 1).mean(), abs=2)
+
+
+def test_samples_are_paired():
+    """Two runs of one seed and nearly the same scores: their difference varies far less over images than each."""
+    table = golden_table()
+    ids = [run.id for run in store.all_runs(RUNS)]
+    samples = explain.image_samples(RUNS, "mini", ids, "area", 100, "mAP")
+    cell = table.cells["mAP", "icasc-a_ch"]
+    paired = explain._paired_over(samples, table, cell, "mAP")
+    assert paired.std() < 0.3 * explain._mean_over(samples, cell.runs, "mAP").std()

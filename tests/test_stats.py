@@ -1,0 +1,236 @@
+"""Intervals against closed forms, bootstraps against the metric itself, verdicts against planted effects."""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmark import metrics, stats
+
+SIMULATIONS = 2000
+
+
+@pytest.mark.parametrize(("n", "half"), [(3, 2.48), (5, 1.24), (10, 0.72)])
+def test_t_half_widths_of_small_samples(n, half):
+    values = np.arange(n) / np.std(np.arange(n), ddof=1)  # a spread of one
+    low, high = stats.t_interval(values)
+    assert (high - low) / 2 == pytest.approx(half, abs=0.005)
+
+
+def test_t_interval_by_hand():
+    low, high = stats.t_interval([1.0, 2.0, 3.0])
+    assert (low, high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))
+    assert stats.t_interval([1.0]) is None
+    assert stats.t_interval([]) is None
+    assert stats.sample_std([1.0]) is None
+
+
+def test_prediction_interval_covers_a_further_run():
+    rng = np.random.default_rng(0)
+    drawn = rng.normal(80, 0.5, (SIMULATIONS, 5))
+    covered = [low <= run[4] <= high for run in drawn for low, high in [stats.prediction_interval(run[:4])]]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 6])
+def test_sign_flip_floor(n):
+    assert stats.sign_flip_p(np.arange(1.0, n + 1)) == 2 / 2**n
+    assert (2 / 2**n < 0.05) == (n >= 6)
+    assert stats.sign_flip_p([1.0] * 17) is None
+
+
+def test_sign_flip_by_hand():
+    assert stats.sign_flip_p([3.0, -1.0]) == 1.0  # |2| is reached by +-4 and +-2
+    assert stats.sign_flip_p([0.0, 0.0]) == 1.0
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_smallest_detectable_effect_is_found_at_the_promised_rate(n):
+    rng = np.random.default_rng(1)
+    effect = stats.smallest_detectable(0.7, n)
+    found = [stats.t_interval(run)[0] > 0 for run in rng.normal(effect, 0.7, (SIMULATIONS, n))]
+    assert np.mean(found) == pytest.approx(stats.POWER, abs=0.03)
+
+
+def test_seeds_for_is_the_first_that_is_narrow_enough():
+    n = stats.seeds_for(1.0, 0.5)
+    half = [stats.t_quantile(k - 1, 0.975) / math.sqrt(k) for k in (n - 1, n)]
+    assert half[0] > 0.5 >= half[1]
+    assert stats.seeds_for(1.0, 0.0) is None
+    assert stats.seeds_for(1.0, 1e-6) is None
+
+
+@pytest.mark.parametrize(
+    ("share", "images", "points"), [(0.75, 10_000, 0.43), (0.80, 5_794, 0.53), (0.70, 50_000, 0.20)]
+)
+def test_binomial_sizes(share, images, points):
+    assert 100 * stats.binomial_std(share, images) == pytest.approx(points, abs=0.006)
+
+
+def test_wilson_interval():
+    assert stats.wilson_interval(0.5, 100) == pytest.approx((0.40383, 0.59617), abs=1e-5)
+    assert stats.wilson_interval(1.0, 10)[1] == 1.0
+    assert stats.wilson_interval(0.0, 10)[1] == pytest.approx(0.27753, abs=1e-5)
+
+
+@pytest.mark.parametrize("definition", metrics.DEFINITIONS)
+@pytest.mark.parametrize("ties", [False, True])
+def test_resampled_ap_is_ap_of_the_repeated_images(definition, ties):
+    rng = np.random.default_rng(2)
+    scores = rng.integers(0, 9, 60) / 9 if ties else rng.normal(size=60)
+    labels = rng.choice([1, 0, -1], 60, p=[0.2, 0.1, 0.7])
+    (counts,) = stats.draws(60, rounds=25)
+    found = stats.resampled_ap(scores, labels, counts, definition)
+    for row, ap in zip(counts, found, strict=True):
+        repeated = np.repeat(np.arange(60), row)
+        expected = metrics.average_precision(scores[repeated], labels[repeated], definition)
+        assert ap == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_sample_without_positives_is_no_number():
+    counts = np.array([[0, 2], [1, 1]])
+    ap = stats.resampled_ap(np.array([0.9, 0.1]), np.array([1, -1]), counts, "area")
+    assert np.isnan(ap[0])
+    assert ap[1] == 1
+
+
+def test_resampling_is_seeded_and_chunks_change_nothing_but_memory(monkeypatch):
+    first = np.concatenate(stats.draws(50, 40))
+    assert (first.sum(axis=1) == 50).all()
+    assert (first == np.concatenate(stats.draws(50, 40))).all()
+    assert (first != np.concatenate(stats.draws(50, 40, seed=1))).any()
+    monkeypatch.setattr(stats, "CHUNK", 50 * 7)
+    chunks = stats.draws(50, 40)
+    assert len(chunks) == 6
+    assert (np.concatenate(chunks) == first).all()
+
+
+def test_bootstrap_of_accuracy_has_the_binomial_spread():
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 10, 1500)
+    scores = rng.normal(size=(1500, 10))
+    scores[np.arange(1500), labels] += 2
+    found = stats.resampled(scores, labels, [], "area")
+    assert set(found) == {"top1", "top5"}
+    share = stats.correct(scores, labels, 1).mean()
+    assert found["top1"].mean() == pytest.approx(share, abs=0.002)
+    assert found["top1"].std() == pytest.approx(stats.binomial_std(share, 1500), rel=0.08)
+    assert (found["top5"] >= found["top1"]).all()
+
+
+def test_a_tie_is_not_correct():
+    assert stats.correct(np.zeros((1, 10)), np.array([3]), 1)[0] == 0
+    assert stats.correct(np.eye(10)[[3]], np.array([3]), 1)[0] == 1
+
+
+def test_multi_label_bootstrap_has_each_class_and_the_mean():
+    rng = np.random.default_rng(4)
+    labels = rng.choice([1, -1], (80, 3))
+    labels[:, 2] = -1  # no positives
+    found = stats.resampled(rng.normal(size=(80, 3)), labels, ["cat", "dog", "cow"], "area", rounds=30)
+    assert list(found) == ["cat", "dog", "mAP"]
+    assert found["mAP"] == pytest.approx((found["cat"] + found["dog"]) / 2)
+
+
+def test_percentile_interval_skips_what_is_no_number():
+    assert stats.percentile_interval(np.array([np.nan, 1.0])) is None
+    assert stats.percentile_interval(np.append(np.linspace(0, 1, 1001), np.nan)) == pytest.approx((0.025, 0.975))
+
+
+def test_combined_interval_covers_new_seeds_and_new_images():
+    """Truth 0; a seed shifts a run, the drawn test images shift all runs of an experiment alike."""
+    rng = np.random.default_rng(5)
+    images = rng.normal(0, 0.4, SIMULATIONS)
+    runs = images[:, None] + rng.normal(0, 0.6, (SIMULATIONS, 4))
+    covered = [low <= 0 <= high for run in runs for low, high in [stats.combined_interval(run, 0.4)]]
+    assert 0.94 <= np.mean(covered) <= 0.99
+    seeds_only = [low <= 0 <= high for run in runs for low, high in [stats.t_interval(run)]]
+    assert np.mean(seeds_only) < np.mean(covered)
+    assert stats.combined_interval([1.0], 0.4) is None
+    assert stats.combined_interval([1.0, 2.0], 0.0) == pytest.approx(stats.t_interval([1.0, 2.0]))
+    assert stats.combined_interval([1.0, 1.0], 0.5) == pytest.approx((1 - 0.98, 1 + 0.98), abs=0.001)
+
+
+def rates(judge, truth: float, n: int, std: float = 0.5) -> dict[str, float]:
+    """How often each outcome falls when the true value is `truth`."""
+    rng = np.random.default_rng(6)
+    found = [judge(list(run)).outcome for run in rng.normal(truth, std, (SIMULATIONS, n))]
+    return {outcome: found.count(outcome) / SIMULATIONS for outcome in stats.OUTCOMES}
+
+
+NOISE = 0.012  # three standard errors of a rate of 2.5% over 2,000 simulations
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_value_errors_are_rare_whatever_n(n):
+    """At the edge of the tolerance either verdict is wrong half of the time; both together stay below 5%."""
+    at_edge = rates(lambda run: stats.judge_value(run, 80.0, 1.0), 81.0, n)
+    assert at_edge["reproduced"] <= 0.025 + NOISE
+    assert at_edge["not reproduced"] <= 0.025 + NOISE
+
+
+def test_value_effects_are_found():
+    same = rates(lambda run: stats.judge_value(run, 80.0, 1.0), 80.0, 10)
+    far = rates(lambda run: stats.judge_value(run, 80.0, 1.0), 83.0, 5)
+    assert same["reproduced"] > 0.95
+    assert same["not reproduced"] == 0
+    assert far["not reproduced"] > 0.95
+    assert rates(lambda run: stats.judge_value(run, 80.0, 1.0), 80.0, 2)["inconclusive"] > 0.8
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_gain_errors_are_rare_whatever_n(n):
+    """No gain at all: a direction is claimed in 2.5%. The published gain: it is excluded in at most 5%."""
+
+    def judge(run):
+        return stats.judge_gain(run, 5.73, 0.5)
+
+    none = rates(judge, 0.0, n)
+    assert none["partly"] + none["reproduced"] <= 0.025 + NOISE
+    at_edge = rates(judge, 5.23, n)
+    assert at_edge["reproduced"] <= 0.025 + NOISE
+    assert at_edge["not reproduced"] <= 0.025 + NOISE
+
+
+def test_gain_effects_are_found():
+    def judge(run):
+        return stats.judge_gain(run, 5.73, 0.5)
+
+    assert rates(judge, 5.73, 10, std=0.3)["reproduced"] > 0.9
+    assert rates(judge, 2.0, 5)["partly"] > 0.9
+    assert rates(judge, 0.0, 5)["not reproduced"] > 0.9
+    assert rates(judge, -3.0, 5)["not reproduced"] > 0.99
+    assert rates(lambda run: stats.judge_gain(run, -2.0, 0.5), -4.0, 5)["partly"] > 0.9
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_order_errors_are_rare_whatever_n(n):
+    """Three equal methods: best for certain in well under 2.5%, behind or partly in at most 2.5% each."""
+    rng = np.random.default_rng(7)
+    found = []
+    for _ in range(SIMULATIONS):
+        runs = rng.normal(0, 0.5, (3, n))
+        found.append(stats.judge_order("a", {"b": runs[0] - runs[1], "c": runs[0] - runs[2]}).outcome)
+    for outcome in ("reproduced", "partly", "not reproduced"):
+        assert found.count(outcome) / SIMULATIONS <= 0.025 + NOISE
+    assert found.count("inconclusive") / SIMULATIONS > 0.9
+
+
+def test_order_effects_are_found():
+    rng = np.random.default_rng(8)
+    noise = rng.normal(0, 0.3, (3, 6))
+    assert stats.judge_order("a", {"b": noise[0] + 3, "c": noise[1] + 3}).outcome == "reproduced"
+    assert stats.judge_order("a", {"b": noise[0] + 3, "c": noise[1] - 3}).outcome == "not reproduced"
+    assert stats.judge_order("a", {"b": noise[0] + 3, "c": noise[1] - noise[1].mean()}).outcome == "partly"
+
+
+def test_an_inconclusive_verdict_says_how_many_seeds_would_do():
+    verdict = stats.judge_value([79.0, 80.0, 81.5], 80.0, 1.0)
+    assert verdict.outcome == "inconclusive"
+    assert verdict.seeds > 3
+    assert f"about {verdict.seeds} seeds would do" in verdict.reason
+    assert stats.judge_value([80.0], 80.0, 1.0).seeds == 2
+    assert stats.judge_order("a", {"b": [1.0]}).outcome == "inconclusive"
+    hopeless = stats.judge_gain([-5.0, 5.0001], 5.0, 0.1)
+    assert hopeless.seeds is None
+    assert "more than 1000" in hopeless.reason

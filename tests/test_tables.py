@@ -1,0 +1,210 @@
+"""Tables from run folders: golden files from small real runs, verdicts from planted ones, honest blanks."""
+
+import json
+
+import pytest
+
+from benchmark import grid, metrics, render, results, store, tables
+from benchmark.errors import UserError
+from tests import evidence
+from tests.evidence import as_published, golden_table, plant
+
+
+@pytest.mark.parametrize("ending", ["md", "tex", "csv", "json"])
+def test_golden(ending):
+    text = render.FORMATS[ending](golden_table())
+    assert text == (evidence.TABLES / "mini" / f"table2.{ending}").read_text(encoding="utf-8")
+
+
+def test_numbers_are_recomputed_from_saved_scores():
+    for run in store.all_runs(evidence.RUNS):
+        saved = results.read_scores(run)
+        for definition in metrics.DEFINITIONS:
+            recorded = results.items(run, definition)
+            ap = metrics.per_class_ap(saved.scores_NC, saved.labels, definition)
+            for name, value in zip(saved.classes, ap, strict=True):
+                assert recorded[name] == pytest.approx(100 * value, abs=1e-9)
+            assert recorded["mAP"] == pytest.approx(100 * metrics.mean_ap(ap), abs=1e-9)
+
+
+def test_golden_runs_hold_no_path_of_a_machine():
+    for path in evidence.RUNS.rglob("*.json*"):
+        assert '"/' not in path.read_text()
+
+
+def test_cell_by_hand(tmp_path):
+    lead = {0: 1.0, 1: 2.0, 2: 6.0}
+    plant(tmp_path, lambda job, item: 80.0 + job.seed + (lead[job.seed] if job.method == "icasc-a_ch" else 0))
+    cell = golden_table("paper", tmp_path).cells["mAP", "icasc-a_ch"]
+    assert cell.values == pytest.approx((81.0, 83.0, 88.0))
+    assert cell.mean == pytest.approx(84.0)
+    assert cell.std == pytest.approx(13**0.5)
+    assert cell.gains == pytest.approx((1.0, 2.0, 6.0))
+    assert cell.gain == pytest.approx(3.0)
+    half = 4.302653 * 7**0.5 / 3**0.5
+    assert cell.gain_interval == pytest.approx((3 - half, 3 + half))
+    assert cell.delta == pytest.approx(84.0 - 83.17)
+
+
+def test_a_perfect_reproduction(tmp_path):
+    plant(tmp_path, as_published)
+    table = golden_table("paper", tmp_path)
+    assert table.comparable
+    counts = table.verdicts()
+    assert counts["value"] == {"reproduced": 63}
+    assert counts["gain"] == {"reproduced": 42}
+    assert counts["order"] == {"reproduced": 21}
+    assert "value: 63 reproduced; gain: 42 reproduced; order: 21 reproduced." in tables.verdict_line(table)
+
+
+def test_no_gain_is_not_reproduced(tmp_path):
+    plant(tmp_path, lambda job, item: 77.44 + 0.1 * job.seed + 0.02 * job.seed * (job.method != "baseline"))
+    table = golden_table("paper", tmp_path)
+    assert table.cells["mAP", "baseline"].verdict.outcome == "reproduced"
+    assert table.cells["mAP", "icasc-a_ch"].verdict.outcome == "not reproduced"
+    assert table.cells["mAP", "icasc-a_ch"].gain_verdict.outcome == "not reproduced"
+
+
+def test_half_the_gain_is_partly_reproduced(tmp_path):
+    half = {"baseline": 0.0, "icasc-grad_cam": 2.3, "icasc-a_ch": 2.9}
+    plant(tmp_path, lambda job, item: 77.44 + half[job.method] + 0.1 * job.seed * (job.method == "icasc-a_ch"))
+    table = golden_table("paper", tmp_path)
+    assert table.cells["mAP", "icasc-a_ch"].gain_verdict.outcome == "partly"
+    assert table.orders["mAP"].outcome == "reproduced"
+
+
+def test_another_best_method(tmp_path):
+    swapped = {"baseline": 0.0, "icasc-grad_cam": 5.7, "icasc-a_ch": 4.7}
+    plant(tmp_path, lambda job, item: 77.44 + swapped[job.method] + 0.1 * job.seed)
+    assert golden_table("paper", tmp_path).orders["mAP"].outcome == "not reproduced"
+
+
+def test_wide_spread_is_inconclusive_and_says_how_many_seeds(tmp_path):
+    plant(tmp_path, lambda job, item: as_published(job, item, spread=0) + {0: -2.0, 1: 0.3, 2: 2.0}[job.seed])
+    verdict = golden_table("paper", tmp_path).cells["cow", "baseline"].verdict
+    assert verdict.outcome == "inconclusive"
+    assert verdict.seeds > 3
+
+
+def test_one_seed_is_inconclusive(tmp_path):
+    plant(tmp_path, as_published, seed=0)
+    table = golden_table("paper", tmp_path, seed=0)
+    assert table.verdicts()["value"] == {"inconclusive": 63}
+    assert table.cells["cow", "baseline"].interval is None
+
+
+def test_other_scales_and_overrides_are_not_comparable(tmp_path):
+    assert golden_table().verdicts()["value"] == {"not comparable": 63}
+    plant(tmp_path, as_published, epochs=2)
+    verdict = golden_table("paper", tmp_path, epochs=2).cells["cow", "baseline"].verdict
+    assert verdict.outcome == "not comparable"
+    assert "epochs: 2 (paper: 20)" in verdict.reason
+
+
+def test_without_tolerance_nothing_is_judged(tmp_path):
+    plant(tmp_path, as_published)
+    table = golden_table("paper", tmp_path, {"tolerance": None})
+    assert not any(table.verdicts().values())
+    assert not any(note.startswith("Verdicts") for note in table.notes)
+
+
+def test_published_blanks_stay_blank(tmp_path):
+    plant(tmp_path, as_published)
+    spec = golden_table().spec
+    rows = [row.model_copy(update={"published": [None] * 3}) for row in spec.rows]
+    table = golden_table("paper", tmp_path, {"rows": rows})
+    assert table.cells["cow", "baseline"].verdict is None
+    assert table.orders == {}
+    assert {o["outcome"] for o in tables.compare(table, 1.0)} == {"not published"}
+    for text in render.FORMATS.values():
+        assert text(table)
+
+
+# Honest blanks
+
+
+def test_not_run(tmp_path):
+    table = golden_table("paper", tmp_path)
+    cell = table.cells["cow", "baseline"]
+    assert (cell.status, cell.n, cell.mean) == ("not run", 0, None)
+    assert cell.verdict.outcome == "not run"
+    assert table.orders["cow"].outcome == "not run"
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "status"),
+    [
+        ("failure.json", {"kind": "crash", "error": "x"}, "failed"),
+        ("failure.json", {"kind": "diverged", "error": "x"}, "diverged"),
+        ("claim.json", {"host": "elsewhere", "pid": 1}, "running"),
+    ],
+)
+def test_why_there_is_no_number(tmp_path, name, record, status):
+    for run in plant(tmp_path, as_published):
+        if "baseline" in run.id:
+            run.path("result.json").unlink()
+            run.path(name).write_text(json.dumps(record))
+    table = golden_table("paper", tmp_path)
+    cell = table.cells["cow", "baseline"]
+    assert cell.status == status
+    assert render.value_text(cell, table) == status
+    assert (cell.verdict.outcome, cell.verdict.reason) == ("not run", status)
+    assert table.cells["cow", "icasc-a_ch"].gain_verdict.outcome == "not run"
+
+
+def test_partial(tmp_path):
+    plant(tmp_path, as_published)[0].path("result.json").unlink()
+    table = golden_table("paper", tmp_path)
+    cell = table.cells["cow", "baseline"]
+    assert (cell.status, cell.n, cell.planned) == ("partial", 2, 3)
+    assert cell.verdict.outcome == "not run"
+    assert "2 of 3 seeds" in cell.verdict.reason
+    other = table.cells["cow", "icasc-a_ch"]
+    assert other.verdict.outcome == "reproduced"
+    assert other.gain_verdict.outcome == "not run"
+
+
+def test_no_positives(tmp_path):
+    plant(tmp_path, lambda job, item: None if item == "cow" else as_published(job, item))
+    cell = golden_table("paper", tmp_path).cells["cow", "baseline"]
+    assert cell.status == "no positives"
+    assert cell.verdict.outcome == "not comparable"
+
+
+def test_a_damaged_record_is_a_warning_and_a_blank(tmp_path):
+    plant(tmp_path, as_published)[0].path("result.json").write_text('{"job": "')
+    table = golden_table("paper", tmp_path)
+    assert "corrupt record" in table.warnings[0]
+    assert table.cells["cow", "baseline"].status == "partial"
+
+
+def test_single_label_results(tmp_path):
+    """Items of single-label runs are read beside those of multi-label ones."""
+    run = plant(tmp_path, as_published)[0]
+    run.path("result.json").write_text(json.dumps({"job": run.id, "top1": 0.75, "top5": 0.9}))
+    assert results.items(run, "area") == {"top1": 75.0, "top5": 90.0}
+
+
+def test_a_cell_does_not_mix_jobs():
+    with pytest.raises(UserError, match="would mix jobs that differ in sigma"):
+        golden_table(sigma=[0.25, 0.55])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(b"PK"), "not the scores that result.json was made from"),
+        (lambda path: path.unlink(), "cannot be read"),
+    ],
+)
+def test_scores_that_are_not_the_result_s(tmp_path, damage, message):
+    run = plant(tmp_path, as_published)[0]
+    evidence.save_scores(run, *[results.read_scores(store.all_runs(evidence.RUNS)[0]).__dict__[k]
+                                for k in ("labels", "scores_NC")])  # fmt: skip
+    damage(run.path("scores.npz"))
+    with pytest.raises(UserError, match=message):
+        results.read_scores(run)
+
+
+def test_pinned_grid_reads():
+    assert len(grid.load("voc", evidence.GOLDEN).jobs("mini")) == 6
