@@ -123,7 +123,9 @@ def run(
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
     failed = {job: how for job, how in outcome.items() if how != "done"}
-    render_tables(chosen, scale, changed, runs, tables)
+    for spec in [published.load(name, tables) for name in published.names(tables)]:
+        if spec.grid == grid_name:
+            render_table(spec, scale, sets, data_root, weights, runs, tables, cache)
     for job, how in failed.items():
         print(f"{job}: {how}{explain_failure(store.Run(runs / scale / job))}", file=sys.stderr)
     if failed:
@@ -192,20 +194,23 @@ def tables_command(
     table: Annotated[str | None, typer.Option("--table", help="Only this one")] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="Only this one; default: every scale with runs")] = None,
     sets: Set = None,
+    data_root: DataRoot = None,
     weights: Weights = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
+    cache: Cache = CACHE,
 ) -> None:
-    """Write the tables from the run folders as Markdown, LaTeX, HTML and CSV, and print them."""
-    wanted = [table] if table else published.names(tables)
-    specs = [spec for spec in (published.load(name, tables) for name in wanted) if spec.grid]
+    """Write the tables from the run folders as Markdown, LaTeX, HTML, CSV and JSON, and print them."""
+    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
     if not specs:
-        raise UserError(f"no table of runs among {', '.join(wanted) or 'none'} in {tables}/")
-    for chosen in {spec.grid: grid.load(spec.grid) for spec in specs}.values():
-        scales = [scale] if scale else [s for s in chosen.scales if any((runs / s).glob("*/job.json"))]
-        for each in scales or ["mini"]:
-            changed = overrides(chosen, each, sets, weights)
-            render_tables(chosen, each, changed, runs, tables, [s.name for s in specs if s.grid == chosen.name])
+        raise UserError(f"{tables}/ holds no table; run from the checkout")
+    known = list(dict.fromkeys(s for name in grid.names() for s in grid.load(name).scales))
+    if scale is not None and scale not in known:
+        raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
+    scales = [scale] if scale else [s for s in known if any((runs / s).glob("*/job.json"))] or ["mini"]
+    for each in scales:
+        for spec in specs:
+            render_table(spec, each, sets, data_root, weights, runs, tables, cache)
 
 
 @app.command("published")
@@ -247,7 +252,7 @@ def assumptions(
 @app.command("pretrain-mini")
 def pretrain_mini(
     backbone: Annotated[str, typer.Argument(help="A narrow network, such as resnet18_narrow")],
-    epochs: Annotated[int, typer.Option(min=1)] = 8,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     target: Annotated[Path | None, typer.Option(help="File to write; default: the packaged one")] = None,
 ) -> None:
@@ -367,17 +372,30 @@ def build_table(spec: published.Spec, chosen: Grid, scale: str, changed: dict[st
     return built
 
 
-def render_tables(
-    chosen: Grid, scale: str, changed: dict[str, Any], runs: Path, tables: Path, names: list[str] | None = None
-) -> None:
-    """Write and print the tables of one matrix. An overridden matrix has a folder of its own inside its scale's."""
-    from benchmark import render
+def render_table(
+    spec: published.Spec, scale: str, sets: list[str] | None, data_root: Path | None, weights: Path | None, runs: Path,
+    tables: Path, cache: Path,
+) -> None:  # fmt: skip
+    """Write and print one table, unless its grid has no such scale. An overridden matrix has a folder of its own inside
+    its scale's."""
+    from benchmark import render, summary
 
-    specs = [published.load(name, tables) for name in names or published.names(tables)]
-    for spec in [s for s in specs if s.grid == chosen.name]:
+    changed: dict[str, Any] = {}
+    if spec.grid:
+        chosen = grid.load(spec.grid)
+        if scale not in chosen.scales:
+            return
+        changed = overrides(chosen, scale, sets, weights)
         built = build_table(spec, chosen, scale, changed, runs)
-        paths = render.write(built, tables / scale / slug(changed) if changed else tables / scale)
-        print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
+    elif any(row.table for row in spec.rows):
+        parts = [published.load(row.table, tables) for row in spec.rows if row.table]
+        with_scale = [(part, grid.load(part.grid)) for part in parts if part.grid]
+        of = {p.name: build_table(p, g, scale, {}, runs) for p, g in with_scale if scale in g.scales}
+        built = summary.headline(spec, of, scale)
+    else:
+        built = summary.protocol(spec, scale, data_root, cache)
+    paths = render.write(built, tables / scale / slug(changed) if changed else tables / scale)
+    print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
 
 
 def slug(changed: dict[str, Any]) -> str:

@@ -162,8 +162,10 @@ def mini_weights(backbone: str) -> Path:
     path = MINI_WEIGHTS / f"{backbone}.safetensors"
     if not path.is_file():
         held = [p.stem for p in sorted(MINI_WEIGHTS.glob("*.safetensors"))]
-        raise UserError(f"weights=mini: there are none for {backbone}, only for {', '.join(held)}; "
-                        f"'python -m benchmark pretrain-mini {backbone}' makes them")
+        raise UserError(
+            f"weights=mini: there are none for {backbone}, only for {', '.join(held)}; "
+            f"'python -m benchmark pretrain-mini {backbone}' makes them"
+        )
     return path
 
 

@@ -44,24 +44,30 @@ class Row(_Strict):
     """A row and its published cells, one a column in the columns' order; null where no number is at hand.
 
     `item` is the measured number that the row shows (a class, mAP, top1; default: the key), `where` the job fields
-    that its runs have, such as {backbone: resnet18}.
+    that its runs have, such as {backbone: resnet18}, or `table` the table whose best gain it shows. `published_gain`:
+    the gains as printed, to be held against the cells.
     """
 
     key: str
     published: list[int | float | str | None]
+    published_gain: list[int | float | None] | None = None
     item: str | None = None
     where: dict[str, Any] = {}
+    table: str | None = None
     unit: str | None = None
 
 
 class Spec(_Strict):
-    """One file of tables/. Without a `grid` it is text to be compared with the grids, not with runs."""
+    """One file of tables/. Without a `grid` it is a summary: of other tables, where its rows name them, or text to be
+    compared with the grids. `missing`: why published cells are null."""
 
     name: str
     title: str
     source: Source
     columns: list[Column]
     rows: list[Row]
+    row_header: str = "class"
+    missing: str | None = None
     discrepancies: list[str] = []  # what does not add up inside the paper; printed with the table
     grid: str | None = None
     unit: str | None = None
@@ -95,7 +101,8 @@ def load(name: str, folder: Path) -> Spec:
     except TypeError:
         raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None
     for i, row in enumerate(spec.rows):
-        if len(row.published) != len(spec.columns):
+        lengths = {len(cells) for cells in (row.published, row.published_gain) if cells is not None}
+        if lengths != {len(spec.columns)}:
             raise UserError(
                 f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}' has "
                 f"{len(row.published)} published cells for {len(spec.columns)} columns"

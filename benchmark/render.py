@@ -17,7 +17,8 @@ SUBSCRIPT = re.compile(r"(\w+)_\{(.+?)\}")
 BLANK = "–"  # a cell that cannot have a value: a gain of the baseline, a spread of one run
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "Δ": r"$\Delta$",
-         "†": r"\dag{}", "–": "--", "×": r"$\times$", "<": r"\textless{}", ">": r"\textgreater{}",
+         "≠": r"$\neq$", "†": r"\dag{}", "–": "--", "×": r"$\times$", "<": r"\textless{}",
+         ">": r"\textgreater{}",
          "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "−": "--", "\n": " "}  # fmt: skip
 
 
@@ -27,8 +28,14 @@ def columns(table: Table) -> list[tuple[str, list[str]]]:
     for i, column in enumerate(table.spec.columns):
         n = sorted({c.n for c in table.cells.values() if c.column == column.key and c.n})
         ours = f"ours (n={'/'.join(map(str, n))})" if n else "ours"
-        groups.append((column.header, [ours, "paper", "Δ"] + (["gain", "paper's gain"] if i else [])))
+        delta = [] if is_text(table) else ["Δ"]
+        groups.append((column.header, [ours, "paper", *delta] + (["gain", "paper's gain"] if i and delta else [])))
     return groups
+
+
+def is_text(table: Table) -> bool:
+    """Cells of words have no difference and no gain."""
+    return any(cell.text is not None for cell in table.cells.values())
 
 
 def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
@@ -42,8 +49,9 @@ def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
             ours, paper = value_text(cell, table), number(cell.published, table)
             line += [bold(ours) if column.key in best else ours]
             line += [bold(paper) if column.key in best_published else paper]
-            line += [mark(signed(cell.delta, table), table)]
-            if i:
+            if cell.text is None:
+                line += [mark(signed(cell.delta, table), table)]
+            if i and cell.text is None:
                 line += [signed(cell.gain, table), signed(cell.published_gain, table)]
         rows.append(line)
     return rows
@@ -51,6 +59,8 @@ def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
 
 def value_text(cell: Cell, table: Table) -> str:
     """Mean and spread; an honest blank otherwise."""
+    if cell.text is not None:
+        return cell.text
     if cell.mean is None:
         return cell.status
     spread = f" ± {number(cell.std, table)}" if cell.std is not None else ""
@@ -58,8 +68,10 @@ def value_text(cell: Cell, table: Table) -> str:
     return number(cell.mean, table) + spread + partial
 
 
-def number(value: float | None, table: Table) -> str:
-    return BLANK if value is None else f"{value:.{table.spec.decimals}f}"
+def number(value: float | str | None, table: Table) -> str:
+    if value is None:
+        return BLANK
+    return str(value) if table.spec.decimals is None else f"{value:.{table.spec.decimals}f}"
 
 
 def signed(value: float | None, table: Table) -> str:
@@ -76,7 +88,7 @@ def mark(delta: str, table: Table) -> str:
 
 def _flat_header(table: Table, name: Callable[[str], str]) -> list[str]:
     return [
-        "class",
+        table.spec.row_header,
         *(f"{name(group)} {sub}" if sub.startswith("ours") else sub for group, subs in columns(table) for sub in subs),
     ]
 
@@ -164,7 +176,8 @@ def latex(table: Table) -> str:
         r"\begin{table}", r"\centering", f"\\caption{{{escape_latex(caption(table.spec))}}}",
         r"\resizebox{\linewidth}{!}{%",
         f"\\begin{{tabular}}{{l{'r' * (first - 2)}}}", r"\toprule", f" & {heads} \\\\", " ".join(rules),
-        f"class & {subs} \\\\", r"\midrule", *lines, r"\bottomrule", r"\end{tabular}}", "",
+        f"{escape_latex(table.spec.row_header)} & {subs} \\\\", r"\midrule", *lines, r"\bottomrule",
+        r"\end{tabular}}", "",
         f"\\par\\medskip\\raggedright\\footnotesize {notes}", r"\end{table}", "",
     ])  # fmt: skip
 

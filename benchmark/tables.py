@@ -44,6 +44,7 @@ class Cell:
     gain_interval: Interval | None = None
     verdict: Verdict | None = None
     gain_verdict: Verdict | None = None
+    text: str | None = None  # a cell of words, as Table 1's
 
     @property
     def n(self) -> int:
@@ -69,7 +70,8 @@ class Table:
         values = {
             c.key: getattr(self.cells[row, c.key], "published" if published else "mean") for c in self.spec.columns
         }
-        printed = {k: round(v, self.spec.decimals) for k, v in values.items() if v is not None}
+        numbers = {} if self.spec.decimals is None else values
+        printed = {k: round(v, self.spec.decimals) for k, v in numbers.items() if v is not None}
         return {k for k, v in printed.items() if v == max(printed.values())} if len(printed) > 1 else set()
 
     def verdicts(self) -> dict[str, Counter]:
@@ -87,21 +89,28 @@ def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_de
     """The table of `jobs`, from what lies under `runs`; AP by the grid's definition unless another is named."""
     definition = ap_definition or default_definition(grid)
     frame, warnings = results.collect(runs, jobs, definition)
-    stand_ins = grid.scales[scale].stand_ins
     departures = _departures(spec, grid, jobs)
     comparable = scale == "paper" and not departures
     why_not = "" if comparable else _why_not(grid, scale, departures)
     cells, orders = {}, {}
     for row in spec.rows:
-        of_row = frame
-        for name, value in row.where.items():
-            of_row = of_row[of_row[name] == stand_ins.get(value, value)]
+        of_row = _of_row(row, frame, grid, grid.scales[scale].stand_ins)
         for column in spec.columns:
             cells[row.key, column.key] = _cell(spec, row, column.key, of_row, why_not)
         order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
         orders |= {row.key: order} if order else {}
     table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures))
     return replace(table, notes=tuple(_notes(spec, grid, scale, jobs, departures, definition, table)))
+
+
+def _of_row(row: Row, frame: pd.DataFrame, grid: Grid, stand_ins: dict[str, str]) -> pd.DataFrame:
+    """The lines of the jobs that a row shows. Where an axis has a single value, an override of it is that row's too:
+    the deviations say so."""
+    for name, value in row.where.items():
+        matches = frame[name] == stand_ins.get(value, value)
+        if matches.any() or len(grid.axes.get(name, ())) != 1:
+            frame = frame[matches]
+    return frame
 
 
 def default_definition(grid: Grid) -> str:
@@ -251,6 +260,7 @@ def _notes(
     notes.append(f"Assumptions: {'; '.join(listed)}.")
     if departures:
         notes.append(f"Deviations from the paper's protocol: {'; '.join(departures)}.")
+    notes += [f"Nothing to compare with where no published cell is shown: {spec.missing}."] if spec.missing else []
     notes += [f"In the paper: {text}" for text in spec.discrepancies]
     return notes
 

@@ -28,6 +28,7 @@ class Dataset:
     evidence: tuple[str, ...]
     source: sources.Source | None = None
     draw: Callable[[Path], None] | None = None
+    count_images: Callable[[Path], int] | None = None  # all of them, where the splits are not all
 
 
 CIFAR_FILES = (f"{cifar.FOLDER}/*", "cifar-100-python.tar.gz")
@@ -49,6 +50,7 @@ DATASETS = {
         # Categories of fewer than 85 images give train60 what they have, so it may hold less than Table 1 says.
         load=caltech.load, verify=caltech.verify, num_classes=256,
         num_images={"train30": 7680, "train60": 15360, "test25": 6400}, evidence=CALTECH_FILES,
+        count_images=caltech.count_images,
         source=sources.CALTECH256,
     ),
     "ilsvrc2012": Dataset(
@@ -72,6 +74,7 @@ DATASETS = {
         load=partial(caltech.load, num_test=mini.NUM_CALTECH_TEST),
         verify=partial(caltech.verify, num_images=257 * mini.NUM_CALTECH), num_classes=256,
         num_images={"train6": 6 * 256, "train8": 8 * 256, "test4": 4 * 256}, evidence=CALTECH_FILES,
+        count_images=caltech.count_images,
         draw=mini.draw_caltech,
     ),
     "ilsvrc2012-mini": Dataset(

@@ -62,6 +62,11 @@ def verify(root: Path, num_images: int = NUM_IMAGES) -> str:
     return f"{found} images, officially {num_images}" if found < num_images else ""
 
 
+def count_images(root: Path) -> int:
+    """Images of the 256 categories, the clutter's left out."""
+    return sum(len(_images(folder)) for folder in category_folders(root))
+
+
 def category_folders(root: Path) -> list[Path]:
     """The folders of the 256 categories in their order, the clutter left out."""
     folder = root / FOLDER

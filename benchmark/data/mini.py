@@ -130,16 +130,12 @@ def _scene(index: int, split: str) -> tuple[np.ndarray, list[dict]]:
 
 
 def pretraining_image(index: int) -> tuple[np.ndarray, int]:
-    """One number, anywhere on a photograph or in the middle of a faded one, (80, 80, 3) uint8, and the number.
+    """One number anywhere on a photograph, (80, 80, 3) uint8, and the number.
 
-    The numbers are 20 to 99 and 300 to 999, none of them a class of mini VOC, Caltech-256 or CUB, as ImageNet's
-    classes are not theirs.
+    It is one of 20 to 119, none of them a class of mini VOC, as ImageNet's classes are not VOC's.
     """
     rng = np.random.default_rng([VERSION, 2, index])
-    number = int(rng.integers(20, 100) if rng.random() < 0.3 else rng.integers(300, 1000))
-    if rng.random() < 0.5:
-        return numbered(str(number), SCENE_SIZE, False, [3, index]), number
-    canvas, height = background(SCENE_SIZE, rng), int(rng.integers(18, 28))
+    canvas, number, height = background(SCENE_SIZE, rng), int(rng.integers(100)) + 20, int(rng.integers(18, 30))
     width = height * 6 * len(str(number)) // 8
     corner = int(rng.integers(max(1, SCENE_SIZE - width))), int(rng.integers(SCENE_SIZE - height))
     write_number(canvas, number, (*corner, height), float(rng.uniform(0.5, 1.0)), False, rng)
