@@ -101,7 +101,8 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_drawing_is_repeatable(name, tmp_path):
+def test_drawing_is_repeatable(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(SMALL[name][0], "NUM_CLASSES", 40)
     for root in (tmp_path / "a", tmp_path / "b"):
         SMALL[name][1](root)
     digests = [
@@ -118,6 +119,7 @@ def test_only_test_images_use_the_scans_kept_for_testing(name, tmp_path, monkeyp
 
     monkeypatch.setattr(mini, "numbered", shade)
     module, draw = SMALL[name]
+    monkeypatch.setattr(module, "NUM_CLASSES", 100)
     draw(tmp_path / "root")
     for split, expected in zip(module.NUM_IMAGES, (50, 200), strict=True):
         images = module.load(tmp_path / "root", split)
