@@ -4,11 +4,12 @@ SCALE ?= auto
 DATA ?=
 WEIGHTS ?=
 ARGS ?=
+REPORT ?=
 PY := .venv/bin/python
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table2 tables status diff test lint format clean
+.PHONY: help setup reproduce-table2 tables status diff report figures test lint format clean
 
 help: ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /|/' | column -t -s '|'
@@ -34,6 +35,12 @@ status: setup ## list the jobs under runs/ by state
 
 diff: setup ## compare Table 2 with the published one (see --help for the exit status)
 	$(PY) -m benchmark diff --table table2
+
+report: setup ## write tables/<scale>/report.html: verdicts, tables, figures, traces (REPORT="--scale mini ...")
+	$(PY) -m benchmark report $(REPORT)
+
+figures: setup ## draw gains, values and training curves as PNG and PDF (REPORT="--scale mini ...")
+	$(PY) -m benchmark figures $(REPORT)
 
 test: setup ## run the tests
 	$(PY) -m pytest

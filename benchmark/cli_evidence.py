@@ -282,7 +282,7 @@ def draw_attention(
     if lacking:
         command = explain.command(chosen, scale, changed, lacking, list(dict.fromkeys(j.method for j in lacking)), {})
         raise UserError(
-            f"{runs / scale / lacking[0].id / attention_figures.WEIGHTS}: missing, with {len(lacking) - 1} more; trained "
+            f"{runs / scale / lacking[0].id / attention_figures.WEIGHTS}: missing, with {len(lacking) - 1} more; "
             f"trained weights are kept when a run is told to ('run --help'): move these folders away, then: {command}"
         )
     baselines = {(job.backbone, job.seed): job for job in jobs if job.method == jobs[0].method}
