@@ -4,9 +4,9 @@ SCALE ?= auto
 DATA ?=
 WEIGHTS ?=
 ARGS ?=
-REPORT ?=
 PY := .venv/bin/python
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce-table2 tables status diff report figures test lint format clean
@@ -36,11 +36,11 @@ status: setup ## list the jobs under runs/ by state
 diff: setup ## compare Table 2 with the published one (see --help for the exit status)
 	$(PY) -m benchmark diff --table table2
 
-report: setup ## write tables/<scale>/report.html: verdicts, tables, figures, traces (REPORT="--scale mini ...")
-	$(PY) -m benchmark report $(REPORT)
+report: setup ## write tables/<scale>/report.html: verdicts, tables, figures, traces
+	$(PY) -m benchmark report $(MEASURED)
 
-figures: setup ## draw gains, values and training curves as PNG and PDF (REPORT="--scale mini ...")
-	$(PY) -m benchmark figures $(REPORT)
+figures: setup ## draw gains, values and training curves as PNG and PDF
+	$(PY) -m benchmark figures $(MEASURED)
 
 test: setup ## run the tests
 	$(PY) -m pytest

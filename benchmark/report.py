@@ -1,6 +1,6 @@
 """One self-contained page: the answer first, then tables whose cells open their traces, figures, and what was assumed.
 
-Nothing is fetched and nothing depends on the day: the same runs give the same bytes.
+Nothing is fetched and nothing depends on the day: the same runs and the same checkout give the same bytes.
 """
 
 import base64

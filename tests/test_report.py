@@ -7,11 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, cli_evidence, explain, figures, grid, report
-from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant
+from benchmark import cli, cli_evidence, explain, figures, grid, render, report, stats
+from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
 assert cli_evidence.app is cli.app
 
@@ -82,6 +83,39 @@ def test_nothing_ran(tmp_path):
     assert "No run has started." in text
     assert text.count('class="pill not-run"') == 63 + 42 + 21 + 5
     assert "<figure>" not in text
+
+
+def test_single_label_tables(tmp_path):
+    """Rows are backbones and settings, the number is top-1, scores have class numbers for labels."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 300)
+    for run in plant(tmp_path, as_published, scale="mini"):
+        scores = rng.normal(size=(300, 10))
+        scores[np.arange(300), labels] += 2.0 if "baseline" in run.id else 2.4
+        top1, top5 = (stats.correct(scores, labels, k).mean() for k in (1, 5))
+        save_scores(run, labels, scores, top1=top1, top5=top5)
+        run.write_metrics([{"epoch": e, "train": {"classification": 2.0 / e}, "test_top1": 0.1 * e} for e in (1, 2)])
+    row = (
+        golden_table()
+        .spec.rows[0]
+        .model_copy(
+            update={
+                "key": "ResNet-18",
+                "item": "top1",
+                "where": {"backbone": "resnet18"},
+                "published": [70.0, None, 73.3],
+            }
+        )
+    )
+    text = make("mini", tmp_path, {"rows": [row]})
+    table = golden_table("mini", tmp_path, {"rows": [row]})
+    cell = table.cells["ResNet-18", "icasc-a_ch"]
+    assert cell.n == 2
+    assert cell.gain > 0
+    assert f">{render.value_text(cell, table)}</button>" in text
+    assert "95% over test images, these seeds (bootstrap)" in text
+    assert "top-1 accuracy by row and method" in text
+    assert text.count("<figure>") == 3
 
 
 def test_hostile_names_stay_text():
