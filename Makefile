@@ -6,9 +6,10 @@ WEIGHTS ?=
 ARGS ?=
 PY := .venv/bin/python
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table2 tables status diff test lint format clean
+.PHONY: help setup reproduce-table2 tables status diff report figures test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +35,12 @@ status: setup ## list the jobs under runs/ by state
 
 diff: setup ## compare Table 2 with the published one (see --help for the exit status)
 	$(PY) -m benchmark diff --table table2
+
+report: setup ## write tables/<scale>/report.html: verdicts, tables, figures, traces
+	$(PY) -m benchmark report $(MEASURED)
+
+figures: setup ## draw gains, values and training curves as PNG and PDF
+	$(PY) -m benchmark figures $(MEASURED)
 
 test: setup ## run the tests
 	$(PY) -m pytest

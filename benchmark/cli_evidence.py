@@ -9,9 +9,12 @@ import typer
 
 from benchmark import grid, published, store, strict_yaml
 from benchmark.cli import (
+    CACHE,
     RUNS,
     TABLES,
     AsJson,
+    Cache,
+    DataRoot,
     GridName,
     Runs,
     Set,
@@ -240,23 +243,63 @@ def sensitivity(
 def figures(
     table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table with runs")] = None,
     scale: MeasuredScale = None,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Also maps and their overlap; needs the trained weights")
+    ] = False,
+    images: Annotated[int, typer.Option(min=1, help="With --attention: images of each kind")] = 4,
     sets: Set = None,
     weights: Weights = None,
+    data_root: DataRoot = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
+    cache: Cache = CACHE,
 ) -> None:
-    """Draw gains, values and training curves as PNG and PDF."""
+    """Draw gains, values and training curves as PNG and PDF; --attention: the maps of baseline and ICASC too."""
     from benchmark import figures as figures_module
 
     scale = scale or default_scale(runs)
     for spec, chosen in specs_at(scale, table, tables):
         changed = overrides(chosen, scale, sets, weights)
-        built = build_table(spec, chosen, scale, changed, runs)
-        drawings = figures_module.draw(built, chosen.jobs(scale, changed), runs)
+        built, jobs = build_table(spec, chosen, scale, changed, runs), chosen.jobs(scale, changed)
+        drawings = figures_module.draw(built, jobs, runs)
         if not drawings:
             print(f"{spec.name} at scale {scale}: nothing is measured yet")
         folder = output_folder(tables, scale, changed) / "figures" / spec.name
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
+        if attention:
+            draw_attention(chosen, scale, changed, jobs, runs, images, data_root, cache, folder)
+
+
+def draw_attention(
+    chosen: grid.Grid, scale: str, changed: dict[str, Any], jobs: list[Any], runs: Path, images: int,
+    data_root: Path | None, cache: Path, folder: Path,
+) -> None:  # fmt: skip
+    """The maps of the first seed, and the overlap over all seeds and the whole test set."""
+    from benchmark import attention_figures, explain
+    from benchmark import figures as figures_module
+
+    lacking = attention_figures.missing(runs, jobs)
+    if lacking:
+        command = explain.command(chosen, scale, changed, lacking, list(dict.fromkeys(j.method for j in lacking)), {})
+        raise UserError(
+            f"{runs / scale / lacking[0].id / attention_figures.WEIGHTS}: missing, with {len(lacking) - 1} more; "
+            f"trained weights are kept when a run is told to ('run --help'): move these folders away, then: {command}"
+        )
+    baselines = {(job.backbone, job.seed): job for job in jobs if job.method == jobs[0].method}
+    pairs = [
+        attention_figures.load_pair(runs, baselines[job.backbone, job.seed], job, data_root, cache)
+        for job in jobs
+        if job.method != jobs[0].method
+    ]
+    for pair in {(p.job.backbone, p.job.method): p for p in reversed(pairs)}.values():
+        at = folder / f"{pair.job.backbone}-{pair.job.method}-s{pair.job.seed}"
+        for drawing in (drawings := attention_figures.draw(pair, images)):
+            print(drawing.caption)
+        print("".join(f"written: {path}\n" for path in figures_module.write(drawings, at)), end="")
+    lines = attention_figures.overlap_table(pairs)
+    store.write_json(folder / "attention.json", lines)
+    print_rows(_texts(lines, 4), tuple(lines[0]))
+    print(f"written: {folder / 'attention.json'}; lower separability terms and overlap mean maps further apart")
 
 
 @app.command()

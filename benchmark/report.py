@@ -1,6 +1,6 @@
 """One self-contained page: the answer first, then tables whose cells open their traces, figures, and what was assumed.
 
-Nothing is fetched and nothing depends on the day: the same runs give the same bytes.
+Nothing is fetched and nothing depends on the day: the same runs and the same checkout give the same bytes.
 """
 
 import base64
@@ -58,6 +58,7 @@ def _part(part: Part, runs: Path) -> dict[str, Any]:
         "title": spec.title,
         "unit": spec.unit,
         "verdicts": table.verdicts(),
+        "judged": table.comparable and spec.tolerance is not None,  # else a column of one and the same verdict
         "tolerance": spec.tolerance,
         "headline": [_cell(part, last, column.key) | {"method": header(column.header)} for column in spec.columns],
         "headline_row": last,
@@ -91,12 +92,24 @@ def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
         "best": column in table.best(row),
         "paper": (render.number(cell.published, table), cell.published),
         "paper_best": column in table.best(row, published=True),
-        "delta": (render.mark(render.signed(cell.delta, table), table), cell.delta),
-        "gain": (render.signed(cell.gain, table), cell.gain),
+        "delta": {
+            "text": render.mark(render.signed(cell.delta, table), table),
+            "value": cell.delta,
+            "sure": table.comparable and cell.delta is not None and _excludes(cell.interval, cell.published),
+        },
+        "gain": {
+            "text": render.signed(cell.gain, table),
+            "value": cell.gain,
+            "sure": _excludes(cell.gain_interval, 0.0),
+        },
         "paper_gain": (render.signed(cell.published_gain, table), cell.published_gain),
         "verdict": cell.verdict,
         "gain_verdict": cell.gain_verdict,
     }
+
+
+def _excludes(interval: stats.Interval | None, value: float) -> bool:
+    return interval is not None and not interval[0] <= value <= interval[1]
 
 
 def _trace(part: Part, cell: Any, runs: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ OUTCOMES = ("reproduced", "partly", "not reproduced", "inconclusive", "not compa
 
 @dataclass(frozen=True)
 class Verdict:
-    """One of OUTCOMES and why, in a sentence. `seeds`: about how many would decide an inconclusive one."""
+    """One of OUTCOMES and why, in a sentence. `seeds`: about how many would decide what is still open."""
 
     outcome: str
     reason: str
@@ -233,7 +233,7 @@ def judge_value(values: list[float], published: float, tolerance: float) -> Verd
     if low > tolerance or high < -tolerance:
         return Verdict("not reproduced", f"{shown}, all outside {tolerance:g}")
     margin = abs(abs(float(np.mean(values)) - published) - tolerance)
-    return _inconclusive(f"{shown}, across the tolerance of {tolerance:g}", values, margin)
+    return _undecided("inconclusive", f"{shown}, across the tolerance of {tolerance:g}", values, margin)
 
 
 def judge_gain(gains: list[float], published: float, tolerance: float) -> Verdict:
@@ -250,11 +250,13 @@ def judge_gain(gains: list[float], published: float, tolerance: float) -> Verdic
         return Verdict("reproduced", f"{shown}, all within {tolerance:g}")
     outside = low > published + tolerance or high < published - tolerance
     if (published > 0 and low > 0) or (published < 0 and high < 0):
-        size = "of another size" if outside else "of a size still open"
-        return Verdict("partly", f"{shown}: the direction is established, {size}")
+        if outside:
+            return Verdict("partly", f"{shown}: the direction is established, of another size")
+        margin = abs(abs(mean - published) - tolerance)
+        return _undecided("partly", f"{shown}: the direction is established, its size still open", gains, margin)
     if outside:
         return Verdict("not reproduced", f"{shown}: the published size is excluded, the direction not established")
-    return _inconclusive(f"{shown}: neither excluded nor established", gains, abs(mean))
+    return _undecided("inconclusive", f"{shown}: neither excluded nor established", gains, abs(mean))
 
 
 def judge_order(best: str, leads: dict[str, list[float]]) -> Verdict:
@@ -275,15 +277,17 @@ def judge_order(best: str, leads: dict[str, list[float]]) -> Verdict:
     if ahead:
         return Verdict("partly", f"{best} leads {', '.join(ahead)}, but not every other method for certain")
     closest = min(leads.values(), key=lambda lead: abs(np.mean(lead)))
-    return _inconclusive(f"{best} and the others cannot be told apart", closest, abs(float(np.mean(closest))))
+    margin = abs(float(np.mean(closest)))
+    return _undecided("inconclusive", f"{best} and the others cannot be told apart", closest, margin)
 
 
-def _inconclusive(reason: str, values: list[float], margin: float) -> Verdict:
+def _undecided(outcome: str, reason: str, values: list[float], margin: float) -> Verdict:
+    """A verdict that more seeds would change: when their interval's half-width is down to `margin`."""
     seeds = seeds_for(sample_std(values), margin)
     if seeds is not None:
         seeds = max(seeds, len(values) + 1)
     would_do = f"about {seeds} seeds would do" if seeds else f"more than {MAX_SEEDS} seeds would be needed"
-    return Verdict("inconclusive", f"{reason}; {would_do}", seeds)
+    return Verdict(outcome, f"{reason}; {would_do}", seeds)
 
 
 def _span(mean: float, interval: Interval) -> str:

@@ -1,6 +1,8 @@
 """Tables from run folders: golden files from small real runs, verdicts from planted ones, honest blanks."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -183,6 +185,12 @@ def test_single_label_results(tmp_path):
     run = plant(tmp_path, as_published)[0]
     run.path("result.json").write_text(json.dumps({"job": run.id, "top1": 0.75, "top5": 0.9}))
     assert results.items(run, "area") == {"top1": 75.0, "top5": 90.0}
+
+
+def test_none_of_this_imports_torch():
+    modules = ["tables", "render", "diff", "explain", "sensitivity", "report", "figures", "cli_evidence"]
+    code = f"import sys; from benchmark import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_cell_does_not_mix_jobs():

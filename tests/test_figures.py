@@ -1,0 +1,148 @@
+"""Figures: what they show, fonts embedded, same bytes; attention maps against hand-made ones."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from benchmark import attention_figures, cli, cli_evidence, figures, grid, models, store
+from benchmark.errors import UserError
+from tests.evidence import GOLDEN, RUNS, TABLES, golden_table, plant
+
+assert cli_evidence.app is cli.app
+
+
+def drawn():
+    return figures.draw(golden_table(), grid.load("voc", GOLDEN).jobs("mini"), RUNS)
+
+
+def test_names_and_captions():
+    assert [d.name for d in drawn()] == ["gains", "values", "curves-resnet18_narrow"]
+    assert "not comparable" in drawn()[0].caption
+    assert "n = 2" in drawn()[0].caption
+
+
+def test_nothing_measured_nothing_drawn(tmp_path):
+    assert figures.draw(golden_table("paper", tmp_path), [], tmp_path) == []
+
+
+def test_forest_shows_the_gains_and_the_published_ones(tmp_path):
+    plant(tmp_path, lambda job, item: 70.0 + 2 * (job.method == "icasc-a_ch") + 0.1 * job.seed)
+    axes = figures.forest(golden_table("paper", tmp_path)).figure.axes[0]
+    by_label = [line.get_xdata() for line in axes.lines if line.get_label().endswith("A_ch, ours")]
+    assert by_label[0] == pytest.approx([2.0] * 21)
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert (labels[0], labels[-1]) == ("aeroplane", "mAP")
+    low, high = axes.get_xlim()
+    assert low < 0 < 13.71 < high
+
+
+def test_methods_differ_without_colour():
+    markers = {marker for _, marker, _ in figures.STYLES}
+    lines = {line for *_, line in figures.STYLES[:4]}
+    grey = [0.299 * int(c[1:3], 16) + 0.587 * int(c[3:5], 16) + 0.114 * int(c[5:], 16) for c, *_ in figures.STYLES[:3]]
+    assert (len(markers), len(lines)) == (len(figures.STYLES), 4)
+    assert np.diff(grey).min() > 40
+
+
+def test_files_embed_fonts_and_repeat(tmp_path):
+    paths = figures.write(drawn(), tmp_path / "a")
+    again = figures.write(drawn(), tmp_path / "b")
+    for path, other in zip(paths, again, strict=True):
+        assert path.read_bytes() == other.read_bytes()
+        if path.suffix == ".pdf":
+            assert b"/FontFile2" in path.read_bytes()  # TrueType, embedded
+            assert b"/Type3" not in path.read_bytes()
+        else:
+            assert np.asarray(Image.open(path)).std() > 5
+    assert figures.svg(drawn()[0]) == figures.svg(drawn()[0])
+
+
+# Attention
+
+
+def test_overlap_of_maps():
+    same = torch.rand(1, 1, 4, 4).expand(2, 3, 4, 4)
+    assert attention_figures.overlap_of_maps(same).tolist() == pytest.approx([1.0, 1.0])
+    apart = torch.zeros(1, 2, 2, 2)
+    apart[0, 0, 0], apart[0, 1, 1] = 1.0, 1.0
+    assert attention_figures.overlap_of_maps(apart).tolist() == [0.0]
+    half = torch.zeros(1, 2, 1, 3)
+    half[0, 0, 0, :2], half[0, 1, 0, 1:] = 1.0, 1.0
+    assert attention_figures.overlap_of_maps(half).tolist() == pytest.approx([1 / 3])
+
+
+def test_images_are_chosen_by_the_rule_and_both_ways():
+    right = np.array([[1, 1], [0, 1], [1, 0], [0, 0], [0, 1], [0, 1]], bool)
+    assert list(attention_figures.choose(right, 2).values()) == [[1, 4], [2]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The golden runs with weights, random ones, kept beside them."""
+    runs = tmp_path_factory.mktemp("trained") / "runs"
+    shutil.copytree(RUNS, runs)
+    for run in store.all_runs(runs):
+        job = run.job()
+        net = models.build(job.backbone, 20, job.seed + 10 * len(job.method)).net
+        halves = {name: t.half() if t.is_floating_point() else t for name, t in net.state_dict().items()}
+        save_file(halves, run.path(attention_figures.WEIGHTS))
+    return runs
+
+
+def small_pair(runs, cache):
+    baseline, ours = (
+        next(r.job() for r in store.all_runs(runs) if m in r.id) for m in ("baseline-s0", "icasc-a_ch-s0")
+    )
+    pair = attention_figures.load_pair(runs, baseline, ours, None, cache)
+    classes, ids, images, targets = (getattr(pair.test_set, k) for k in ("classes", "ids", "images", "targets"))
+    few = type(pair.test_set)(classes, ids[:40], images[:40], targets[:40])
+    return attention_figures.Pair(pair.baseline, pair.ours, pair.job, few, pair.images[:40])
+
+
+def test_maps_and_overlap_of_a_pair(trained, cache, mini_voc):
+    pair = small_pair(trained, cache)
+    found = attention_figures.measure(pair.ours, pair)
+    assert set(found) == {"separability_inner", "separability_last", "consistency", "overlap_top5"}
+    assert 0 < found["overlap_top5"] <= 1
+    assert 0 <= found["separability_last"] <= 1
+    drawings = attention_figures.draw(pair, 2)
+    assert 1 <= len(drawings) <= 2
+    assert "the first" in drawings[0].caption
+    figure = drawings[0].figure
+    assert len(figure.axes) % (2 * (attention_figures.TOP + 1)) == 0
+    lines = attention_figures.overlap_table([pair])
+    assert [line["network"] for line in lines] == ["baseline", "icasc-a_ch"]
+
+
+def test_a_true_class_is_framed_in_red():
+    axes = figures.Figure().subplots()
+    attention_figures._overlay(axes, np.zeros((4, 4, 3)), np.zeros((4, 4)), "cow 0.91", True)
+    assert axes.get_title() == "cow 0.91 *"
+    assert {spine.get_edgecolor() for spine in axes.spines.values()} == {(1.0, 0.0, 0.0, 1.0)}
+
+
+def test_present_of_single_labels():
+    shown, absent = attention_figures.present(np.array([1, 0]), 3)
+    assert shown.tolist() == [[False, True, False], [True, False, False]]
+    assert (shown ^ absent).all()
+
+
+def test_missing_weights_name_the_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(grid.load, "__defaults__", (GOLDEN,))
+    (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
+    words = ["figures", "--attention", "--runs", str(RUNS), "--tables", str(tmp_path)]
+    with pytest.raises(UserError, match="python -m benchmark run --grid voc --scale mini"):
+        CliRunner().invoke(cli.app, words, catch_exceptions=False)
+
+
+def test_foreign_weights_are_an_error(trained, cache, mini_voc, tmp_path):
+    shutil.copytree(trained, tmp_path / "runs")
+    pair = small_pair(tmp_path / "runs", cache)
+    save_file({"x": torch.zeros(1)}, pair.ours.path(attention_figures.WEIGHTS))
+    with pytest.raises(UserError, match="not the weights of resnet18_narrow"):
+        attention_figures.load_model(pair.ours, pair)
