@@ -1,5 +1,27 @@
 """python -m benchmark"""
 
-from benchmark.cli import main
+import signal
+import sys
 
-main()
+from benchmark import cli_data, cli_evidence
+from benchmark.errors import UserError
+
+app = cli_evidence.app  # cli's, with the commands that cli_evidence adds
+app.add_typer(cli_data.app, name="data")
+
+
+def main() -> None:
+    """Errors that a user can cause end in one line and exit status 2; anything else is a bug and raises."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: workers are stopped and claims released
+    try:
+        app(prog_name="python -m benchmark")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()  # `... | head` is no error
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from benchmark import data_commands, environment, grid, published, store, strict_yaml
+from benchmark import environment, grid, published, store, strict_yaml
 from benchmark.errors import UserError, nearest
 from benchmark.grid import Grid
 from benchmark.job import IMAGENET1K_V1, Job
@@ -19,7 +18,6 @@ app = typer.Typer(
     help="Does ICASC reproduce? Train the grid, regenerate the paper's tables, compare with the published numbers.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
-app.add_typer(data_commands.app, name="data")
 
 GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
 ScaleName = Annotated[
@@ -36,21 +34,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 TableName = Annotated[str, typer.Option("--table", help="A file of tables/, without .yaml")]
 
 RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
-
-
-def main() -> None:
-    """Errors that a user can cause end in one line and exit status 2; anything else is a bug and raises."""
-    from benchmark import cli_evidence  # noqa: F401 - diff, explain, sensitivity, figures, report
-
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: workers are stopped and claims released
-    try:
-        app(prog_name="python -m benchmark")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.stderr.close()  # `... | head` is no error
-        sys.exit(0)
 
 
 @app.command()
