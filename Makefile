@@ -5,15 +5,18 @@ DATA ?=
 WEIGHTS ?=
 ARGS ?=
 PY := .venv/bin/python
+GRIDS := cifar100 caltech256 ilsvrc2012 cub200 voc
+TABLE_SCALE = $(if $(filter auto,$(SCALE)),$(if $(DATA),paper,mini),$(SCALE))
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table2 tables status diff report figures test lint format clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff report figures test lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
+	@echo 'make reproduce-NAME trains one grid: $(GRIDS)'
 	@echo 'SCALE=auto|mini|subset|paper   DATA=folder of the real data   WEIGHTS=file or folder   ARGS="more options"'
 
 setup: .venv/installed ## make .venv from constraints.txt
@@ -26,6 +29,18 @@ setup: .venv/installed ## make .venv from constraints.txt
 
 reproduce-table2: setup ## train the VOC grid and make Table 2 (tables/<scale>/table2.*)
 	$(PY) -m benchmark run --grid voc $(OPTIONS)
+
+reproduce-table1: setup ## make Table 1 from the grids and the data at hand
+	$(PY) -m benchmark tables --table table1 --scale $(TABLE_SCALE) $(if $(DATA),--data-root "$(DATA)")
+
+reproduce-voc reproduce-cifar100 reproduce-caltech256 reproduce-ilsvrc2012 reproduce-cub200: reproduce-%: setup
+	$(PY) -m benchmark run --grid $* $(OPTIONS)
+
+reproduce-headline: setup ## train every grid and make the headline table
+	@for grid in $(GRIDS); do $(PY) -m benchmark run --grid $$grid $(OPTIONS) || exit $$?; done
+	$(PY) -m benchmark tables --table headline --scale $(TABLE_SCALE)
+
+reproduce-all: reproduce-headline reproduce-table1 ## train every grid and make every table
 
 tables: setup ## make the tables again from runs/, without training
 	$(PY) -m benchmark tables
