@@ -171,9 +171,10 @@ def mini_weights(backbone: str) -> Path:
 
 def _resolve_weights(fields: dict[str, Any]) -> dict[str, Any]:
     """`mini` becomes `mini@<hash of the packaged file>`: other weights are another job."""
-    if fields.get("weights") != "mini":
+    backbone = fields.get("backbone")
+    if fields.get("weights") != "mini" or not isinstance(backbone, str):
         return fields
-    digest = hashlib.sha256(mini_weights(str(fields.get("backbone"))).read_bytes()).hexdigest()
+    digest = hashlib.sha256(mini_weights(backbone).read_bytes()).hexdigest()
     return fields | {"weights": f"mini@{digest[:12]}"}
 
 

@@ -29,7 +29,7 @@ Method = Literal["baseline", "icasc-grad_cam", "icasc-a_ch"]
 METHODS: tuple[str, ...] = get_args(Method)
 Backbone = Literal[
     "resnet18", "resnet50", "resnet101", "vgg19",
-    "resnet20", "resnet32", "resnet56", "resnet110",
+    "resnet8", "resnet20", "resnet32", "resnet56", "resnet110",
     "resnet18_narrow", "resnet50_narrow", "resnet101_narrow", "vgg19_narrow",
 ]  # fmt: skip
 

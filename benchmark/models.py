@@ -193,6 +193,7 @@ BACKBONES = {
     "resnet50": _resnet(_torchvision_resnet("resnet50"), (*_STEM, "maxpool"), _STAGES),
     "resnet101": _resnet(_torchvision_resnet("resnet101"), (*_STEM, "maxpool"), _STAGES),
     "vgg19": _vgg(_vgg19),
+    "resnet8": _resnet(_cifar_resnet(1), _STEM, _STAGES[:3]),
     "resnet20": _resnet(_cifar_resnet(3), _STEM, _STAGES[:3]),
     "resnet32": _resnet(_cifar_resnet(5), _STEM, _STAGES[:3]),
     "resnet56": _resnet(_cifar_resnet(9), _STEM, _STAGES[:3]),

@@ -46,7 +46,20 @@ def test_discrepancies_inside_the_paper_are_stated():
 def test_every_cell_has_its_place_in_the_paper(name):
     for cell in published.cells(published.load(name, TABLES)):
         assert set(cell) == {"table", "row", "column", "value", "unit", "decimals", "source"}
-        assert "supplementary material" in cell["source"] or "abstract" in cell["source"]
+        if cell["value"] is None:
+            assert "not at hand" in cell["source"], "a cell that nobody has typed in says why"
+        else:
+            assert "supplementary material" in cell["source"] or "abstract" in cell["source"]
+
+
+@pytest.mark.parametrize("name", published.names(TABLES))
+def test_numbers_are_in_range_and_printed_gains_are_differences(name):
+    spec = published.load(name, TABLES)
+    for row in spec.rows if spec.unit in ("%", "points") else []:
+        assert all(0 <= v <= 100 for v in row.published if v is not None), "percent, not shares"
+        for value, gain in zip(row.published, row.published_gain or [], strict=False):
+            if None not in (value, gain, row.published[0]):
+                assert value - row.published[0] == pytest.approx(gain, abs=0.0051), "rounded once each"
 
 
 @pytest.mark.skipif(not SUPPLEMENT.is_file(), reason="the supplement is not at hand")
