@@ -91,13 +91,14 @@ def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_de
     departures = _departures(spec, grid, jobs)
     comparable = scale == "paper" and not departures
     why_not = "" if comparable else _why_not(grid, scale, departures)
+    planned, by_item = frame.drop_duplicates("job"), dict(list(frame.groupby("item")))
     cells, orders = {}, {}
     for row in spec.rows:
-        of_row = frame
-        for name, value in row.where.items():
-            of_row = of_row[of_row[name] == stand_ins.get(value, value)]
+        where = {name: stand_ins.get(value, value) for name, value in row.where.items()}
+        of_row = _matching(planned, where)
+        measured = _matching(by_item.get(row.item or row.key, frame.iloc[:0]), where)
         for column in spec.columns:
-            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, why_not)
+            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, why_not)
         order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
         orders |= {row.key: order} if order else {}
     table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures))
@@ -109,13 +110,20 @@ def default_definition(grid: Grid) -> str:
     return grid.assumptions["ap_definition"].value if "ap_definition" in grid.assumptions else "area"
 
 
-def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, why_not: str) -> Cell:
+def _matching(frame: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
+    for name, value in where.items():
+        frame = frame[frame[name] == value]
+    return frame
+
+
+def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, measured: pd.DataFrame, why_not: str) -> Cell:
+    """One cell from the row's jobs, a line each, and from its item's numbers, a line each."""
     baseline = spec.columns[0].key
     published = spec.published(row.key, column)
     published_gain = None
     if column != baseline and published is not None and spec.published(row.key, baseline) is not None:
         published_gain = published - spec.published(row.key, baseline)
-    planned = of_row[of_row["method"] == column].drop_duplicates("job")
+    planned = of_row[of_row["method"] == column]
     if planned.duplicated("seed").any():
         differing = [f for f in FIELDS if planned[f].nunique(dropna=False) > 1 and f != "seed"]
         raise UserError(
@@ -126,7 +134,6 @@ def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, why_not: str)
         "row": row.key, "column": column, "published": published, "published_gain": published_gain,
         "planned": len(planned),
     }  # fmt: skip
-    measured = of_row[of_row["item"] == (row.item or row.key)]
     ours = measured[measured["method"] == column].set_index("seed")
     if ours.empty:
         return _judged(spec, Cell(**head, status=_blank(planned["state"].tolist())), why_not)
