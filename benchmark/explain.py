@@ -93,6 +93,7 @@ def trace(
         "unit": row.unit or spec.unit,
         "status": cell.status,
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
+        | {"std_binomial": _binomial(runs, table.scale, cell, row.item or row.key)}
         | uncertainty(list(cell.values), _mean_over(samples, cell.runs, row.item or row.key)),
         "gain": None
         if cell.column == baseline
@@ -142,6 +143,14 @@ def _paired_over(samples: Samples, table: Table, cell: Cell, item: str) -> np.nd
     shared = [seed for seed in ours if seed in theirs]
     found = [_mean_over(samples, tuple(of[s] for s in shared), item) for of in (ours, theirs)]
     return None if not shared or found[0] is None or found[1] is None else found[0] - found[1]
+
+
+def _binomial(runs: Path, scale: str, cell: Cell, item: str) -> float | None:
+    """Standard error in points of one run's accuracy, from the number of test images alone; None for AP."""
+    if item not in results.SINGLE_LABEL or not cell.runs or cell.mean is None:
+        return None
+    num_images = (Run(runs / scale / cell.runs[0]).read("result.json") or {}).get("num_test")
+    return 100 * stats.binomial_std(cell.mean / 100, num_images) if num_images else None
 
 
 def _in_one_run(cell: Cell) -> bool | None:
@@ -300,6 +309,8 @@ def _measures(of: dict[str, Any]) -> list[str]:
         "interval_seeds_and_images": "95% over both",
     }
     rows = [f"[{of[k][0]:.2f}, {of[k][1]:.2f}] {name}" for k, name in named.items() if of[k]]
+    if of.get("std_binomial") is not None:
+        rows.append(f"{of['std_binomial']:.2f} is the standard error of one run over test images (binomial)")
     if of["smallest_detectable"] is not None:
         rows.append(f"{of['smallest_detectable']:.2f} is the smallest effect that this many seeds show 4 times in 5")
     return rows

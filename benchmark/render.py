@@ -143,7 +143,7 @@ def _plain_latex(letter: str) -> str:
 
 def _latex_header(text: str) -> str:
     return "".join(
-        f"{escape_latex(part[0])}$_{{\\mathrm{{{escape_latex(part[1])}}}}}$" if isinstance(part, tuple)
+        f"{escape_latex(part[0])}\\textsubscript{{{escape_latex(part[1])}}}" if isinstance(part, tuple)
         else escape_latex(part)
         for part in split_subscript(text)
     )  # fmt: skip
@@ -189,6 +189,7 @@ def caption(spec: Spec) -> str:
 
 def unescape_latex(text: str) -> str:
     """What escape_latex was given, but for the letters that it could not keep."""
+    text = text.replace("$-$", "-")
     for letter, command in sorted(LATEX.items(), key=lambda pair: -len(pair[1])):
         if letter not in "\n−":
             text = text.replace(command, letter)
@@ -200,7 +201,7 @@ def _latex_bold(text: str) -> str:
 
 
 def _latex_cell(text: str) -> str:
-    escaped = escape_latex(text)
+    escaped = re.sub(r"^-(?=\d)", "$-$", escape_latex(text))  # a minus sign, not a hyphen
     return f"\\textbf{{{escaped}}}" if text.startswith("\x01") else escaped
 
 

@@ -4,6 +4,7 @@ Nothing is fetched and nothing depends on the day: the same runs and the same ch
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
     table = part.table
     cell = table.cells[row, column]
     return {
-        "id": f"{table.spec.name}:{row}:{column}",
+        "id": _anchor(f"{table.spec.name}:{row}:{column}"),
         "text": render.value_text(cell, table),
         "mean": cell.mean,
         "best": column in table.best(row),
@@ -118,11 +119,16 @@ def _trace(part: Part, cell: Any, runs: Path) -> dict[str, Any]:
     )
     header_of = {c.key: c.header for c in part.table.spec.columns}
     return {
-        "id": found["address"],
+        "id": _anchor(found["address"]),
         "row": cell.row,
         "method": header(header_of[cell.column]),
         "sections": explain.sections(found),
     }
+
+
+def _anchor(address: str) -> str:
+    """A cell's address as an id; one with blanks could not be referred to."""
+    return re.sub(r"\s+", "_", address)
 
 
 def header(text: str) -> Markup:

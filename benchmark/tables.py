@@ -92,25 +92,26 @@ def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_de
     departures = _departures(spec, grid, jobs)
     comparable = scale == "paper" and not departures
     why_not = "" if comparable else _why_not(grid, scale, departures)
+    planned, by_item = frame.drop_duplicates("job"), dict(list(frame.groupby("item")))
     cells, orders = {}, {}
     for row in spec.rows:
-        of_row = _of_row(row, frame, grid, grid.scales[scale].stand_ins)
+        where = _where(row, planned, grid, scale)
+        of_row = _matching(planned, where)
+        measured = _matching(by_item.get(row.item or row.key, frame.iloc[:0]), where)
         for column in spec.columns:
-            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, why_not)
+            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, why_not)
         order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
         orders |= {row.key: order} if order else {}
     table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures))
     return replace(table, notes=tuple(_notes(spec, grid, scale, jobs, departures, definition, table)))
 
 
-def _of_row(row: Row, frame: pd.DataFrame, grid: Grid, stand_ins: dict[str, str]) -> pd.DataFrame:
-    """The lines of the jobs that a row shows. Where an axis has a single value, an override of it is that row's too:
-    the deviations say so."""
-    for name, value in row.where.items():
-        matches = frame[name] == stand_ins.get(value, value)
-        if matches.any() or len(grid.axes.get(name, ())) != 1:
-            frame = frame[matches]
-    return frame
+def _where(row: Row, planned: pd.DataFrame, grid: Grid, scale: str) -> dict[str, Any]:
+    """Fields of the jobs that a row shows, stand-ins in their places. Where an axis has a single value, an override of
+    it belongs to that row too: the deviations say so."""
+    stand_ins = grid.scales[scale].stand_ins
+    where = {name: stand_ins.get(value, value) for name, value in row.where.items()}
+    return {k: v for k, v in where.items() if (planned[k] == v).any() or len(grid.axes.get(k, ())) != 1}
 
 
 def default_definition(grid: Grid) -> str:
@@ -118,13 +119,20 @@ def default_definition(grid: Grid) -> str:
     return grid.assumptions["ap_definition"].value if "ap_definition" in grid.assumptions else "area"
 
 
-def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, why_not: str) -> Cell:
+def _matching(frame: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
+    for name, value in where.items():
+        frame = frame[frame[name] == value]
+    return frame
+
+
+def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, measured: pd.DataFrame, why_not: str) -> Cell:
+    """One cell from the row's jobs, a line each, and from its item's numbers, a line each."""
     baseline = spec.columns[0].key
     published = spec.published(row.key, column)
     published_gain = None
     if column != baseline and published is not None and spec.published(row.key, baseline) is not None:
         published_gain = published - spec.published(row.key, baseline)
-    planned = of_row[of_row["method"] == column].drop_duplicates("job")
+    planned = of_row[of_row["method"] == column]
     if planned.duplicated("seed").any():
         differing = [f for f in FIELDS if planned[f].nunique(dropna=False) > 1 and f != "seed"]
         raise UserError(
@@ -135,7 +143,6 @@ def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, why_not: str)
         "row": row.key, "column": column, "published": published, "published_gain": published_gain,
         "planned": len(planned),
     }  # fmt: skip
-    measured = of_row[of_row["item"] == (row.item or row.key)]
     ours = measured[measured["method"] == column].set_index("seed")
     if ours.empty:
         return _judged(spec, Cell(**head, status=_blank(planned["state"].tolist())), why_not)

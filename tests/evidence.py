@@ -18,18 +18,19 @@ from benchmark.tables import Table
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS, TABLES = GOLDEN / "runs", GOLDEN / "tables"
+SPEC = published.load("table2", TABLES)
 
 
 def golden_table(scale: str = "mini", runs: Path = RUNS, spec_changes: dict | None = None, **overrides) -> Table:
     """Table 2 of the pinned grid, from `runs`."""
-    spec = published.load("table2", TABLES).model_copy(update=spec_changes or {})
+    spec = SPEC.model_copy(update=spec_changes or {})
     chosen = grid.load("voc", GOLDEN)
     return tables.build(spec, chosen, scale, chosen.jobs(scale, overrides), runs)
 
 
 def plant(runs: Path, value: Callable[[Job, str], float | None], scale: str = "paper", **overrides) -> list[Run]:
     """A finished run for each job of the pinned grid, whose `value(job, class or mAP)` is given in percent."""
-    classes = [row.key for row in published.load("table2", TABLES).rows if row.key != "mAP"]
+    classes = [row.key for row in SPEC.rows if row.key != "mAP"]
     made = []
     for job in grid.load("voc", GOLDEN).jobs(scale, overrides):
         run = submit(runs, job)
@@ -44,8 +45,7 @@ def plant(runs: Path, value: Callable[[Job, str], float | None], scale: str = "p
 
 def as_published(job: Job, item: str, spread: float = 0.1) -> float:
     """The paper's number, a little around it by seed."""
-    spec = published.load("table2", TABLES)
-    return spec.published(item, job.method) + spread * (job.seed - 1)
+    return SPEC.published(item, job.method) + spread * (job.seed - 1)
 
 
 def save_scores(run: Run, labels: np.ndarray, scores_NC: np.ndarray, ids: list[str] | None = None, **record) -> None:

@@ -93,14 +93,14 @@ def test_single_label_tables(tmp_path):
         scores = rng.normal(size=(300, 10))
         scores[np.arange(300), labels] += 2.0 if "baseline" in run.id else 2.4
         top1, top5 = (stats.correct(scores, labels, k).mean() for k in (1, 5))
-        save_scores(run, labels, scores, top1=top1, top5=top5)
+        save_scores(run, labels, scores, top1=top1, top5=top5, num_test=300)
         run.write_metrics([{"epoch": e, "train": {"classification": 2.0 / e}, "test_top1": 0.1 * e} for e in (1, 2)])
     row = (
         golden_table()
         .spec.rows[0]
         .model_copy(
             update={
-                "key": "ResNet-18",
+                "key": "ResNet-18, 30 images",
                 "item": "top1",
                 "where": {"backbone": "resnet18"},
                 "published": [70.0, None, 73.3],
@@ -109,13 +109,15 @@ def test_single_label_tables(tmp_path):
     )
     text = make("mini", tmp_path, {"rows": [row]})
     table = golden_table("mini", tmp_path, {"rows": [row]})
-    cell = table.cells["ResNet-18", "icasc-a_ch"]
+    cell = table.cells["ResNet-18, 30 images", "icasc-a_ch"]
     assert cell.n == 2
     assert cell.gain > 0
     assert f">{render.value_text(cell, table)}</button>" in text
     assert "95% over test images, these seeds (bootstrap)" in text
+    assert "standard error of one run over test images (binomial)" in text
     assert "top-1 accuracy by row and method" in text
     assert text.count("<figure>") == 3
+    assert not any(" " in name for name in Links(text).ids)
 
 
 def test_hostile_names_stay_text():
