@@ -235,18 +235,16 @@ def assumptions(
 @app.command("pretrain-mini")
 def pretrain_mini(
     backbone: Annotated[str, typer.Argument(help="A narrow network, such as resnet18_narrow")],
-    epochs: Annotated[int, typer.Option(min=1)] = 10,
     threads: Annotated[int, typer.Option(min=1)] = 2,
     target: Annotated[Path | None, typer.Option(help="File to write; default: the packaged one")] = None,
 ) -> None:
     """Make the weights that mini data sets start from again: a narrow network that reads drawn numbers."""
-    from benchmark.models import BACKBONES
-    from benchmark.pretrain import pretrain
+    from benchmark.pretrain import RECIPES, pretrain
 
-    if backbone not in BACKBONES:
-        raise UserError(f"unknown backbone '{backbone}'" + nearest(backbone, BACKBONES))
+    if backbone not in RECIPES:
+        raise UserError(f"no recipe for '{backbone}'" + nearest(backbone, RECIPES))
     target = target or grid.MINI_WEIGHTS / f"{backbone}.safetensors"
-    accuracy = pretrain(backbone, target, epochs, threads)
+    accuracy = pretrain(backbone, target, threads)
     print(f"{target}: accuracy {accuracy:.3f} on numbers drawn afresh; jobs made from now on use it")
 
 

@@ -140,7 +140,8 @@ class Grid(_Strict):
             accepted = [tuple(v) if isinstance(v, list) else v for v in accepted]
             if value not in accepted:
                 instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
-                found.append(f"{name}: {_short(value)} (paper: {_short(instead_of)})")
+                nothing = "whole set" if name == "limit_train" else "none"
+                found.append(f"{name}: {_short(value, nothing)} (paper: {_short(instead_of, nothing)})")
         return found
 
     def varied(self, job: Job) -> list[str]:
@@ -152,8 +153,8 @@ class Grid(_Strict):
         ]
 
 
-def _short(value: Any) -> str:
-    text = "none" if value is None else "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _short(value: Any, nothing: str = "none") -> str:
+    text = nothing if value is None else "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text[:19] if text.startswith("sha256:") else text
 
 

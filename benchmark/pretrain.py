@@ -4,6 +4,8 @@ Mini VOC, Caltech-256 and CUB start where the paper starts, from networks that h
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,36 +18,57 @@ from benchmark.data import mini
 from benchmark.store import write_atomic
 from benchmark.train import MEAN, STD, View
 
-NUM_TRAIN, NUM_TEST = 20_000, 1_000
-BATCH = 64
-LEARNING_RATE = {"vgg19_narrow": 5e-4}  # others: 2e-3; without BatchNorm the deep plain network takes no more
-NUM_TENS = 10  # 20 to 119 are read as 2 to 11 tens and 0 to 9 ones: 100 classes at once stall
+NUM_TEST, BATCH = 1_000, 64
 
 
-def pretrain(backbone: str, target: Path, epochs: int, threads: int) -> float:
+@dataclass(frozen=True)
+class Recipe:
+    """`draw(i)` gives an image and its number; `digits(numbers)` what is read from it, each in 0 ... 9: all numbers as
+    classes at once would stall."""
+
+    draw: Callable[[int], tuple[np.ndarray, int]]
+    digits: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    num_train: int
+    epochs: int
+    learning_rate: float
+
+
+def _faded(epochs: int, learning_rate: float = 2e-3) -> Recipe:
+    return Recipe(mini.pretraining_faded, lambda n: (n // 100, n // 10 % 10, n % 10), 10_000, epochs, learning_rate)
+
+
+RECIPES = {
+    "resnet18_narrow": Recipe(mini.pretraining_image, lambda n: (n // 10 - 2, n % 10), 20_000, 10, 2e-3),
+    "resnet50_narrow": _faded(5),
+    "resnet101_narrow": _faded(4),
+    "vgg19_narrow": _faded(8, 5e-4),  # without BatchNorm the deep plain network takes no larger steps
+}
+
+
+def pretrain(backbone: str, target: Path, threads: int) -> float:
     """Train, write `target` (float16, without the classifier), return the accuracy on numbers drawn afresh."""
     torch.set_num_threads(threads)
-    drawn = [mini.pretraining_image(i) for i in range(NUM_TRAIN + NUM_TEST)]
+    recipe = RECIPES[backbone]
+    drawn = [recipe.draw(i) for i in range(recipe.num_train + NUM_TEST)]
     images, labels = np.stack([d[0] for d in drawn]), torch.tensor([d[1] for d in drawn])
     view = View(MEAN, STD, 0)
-    model = models.build(backbone, NUM_TENS + 10, seed=0).to(memory_format=torch.channels_last)
+    model = models.build(backbone, 10 * len(recipe.digits(labels)), seed=0).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
-    peak = LEARNING_RATE.get(backbone, 2e-3)
-    steps = NUM_TRAIN // BATCH
+    peak, epochs, steps = recipe.learning_rate, recipe.epochs, recipe.num_train // BATCH
     for epoch in range(epochs):
         model.train()
-        order = np.random.default_rng(epoch).permutation(NUM_TRAIN)
+        order = np.random.default_rng(epoch).permutation(recipe.num_train)
         for step in range(steps):
             batch = order[step * BATCH : (step + 1) * BATCH]
             optimizer.param_groups[0]["lr"] = (
                 peak / 2 * (1 + math.cos(math.pi * (epoch * steps + step) / (epochs * steps)))
             )
             logits = model(view.plain(images[batch]))
-            loss = sum(F.cross_entropy(logits[:, place], digit) for place, digit in digits(labels[batch]))
+            loss = sum(F.cross_entropy(part, digit) for part, digit in read(logits, recipe, labels[batch]))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        accuracy = _accuracy(model, view, images[NUM_TRAIN:], labels[NUM_TRAIN:])
+        accuracy = _accuracy(model, view, recipe, images[-NUM_TEST:], labels[-NUM_TEST:])
         print(f"epoch {epoch + 1}/{epochs}: loss {loss.item():.3f}, accuracy {accuracy:.3f}", flush=True)
     state, head = model.net.state_dict(), models.BACKBONES[backbone].classifier
     kept = {k: v.half() if v.is_floating_point() else v for k, v in state.items() if not k.startswith(head)}
@@ -53,14 +76,15 @@ def pretrain(backbone: str, target: Path, epochs: int, threads: int) -> float:
     return accuracy
 
 
-def digits(numbers: torch.Tensor) -> list[tuple[slice, torch.Tensor]]:
-    """For tens and ones the logits that read them, and what is to be read."""
-    return [(slice(NUM_TENS), numbers // 10 - 2), (slice(NUM_TENS, None), numbers % 10)]
+def read(logits: torch.Tensor, recipe: Recipe, numbers: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """For each digit the logits that read it, (B, 10), and the digit, (B,)."""
+    digits = recipe.digits(numbers)
+    return list(zip(logits.split(10, dim=1), digits, strict=True))
 
 
 @torch.no_grad()
-def _accuracy(model: models.Backbone, view: View, images: np.ndarray, numbers: torch.Tensor) -> float:
+def _accuracy(model: models.Backbone, view: View, recipe: Recipe, images: np.ndarray, numbers: torch.Tensor) -> float:
     model.eval()
     logits = torch.cat([model(view.plain(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
-    right = [logits[:, place].argmax(1) == digit for place, digit in digits(numbers)]
+    right = [part.argmax(1) == digit for part, digit in read(logits, recipe, numbers)]
     return torch.stack(right).all(0).float().mean().item()

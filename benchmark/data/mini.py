@@ -142,6 +142,15 @@ def pretraining_image(index: int) -> tuple[np.ndarray, int]:
     return canvas.clip(0, 255).astype(np.uint8), number
 
 
+def pretraining_faded(index: int) -> tuple[np.ndarray, int]:
+    """One number in the middle of a faded photograph, as mini Caltech-256 and CUB show theirs, and the number.
+
+    It is one of 300 to 999, none of them a class of those two.
+    """
+    number = int(np.random.default_rng([VERSION, 3, index]).integers(300, 1000))
+    return numbered(str(number), SCENE_SIZE, False, [4, index]), number
+
+
 def numbered(text: str, size: int, test: bool, key: list[int]) -> np.ndarray:
     """One number (none where `text` is empty) on a faded photograph: (size, size, 3) uint8, drawn from `key` alone.
 
