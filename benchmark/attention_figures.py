@@ -66,7 +66,11 @@ def load_model(run: Run, pair: Pair) -> Backbone:
         model.net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()}, strict=True)
     except Exception as error:  # a damaged or foreign file fails in many ways
         raise UserError(f"{path}: not the weights of {job.backbone} ({str(error).splitlines()[0]})") from None
-    return model.eval()
+    return model.to(_device()).eval()
+
+
+def _device() -> torch.device:
+    return torch.device(train.resolve("auto"))
 
 
 def top_maps(model: Backbone, images_BCHW: Tensor, job: Job) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,11 +119,11 @@ def measure(run: Run, pair: Pair) -> dict[str, float]:
     """
     model = load_model(run, pair)
     job = pair.job.model_copy(update={"attention_weight": 1.0, "second_order": False})
-    shown_NC, absent_NC = present(pair.test_set.targets, len(pair.test_set.classes))
+    shown_NC, absent_NC = (p.to(_device()) for p in present(pair.test_set.targets, len(pair.test_set.classes)))
     sums: dict[str, float] = {}
     for start in range(0, len(pair.images), BATCH):
         at = slice(start, start + BATCH)
-        images = train.to_device(pair.images[at], None, torch.device("cpu"), job)
+        images = train.to_device(pair.images[at], None, _device(), job)
         inner = model.to_inner(images).detach().requires_grad_()
         last = model.to_last(inner)
         logits = model.head(last)
@@ -161,7 +165,7 @@ def choose(right_NM: np.ndarray, count: int) -> dict[str, list[int]]:
 
 def right(model: Backbone, pair: Pair) -> np.ndarray:
     """Whether the highest class is one that the image shows, (N,) bool."""
-    logits = train.predict(model, pair.images, pair.job, torch.device("cpu"))
+    logits = train.predict(model, pair.images, pair.job, _device())
     shown_NC, _ = present(pair.test_set.targets, len(pair.test_set.classes))
     return shown_NC.numpy()[np.arange(len(logits)), logits.argmax(axis=1)]
 
@@ -194,8 +198,8 @@ def _figure(pair: Pair, networks: list[Backbone], chosen: list[int]) -> Figure:
     pixels = np.array(pair.images[chosen])
     shown_NC, _ = present(pair.test_set.targets[chosen], len(pair.test_set.classes))
     for m, model in enumerate(networks):
-        images = train.to_device(pixels, None, torch.device("cpu"), pair.job)
-        logits, top, maps = top_maps(model, images, pair.job)
+        images = train.to_device(pixels, None, _device(), pair.job)
+        logits, top, maps = (x.cpu() for x in top_maps(model, images, pair.job))
         share = logits.sigmoid() if pair.test_set.targets.ndim == 2 else logits.softmax(dim=1)
         large = F.interpolate(maps, pixels.shape[1:3], mode="bilinear", align_corners=False).numpy()
         for i in range(len(chosen)):

@@ -293,8 +293,9 @@ def draw_attention(
     ]
     for pair in {(p.job.backbone, p.job.method): p for p in reversed(pairs)}.values():
         at = folder / f"{pair.job.backbone}-{pair.job.method}-s{pair.job.seed}"
-        for drawing in (drawings := attention_figures.draw(pair, images)):
-            print(drawing.caption)
+        drawings = attention_figures.draw(pair, images)
+        store.write_json(at / "captions.json", {drawing.name: drawing.caption for drawing in drawings})
+        print("".join(f"{drawing.caption}\n" for drawing in drawings), end="")
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, at)), end="")
     lines = attention_figures.overlap_table(pairs)
     store.write_json(folder / "attention.json", lines)
@@ -324,11 +325,22 @@ def report(
         jobs, built = chosen.jobs(scale, changed), build_table(spec, chosen, scale, changed, runs)
         ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
         samples = explain_module.image_samples(runs, scale, ids, default_definition(chosen), rounds)
-        drawn = [(d.caption, figures_module.svg(d)) for d in figures_module.draw(built, jobs, runs)]
-        parts.append(report_module.Part(built, chosen, jobs, changed, samples, drawn))
+        drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in figures_module.draw(built, jobs, runs)]
+        seen, attention = drawn_attention(output_folder(tables, scale, changed) / "figures" / spec.name)
+        parts.append(report_module.Part(built, chosen, jobs, changed, samples, drawn + seen, attention))
     path = output_folder(tables, scale, parts[0].changed) / "report.html"
     store.write_atomic(path, report_module.page(parts, scale, runs).encode())
     print(f"written: {path}")
+
+
+def drawn_attention(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[dict[str, Any]]]:
+    """What `figures --attention` left for the report: pictures with their captions, and the measured overlap."""
+    pictures = []
+    for path in sorted(folder.glob("*/captions.json")):
+        for name, caption in json.loads(path.read_bytes()).items():
+            pictures.append((caption, "image/png", (path.parent / f"{name}.png").read_bytes()))
+    path = folder / "attention.json"
+    return pictures, json.loads(path.read_bytes()) if path.exists() else []
 
 
 def specs_at(scale: str, table: str | None, tables: Path) -> list[tuple[published.Spec, grid.Grid]]:

@@ -26,14 +26,16 @@ SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?≠–", strict=True))
 
 @dataclass(frozen=True)
 class Part:
-    """A table with what belongs to it. `figures`: (caption, svg)."""
+    """A table with what belongs to it. `figures`: (caption, media type, bytes). `attention`: what `figures
+    --attention` measured, a line for each network."""
 
     table: Table
     grid: Grid
     jobs: list[Job]
     changed: dict[str, Any]
     samples: Samples
-    figures: Sequence[tuple[str, bytes]] = ()
+    figures: Sequence[tuple[str, str, bytes]] = ()
+    attention: Sequence[dict[str, Any]] = ()
 
 
 def page(parts: list[Part], scale: str, runs: Path) -> str:
@@ -73,7 +75,8 @@ def _part(part: Part, runs: Path) -> dict[str, Any]:
             for row in spec.rows
         ],
         "traces": traces,
-        "figures": [(caption, base64.b64encode(svg).decode()) for caption, svg in part.figures],
+        "figures": [(caption, media, base64.b64encode(image).decode()) for caption, media, image in part.figures],
+        "attention": part.attention,
         "assumptions": explain.assumptions(part.grid, part.jobs, default_definition(part.grid)),
         "departures": table.departures,
         "discrepancies": spec.discrepancies,

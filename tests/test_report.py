@@ -25,7 +25,7 @@ def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     jobs = chosen.jobs(scale)
     ids = [name for cell in table.cells.values() for name in cell.runs]
     samples = explain.image_samples(runs, scale, list(dict.fromkeys(ids)), "area", rounds)
-    drawn = [(d.caption, figures.svg(d)) for d in figures.draw(table, jobs, runs)]
+    drawn = [(d.caption, "image/svg+xml", figures.svg(d)) for d in figures.draw(table, jobs, runs)]
     return report.page([report.Part(table, chosen, jobs, {}, samples, drawn)], scale, runs)
 
 
@@ -139,6 +139,21 @@ def test_command_writes_the_page(tmp_path, monkeypatch):
     assert made == [
         f"{name}.{ending}" for name in ("curves-resnet18_narrow", "gains", "values") for ending in ("pdf", "png")
     ]
+
+
+def test_attention_that_was_measured_is_shown(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "captions.json").write_text(json.dumps({"attention-ours-right": "ICASC right: 3 of 9"}))
+    (folder / "attention-ours-right.png").write_bytes(b"png")
+    lines = [{"maps": "a_ch", "network": n, "n": 2, "overlap_top5": 0.5, "overlap_top5_std": 0.1} for n in "bo"]
+    (tmp_path / "attention.json").write_text(json.dumps(lines))
+    pictures, attention = cli_evidence.drawn_attention(tmp_path)
+    part = report.Part(golden_table(), grid.load("voc", GOLDEN), [], {}, {}, pictures, attention)
+    text = report.page([part], "mini", RUNS)
+    assert 'alt="ICASC right: 3 of 9"' in text
+    assert "0.5000 ± 0.1000" in text
+    assert cli_evidence.drawn_attention(tmp_path / "nothing") == ([], [])
 
 
 # In a browser
