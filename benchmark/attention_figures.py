@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmark import attention, data, methods, models, stats, train
-from benchmark.data import ImageSet
+from benchmark import attention, methods, models, stats, train
+from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.figures import Drawing, settings
 from benchmark.job import Job
@@ -29,13 +29,13 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Pair:
-    """A baseline and an ICASC run of one seed, tested on the same images (N, H, W, 3) uint8."""
+    """A baseline and an ICASC run of one seed, tested on the same images."""
 
     baseline: Run
     ours: Run
     job: Job  # the ICASC job: its options are read for both networks
-    test_set: ImageSet
-    images: np.ndarray
+    test: Pixels
+    view: train.View
 
 
 def missing(runs: Path, jobs: list[Job]) -> list[Job]:
@@ -45,11 +45,10 @@ def missing(runs: Path, jobs: list[Job]) -> list[Job]:
 
 def load_pair(runs: Path, baseline: Job, ours: Job, data_root: Path | None, cache: Path) -> Pair:
     """The two runs and the images that both were tested on."""
-    root = data.locate(ours.dataset, data_root, cache)
-    test_set = data.DATASETS[ours.dataset].load(root, ours.test_split)
-    images = data.decode(test_set, ours.image_size, cache)
+    trained_on, test = train.open_splits(ours, train.Execution(data_root, None, cache, "cpu", 1))
+    view = train.View.of(ours, trained_on, train.training_subset(ours, len(trained_on)), _device())
     of = [Run(runs / job.scale / job.id) for job in (baseline, ours)]
-    return Pair(of[0], of[1], ours, test_set, images)
+    return Pair(of[0], of[1], ours, test, view)
 
 
 def load_model(run: Run, pair: Pair) -> Backbone:
@@ -58,10 +57,9 @@ def load_model(run: Run, pair: Pair) -> Backbone:
     job, path = run.job(), run.path(WEIGHTS)
     if not path.exists():
         raise UserError(
-            f"{path}: missing, and maps need trained weights, which a run keeps only when told to ('run --help'): "
-            "move the folder away and train it anew"
+            f"{path}: missing, and maps need trained weights: move the folder away and train anew with --keep-weights"
         )
-    model = models.build(job.backbone, len(pair.test_set.classes), job.seed, pair.job.inner_layer)
+    model = models.build(job.backbone, len(pair.test.images.classes), job.seed, pair.job.inner_layer)
     try:
         model.net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()}, strict=True)
     except Exception as error:  # a damaged or foreign file fails in many ways
@@ -119,11 +117,10 @@ def measure(run: Run, pair: Pair) -> dict[str, float]:
     """
     model = load_model(run, pair)
     job = pair.job.model_copy(update={"attention_weight": 1.0, "second_order": False})
-    shown_NC, absent_NC = (p.to(_device()) for p in present(pair.test_set.targets, len(pair.test_set.classes)))
+    shown_NC, absent_NC = (p.to(_device()) for p in present(pair.test.images.targets, len(pair.test.images.classes)))
     sums: dict[str, float] = {}
-    for start in range(0, len(pair.images), BATCH):
-        at = slice(start, start + BATCH)
-        images = train.to_device(pair.images[at], None, _device(), job)
+    for at in np.split(np.arange(len(pair.test)), range(BATCH, len(pair.test), BATCH)):
+        images = pair.view.plain(pair.test.test_batch(at))
         inner = model.to_inner(images).detach().requires_grad_()
         last = model.to_last(inner)
         logits = model.head(last)
@@ -132,7 +129,7 @@ def measure(run: Run, pair: Pair) -> dict[str, float]:
         found["overlap_top5"] = float(overlap_of_maps(top_maps(model, images, job)[2]).mean())
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + value * len(images)
-    return {name: total / len(pair.images) for name, total in sums.items()}
+    return {name: total / len(pair.test) for name, total in sums.items()}
 
 
 def overlap_table(pairs: list[Pair]) -> list[dict[str, Any]]:
@@ -165,8 +162,8 @@ def choose(right_NM: np.ndarray, count: int) -> dict[str, list[int]]:
 
 def right(model: Backbone, pair: Pair) -> np.ndarray:
     """Whether the highest class is one that the image shows, (N,) bool."""
-    logits = train.predict(model, pair.images, pair.job, _device())
-    shown_NC, _ = present(pair.test_set.targets, len(pair.test_set.classes))
+    logits = train.predict(model, pair.test, pair.view, pair.job)
+    shown_NC, _ = present(pair.test.images.targets, len(pair.test.images.classes))
     return shown_NC.numpy()[np.arange(len(logits)), logits.argmax(axis=1)]
 
 
@@ -195,20 +192,20 @@ def _figure(pair: Pair, networks: list[Backbone], chosen: list[int]) -> Figure:
     grid = figure.subplots(2 * len(chosen), TOP + 1, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")
-    pixels = np.array(pair.images[chosen])
-    shown_NC, _ = present(pair.test_set.targets[chosen], len(pair.test_set.classes))
+    pixels = pair.test.test_batch(np.array(chosen))
+    shown_NC, _ = present(pair.test.images.targets[chosen], len(pair.test.images.classes))
     for m, model in enumerate(networks):
-        images = train.to_device(pixels, None, _device(), pair.job)
+        images = pair.view.plain(pixels)
         logits, top, maps = (x.cpu() for x in top_maps(model, images, pair.job))
-        share = logits.sigmoid() if pair.test_set.targets.ndim == 2 else logits.softmax(dim=1)
+        share = logits.sigmoid() if pair.test.images.targets.ndim == 2 else logits.softmax(dim=1)
         large = F.interpolate(maps, pixels.shape[1:3], mode="bilinear", align_corners=False).numpy()
         for i in range(len(chosen)):
             for k in range(top.shape[1]):
                 c = int(top[i, k])
-                title = f"{pair.test_set.classes[c]} {float(share[i, c]):.2f}"
+                title = f"{pair.test.images.classes[c]} {float(share[i, c]):.2f}"
                 _overlay(grid[2 * i + m, k + 1], pixels[i], large[i, k], title, bool(shown_NC[i, c]))
     for i, of_image in enumerate(shown_NC):
-        names = ", ".join(pair.test_set.classes[c] for c in np.flatnonzero(of_image.numpy()))
+        names = ", ".join(pair.test.images.classes[c] for c in np.flatnonzero(of_image.numpy()))
         grid[2 * i, 0].imshow(pixels[i])
         grid[2 * i, 0].set_title(f"true: {names}", fontsize=7, wrap=True)
         grid[2 * i + 1, 0].text(0.5, 0.5, "above: baseline\nbelow: ICASC", ha="center", va="center", fontsize=7)

@@ -283,16 +283,16 @@ def draw_attention(
         command = explain.command(chosen, scale, changed, lacking, list(dict.fromkeys(j.method for j in lacking)), {})
         raise UserError(
             f"{runs / scale / lacking[0].id / attention_figures.WEIGHTS}: missing, with {len(lacking) - 1} more; "
-            f"trained weights are kept when a run is told to ('run --help'): move these folders away, then: {command}"
+            f"move these folders away, then: {command} --keep-weights"
         )
-    baselines = {(job.backbone, job.seed): job for job in jobs if job.method == jobs[0].method}
+    baselines = {(j.backbone, j.train_split, j.seed): j for j in jobs if j.method == jobs[0].method}
     pairs = [
-        attention_figures.load_pair(runs, baselines[job.backbone, job.seed], job, data_root, cache)
+        attention_figures.load_pair(runs, baselines[job.backbone, job.train_split, job.seed], job, data_root, cache)
         for job in jobs
         if job.method != jobs[0].method
     ]
-    for pair in {(p.job.backbone, p.job.method): p for p in reversed(pairs)}.values():
-        at = folder / f"{pair.job.backbone}-{pair.job.method}-s{pair.job.seed}"
+    for pair in {(p.job.backbone, p.job.train_split, p.job.method): p for p in reversed(pairs)}.values():
+        at = folder / f"{pair.job.backbone}-{pair.job.train_split}-{pair.job.method}-s{pair.job.seed}"
         drawings = attention_figures.draw(pair, images)
         store.write_json(at / "captions.json", {drawing.name: drawing.caption for drawing in drawings})
         print("".join(f"{drawing.caption}\n" for drawing in drawings), end="")

@@ -1,5 +1,6 @@
 """Figures: what they show, fonts embedded, same bytes; attention maps against hand-made ones."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -99,9 +100,9 @@ def small_pair(runs, cache):
         next(r.job() for r in store.all_runs(runs) if m in r.id) for m in ("baseline-s0", "icasc-a_ch-s0")
     )
     pair = attention_figures.load_pair(runs, baseline, ours, None, cache)
-    classes, ids, images, targets = (getattr(pair.test_set, k) for k in ("classes", "ids", "images", "targets"))
-    few = type(pair.test_set)(classes, ids[:40], images[:40], targets[:40])
-    return attention_figures.Pair(pair.baseline, pair.ours, pair.job, few, pair.images[:40])
+    images = pair.test.images
+    few = dataclasses.replace(images, ids=images.ids[:40], images=images.images[:40], targets=images.targets[:40])
+    return dataclasses.replace(pair, test=dataclasses.replace(pair.test, images=few, array=pair.test.array[:40]))
 
 
 def test_maps_and_overlap_of_a_pair(trained, cache, mini_voc):
