@@ -58,7 +58,7 @@ figures: setup ## draw gains, values and training curves as PNG and PDF
 	$(PY) -m benchmark figures $(MEASURED)
 
 test: setup ## run the tests
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto
 
 lint: setup ## check style and format
 	.venv/bin/ruff check .

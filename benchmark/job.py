@@ -30,7 +30,7 @@ METHODS: tuple[str, ...] = get_args(Method)
 Backbone = Literal[
     "resnet18", "resnet50", "resnet101", "vgg19",
     "resnet8", "resnet20", "resnet32", "resnet56", "resnet110",
-    "resnet18_narrow", "resnet50_narrow", "resnet101_narrow", "vgg19_narrow",
+    "resnet18_narrow", "resnet50_narrow", "vgg11_narrow",
 ]  # fmt: skip
 
 # torchvision's files of ImageNet weights; the tail of a name is the start of the file's SHA-256.

@@ -160,9 +160,9 @@ def _vgg19(num_classes: int) -> nn.Module:
     return net
 
 
-def _vgg19_narrow(num_classes: int) -> nn.Module:
-    """VGG-19 with a quarter of its channels, a 2x2 head and linear layers of 256: 80 pixels end in 5x5."""
-    plan = [c if c == "M" else c // 4 for c in torchvision.models.vgg.cfgs["E"]]
+def _vgg11_narrow(num_classes: int) -> nn.Module:
+    """VGG-11 with a quarter of its channels, a 2x2 head and linear layers of 256: 80 pixels end in 5x5."""
+    plan = [c if c == "M" else c // 4 for c in torchvision.models.vgg.cfgs["A"]]
     net = torchvision.models.VGG(torchvision.models.vgg.make_layers(plan), num_classes)
     net.avgpool = nn.AdaptiveAvgPool2d(2)
     net.flatten = nn.Flatten()
@@ -181,18 +181,20 @@ def _resnet(make: Callable[[int], nn.Module], stem: tuple[str, ...], stages: tup
     return Architecture(make, (*stem, *stages), stages, _POOLED_LINEAR, "fc.")
 
 
-def _vgg(make: Callable[[int], nn.Module]) -> Architecture:
-    """The maps are those before a stage's pooling, after its last ReLU; the final pooling belongs to the head."""
-    trunk = tuple(f"features.{i}" for i in range(36))
-    stages = tuple(f"features.{i}" for i in (3, 8, 17, 26, 35))
-    return Architecture(make, trunk, stages, ("features.36", "avgpool", "flatten", "classifier"), "classifier.6.")
+def _vgg(make: Callable[[int], nn.Module], ends: tuple[int, ...]) -> Architecture:
+    """`ends`: the last ReLU of each stage. The maps are taken there, before the stage's pooling; the final pooling
+    belongs to the head."""
+    trunk = tuple(f"features.{i}" for i in range(ends[-1] + 1))
+    stages = tuple(f"features.{i}" for i in ends)
+    top = (f"features.{ends[-1] + 1}", "avgpool", "flatten", "classifier")
+    return Architecture(make, trunk, stages, top, "classifier.6.")
 
 
 BACKBONES = {
     "resnet18": _resnet(_torchvision_resnet("resnet18"), (*_STEM, "maxpool"), _STAGES),
     "resnet50": _resnet(_torchvision_resnet("resnet50"), (*_STEM, "maxpool"), _STAGES),
     "resnet101": _resnet(_torchvision_resnet("resnet101"), (*_STEM, "maxpool"), _STAGES),
-    "vgg19": _vgg(_vgg19),
+    "vgg19": _vgg(_vgg19, (3, 8, 17, 26, 35)),
     "resnet8": _resnet(_cifar_resnet(1), _STEM, _STAGES[:3]),
     "resnet20": _resnet(_cifar_resnet(3), _STEM, _STAGES[:3]),
     "resnet32": _resnet(_cifar_resnet(5), _STEM, _STAGES[:3]),
@@ -200,8 +202,7 @@ BACKBONES = {
     "resnet110": _resnet(_cifar_resnet(18), _STEM, _STAGES[:3]),
     "resnet18_narrow": _resnet(_narrow_resnet(_BASIC, (2, 2, 2, 2)), _STEM, _STAGES),
     "resnet50_narrow": _resnet(_narrow_resnet(_BOTTLENECK, (3, 4, 6, 3)), _STEM, _STAGES),
-    "resnet101_narrow": _resnet(_narrow_resnet(_BOTTLENECK, (3, 4, 23, 3)), _STEM, _STAGES),
-    "vgg19_narrow": _vgg(_vgg19_narrow),
+    "vgg11_narrow": _vgg(_vgg11_narrow, (1, 4, 9, 14, 19)),
 }
 INNER_STAGE = {"stage_before_last": -2, "two_before_last": -3}
 
