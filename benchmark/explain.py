@@ -20,7 +20,7 @@ from benchmark.tables import Cell, Table, shown
 
 # Modules whose change can change a trained network or its scores; the rest only reads or starts runs.
 TRAINING = frozenset(
-    ("attention", "data", "distributed", "methods", "metrics", "mini_weights", "models", "torchvision_ops", "train")
+    ("attention", "data", "distributed", "methods", "metrics", "models", "torchvision_ops", "train")
 )
 ROUNDS = 400  # bootstrap samples of a trace: a spread to within 4%, in seconds
 
