@@ -28,34 +28,34 @@ setup: .venv/installed ## make .venv from constraints.txt
 	touch $@
 
 reproduce-table2: setup ## train the VOC grid and make Table 2 (tables/<scale>/table2.*)
-	$(PY) -m benchmark run --grid voc $(OPTIONS)
+	@$(PY) -m benchmark run --grid voc $(OPTIONS)
 
 reproduce-table1: setup ## make Table 1 from the grids and the data at hand
-	$(PY) -m benchmark tables --table table1 --scale $(TABLE_SCALE) $(if $(DATA),--data-root "$(DATA)")
+	@$(PY) -m benchmark tables --table table1 --scale $(TABLE_SCALE) $(if $(DATA),--data-root "$(DATA)")
 
 reproduce-voc reproduce-cifar100 reproduce-caltech256 reproduce-ilsvrc2012 reproduce-cub200: reproduce-%: setup
-	$(PY) -m benchmark run --grid $* $(OPTIONS)
+	@$(PY) -m benchmark run --grid $* $(OPTIONS)
 
 reproduce-headline: setup ## train every grid and make the headline table
 	@for grid in $(GRIDS); do $(PY) -m benchmark run --grid $$grid $(OPTIONS) || exit $$?; done
-	$(PY) -m benchmark tables --table headline --scale $(TABLE_SCALE)
+	@$(PY) -m benchmark tables --table headline --scale $(TABLE_SCALE)
 
 reproduce-all: reproduce-headline reproduce-table1 ## train every grid and make every table
 
 tables: setup ## make the tables again from runs/, without training
-	$(PY) -m benchmark tables
+	@$(PY) -m benchmark tables
 
 status: setup ## list the jobs under runs/ by state
-	$(PY) -m benchmark status
+	@$(PY) -m benchmark status
 
 diff: setup ## compare Table 2 with the published one (see --help for the exit status)
-	$(PY) -m benchmark diff --table table2
+	@$(PY) -m benchmark diff --table table2
 
 report: setup ## write tables/<scale>/report.html: verdicts, tables, figures, traces
-	$(PY) -m benchmark report $(MEASURED)
+	@$(PY) -m benchmark report $(MEASURED)
 
 figures: setup ## draw gains, values and training curves as PNG and PDF
-	$(PY) -m benchmark figures $(MEASURED)
+	@$(PY) -m benchmark figures $(MEASURED)
 
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto

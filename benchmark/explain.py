@@ -19,9 +19,7 @@ from benchmark.store import Run
 from benchmark.tables import Cell, Table, shown
 
 # Modules whose change can change a trained network or its scores; the rest only reads or starts runs.
-TRAINING = frozenset(
-    ("attention", "data", "distributed", "methods", "metrics", "models", "torchvision_ops", "train")
-)
+TRAINING = frozenset(("attention", "data", "distributed", "methods", "metrics", "models", "torchvision_ops", "train"))
 ROUNDS = 400  # bootstrap samples of a trace: a spread to within 4%, in seconds
 
 Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent

@@ -107,11 +107,14 @@ class Grid(_Strict):
                 continue
             job = make_job(_resolve_weights(fields | point | overrides), where)
             jobs[job.id] = job  # a baseline that an ICASC-only axis repeats is one job
+        stand_ins = self._scale(scale).stand_ins
+        # `--only backbone=resnet18` means the network's stand-in where the scale has one.
+        only = {k: [*v, *(stand_ins[x] for x in v if isinstance(x, str) and x in stand_ins)] for k, v in only.items()}
         selected = [j for j in jobs.values() if all(getattr(j, k) in v for k, v in only.items())]
         for key, values in only.items():
             known = sorted({str(getattr(j, key)) for j in jobs.values()})
             for value in values:
-                if str(value) not in known:
+                if str(value) not in known and value not in stand_ins:
                     raise UserError(f"{where}: no job has {key}={value}" + nearest(value, known))
         return selected
 

@@ -126,6 +126,11 @@ def test_selection():
     assert [(j.method, j.seed) for j in jobs] == [("icasc-a_ch", 2)]
 
 
+def test_selecting_a_backbone_selects_its_stand_in():
+    jobs = grid.load("voc").jobs("mini", only={"backbone": ["resnet18"], "method": ["icasc-a_ch"]})
+    assert [(j.backbone, j.method) for j in jobs] == [("resnet18_narrow", "icasc-a_ch")] * 2
+
+
 @pytest.mark.parametrize(
     ("overrides", "only", "message"),
     [
