@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark import strict_yaml
 from benchmark.errors import UserError, nearest
-from benchmark.job import FIELDS, Job, explain, first_problem, make_job, unread_fields
+from benchmark.job import BACKBONES, FIELDS, Job, explain, first_problem, make_job, unread_fields
 
 GRIDS = Path(__file__).parent / "grids"
 MINI_WEIGHTS = Path(__file__).parent / "mini_weights"  # <backbone>.safetensors
@@ -176,7 +176,7 @@ def mini_weights(backbone: str) -> Path:
 def _resolve_weights(fields: dict[str, Any]) -> dict[str, Any]:
     """`mini` becomes `mini@<hash of the packaged file>`: other weights are another job."""
     backbone = fields.get("backbone")
-    if fields.get("weights") != "mini" or not isinstance(backbone, str):
+    if fields.get("weights") != "mini" or backbone not in BACKBONES:  # Job names an unknown one
         return fields
     digest = hashlib.sha256(mini_weights(backbone).read_bytes()).hexdigest()
     return fields | {"weights": f"mini@{digest[:12]}"}

@@ -32,6 +32,7 @@ Backbone = Literal[
     "resnet8", "resnet20", "resnet32", "resnet56", "resnet110",
     "resnet18_narrow", "resnet50_narrow", "vgg11_narrow",
 ]  # fmt: skip
+BACKBONES: tuple[str, ...] = get_args(Backbone)
 
 # torchvision's files of ImageNet weights; the tail of a name is the start of the file's SHA-256.
 IMAGENET1K_V1 = {

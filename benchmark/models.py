@@ -161,13 +161,16 @@ def _vgg19(num_classes: int) -> nn.Module:
 
 
 def _vgg11_narrow(num_classes: int) -> nn.Module:
-    """VGG-11 with a quarter of its channels, a 2x2 head and linear layers of 256: 80 pixels end in 5x5."""
+    """VGG-11 with a quarter of its channels, a 2x2 head and linear layers of 256: 80 pixels end in 5x5.
+
+    No dropout: in the few steps of a mini run the network would not leave chance with it.
+    """
     plan = [c if c == "M" else c // 4 for c in torchvision.models.vgg.cfgs["A"]]
     net = torchvision.models.VGG(torchvision.models.vgg.make_layers(plan), num_classes)
     net.avgpool = nn.AdaptiveAvgPool2d(2)
     net.flatten = nn.Flatten()
     sizes = (128 * 2 * 2, 256, 256)
-    hidden = [m for i, o in pairwise(sizes) for m in (nn.Linear(i, o), nn.ReLU(), nn.Dropout())]
+    hidden = [m for i, o in pairwise(sizes) for m in (nn.Linear(i, o), nn.ReLU())]
     net.classifier = nn.Sequential(*hidden, nn.Linear(256, num_classes))
     return net
 
@@ -181,20 +184,22 @@ def _resnet(make: Callable[[int], nn.Module], stem: tuple[str, ...], stages: tup
     return Architecture(make, (*stem, *stages), stages, _POOLED_LINEAR, "fc.")
 
 
-def _vgg(make: Callable[[int], nn.Module], ends: tuple[int, ...]) -> Architecture:
-    """`ends`: the last ReLU of each stage. The maps are taken there, before the stage's pooling; the final pooling
-    belongs to the head."""
+def _vgg(make: Callable[[int], nn.Module], ends: tuple[int, ...], classifier: str) -> Architecture:
+    """`ends`: the last ReLU of each stage; `classifier`: the last linear layer.
+
+    The maps are taken before a stage's pooling; the final pooling belongs to the head.
+    """
     trunk = tuple(f"features.{i}" for i in range(ends[-1] + 1))
     stages = tuple(f"features.{i}" for i in ends)
     top = (f"features.{ends[-1] + 1}", "avgpool", "flatten", "classifier")
-    return Architecture(make, trunk, stages, top, "classifier.6.")
+    return Architecture(make, trunk, stages, top, classifier)
 
 
 BACKBONES = {
     "resnet18": _resnet(_torchvision_resnet("resnet18"), (*_STEM, "maxpool"), _STAGES),
     "resnet50": _resnet(_torchvision_resnet("resnet50"), (*_STEM, "maxpool"), _STAGES),
     "resnet101": _resnet(_torchvision_resnet("resnet101"), (*_STEM, "maxpool"), _STAGES),
-    "vgg19": _vgg(_vgg19, (3, 8, 17, 26, 35)),
+    "vgg19": _vgg(_vgg19, (3, 8, 17, 26, 35), "classifier.6."),
     "resnet8": _resnet(_cifar_resnet(1), _STEM, _STAGES[:3]),
     "resnet20": _resnet(_cifar_resnet(3), _STEM, _STAGES[:3]),
     "resnet32": _resnet(_cifar_resnet(5), _STEM, _STAGES[:3]),
@@ -202,7 +207,7 @@ BACKBONES = {
     "resnet110": _resnet(_cifar_resnet(18), _STEM, _STAGES[:3]),
     "resnet18_narrow": _resnet(_narrow_resnet(_BASIC, (2, 2, 2, 2)), _STEM, _STAGES),
     "resnet50_narrow": _resnet(_narrow_resnet(_BOTTLENECK, (3, 4, 6, 3)), _STEM, _STAGES),
-    "vgg11_narrow": _vgg(_vgg11_narrow, (1, 4, 9, 14, 19)),
+    "vgg11_narrow": _vgg(_vgg11_narrow, (1, 4, 9, 14, 19), "classifier.4."),
 }
 INNER_STAGE = {"stage_before_last": -2, "two_before_last": -3}
 

@@ -191,8 +191,8 @@ BAD = {
     "no value": (["run", "--grid", "voc", "--set", "epochs"], "expected key=value"),
     "choice": (["run", "--grid", "voc", "--set", "precision=float61"], "did you mean 'float6"),
     "backbone": (
-        ["run", "--grid", "voc", "--set", "backbone=resnet81"],
-        "'resnet81' is not a valid value; did you mean 'resnet18'",
+        ["run", "--grid", "voc", "--set", "backbone=resnet_18"],
+        "'resnet_18' is not a valid value; did you mean 'resnet18'",
     ),
     "only": (["run", "--grid", "voc", "--only", "method=icasc"], "no job has method=icasc; did you mean"),
     "dataset": (["run", "--grid", "voc", "--set", "dataset=voc"], "unknown data set 'voc'; did you mean"),

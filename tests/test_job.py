@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from typing import get_args
 
 import pytest
 
@@ -82,4 +81,4 @@ def test_names_fit_the_registries():
     from benchmark import methods, models
 
     assert set(methods.METHODS) == set(job_module.METHODS)
-    assert set(models.BACKBONES) == set(get_args(job_module.Backbone))
+    assert set(models.BACKBONES) == set(job_module.BACKBONES)

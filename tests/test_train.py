@@ -217,13 +217,13 @@ def test_inner_layer_two_before_last(name):
 def test_mini_weights_are_the_packaged_ones():
     model = models.build("resnet18_narrow", 20, seed=0)
     before = model.net.fc.weight.clone()
-    models.load_weights(model, "resnet18_narrow", grid.MINI_WEIGHTS)
-    assert torch.equal(model.net.conv1.weight, load_file(grid.MINI_WEIGHTS)["conv1.weight"].float())
+    models.load_weights(model, "resnet18_narrow", grid.mini_weights("resnet18_narrow"))
+    assert torch.equal(model.net.conv1.weight, load_file(grid.mini_weights("resnet18_narrow"))["conv1.weight"].float())
     assert torch.equal(model.net.fc.weight, before)
 
 
 def _damaged(path, change):
-    state = load_file(grid.MINI_WEIGHTS)
+    state = load_file(grid.mini_weights("resnet18_narrow"))
     change(state)
     save_file(state, path)
 
