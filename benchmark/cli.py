@@ -38,7 +38,7 @@ RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
 
 @app.command()
 def plan(
-    grid_name: GridName,
+    grid_name: Annotated[str | None, typer.Option("--grid", help="A file of benchmark/grids; default: all")] = None,
     scale: ScaleName = "auto",
     sets: Set = None,
     only: Only = None,
@@ -48,19 +48,23 @@ def plan(
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the matrix of a grid: every job and its state. Nothing runs."""
-    chosen, scale, _ = resolve_scale(grid_name, scale, data_root, cache)
-    jobs = chosen.jobs(scale, overrides(chosen, scale, sets, weights), selection(only))
-    rows = [
-        {"id": job.id, "grid": grid_name, "state": store.Run(runs / job.scale / job.id).state()}
-        | job.model_dump(mode="json")
-        for job in jobs
-    ]
-    if as_json:
-        print(json.dumps(rows, indent=1))
-    else:
-        print_rows(rows, ("id", *chosen.matrix_axes(scale), "state"))
-        print(f"{len(jobs)} jobs at scale {scale}")
+    """Print the matrix of a grid, or of all: every job and its state. Nothing runs."""
+    found, counts = [], []
+    for name in [grid_name] if grid_name else grid.names():
+        chosen, its_scale, _ = resolve_scale(name, scale, data_root, cache)
+        jobs = chosen.jobs(its_scale, overrides(chosen, its_scale, sets, weights), selection(only))
+        rows = [
+            {"id": job.id, "grid": name, "state": store.Run(runs / job.scale / job.id).state()}
+            | job.model_dump(mode="json")
+            for job in jobs
+        ]
+        if not as_json:
+            print_rows(rows, ("id", *chosen.matrix_axes(its_scale), "state"))
+        found += rows
+        counts.append(f"{name}: {len(jobs)} jobs at scale {its_scale}")
+    print(json.dumps(found, indent=1) if as_json else "\n".join(counts))
+    if not as_json and len(counts) > 1:
+        print(f"together: {len(found)} jobs")
 
 
 @app.command()
