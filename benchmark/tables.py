@@ -265,6 +265,9 @@ def _notes(
     if spec.tolerance is not None:
         notes.append(verdict_line(table))
     notes.append(f"Assumptions: {'; '.join(listed)}.")
+    unseen = list(dict.fromkeys(cell.row for cell in table.cells.values() if cell.status == "no positives"))
+    if unseen:
+        notes.append(f"The test set shows no {', no '.join(unseen)}; mAP is the mean over the other classes.")
     if departures:
         notes.append(f"Deviations from the paper's protocol: {'; '.join(departures)}.")
     notes += [f"Nothing to compare with where no published cell is shown: {spec.missing}."] if spec.missing else []
