@@ -163,7 +163,7 @@ def _vgg19(num_classes: int) -> nn.Module:
 def _vgg11_narrow(num_classes: int) -> nn.Module:
     """VGG-11 with a quarter of its channels, a 2x2 head and linear layers of 256: 80 pixels end in 5x5.
 
-    No dropout: in the few steps of a mini run the network would not leave chance with it.
+    Without VGG's dropout, for the short schedules that it is made for.
     """
     plan = [c if c == "M" else c // 4 for c in torchvision.models.vgg.cfgs["A"]]
     net = torchvision.models.VGG(torchvision.models.vgg.make_layers(plan), num_classes)
