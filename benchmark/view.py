@@ -1,10 +1,10 @@
 """What a person sees while jobs run: bars on a terminal, a line for each event elsewhere."""
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 
 from benchmark.errors import UserError
 from benchmark.executors.local import View
@@ -48,11 +48,13 @@ def _bars(runs: list[Run], outcome: dict[str, str]) -> object:
     table = Table.grid(padding=(0, 2))
     order = sorted(runs, key=lambda run: run.state() != "running")
     names = [run.id.rpartition("-")[0] for run in runs]
-    shared = len(os.path.commonprefix(names).rpartition("-")[0]) + 1 if len(names) > 1 else 0
+    alike = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))))
+    shared = names[0].rfind("-", 0, alike) + 1 if len(names) > 1 else 0  # what all begin with says nothing
     for run in order[:MAX_BARS]:
         state, done, last = _progress(run, outcome)
         bar = ProgressBar(total=1.0, completed=done, width=24)
-        table.add_row(Text(run.id.rpartition("-")[0][shared:]), bar, Text(f"{100 * done:3.0f}%"), Text(state), Text(last))
+        name = Text(run.id.rpartition("-")[0][shared:])
+        table.add_row(name, bar, Text(f"{100 * done:3.0f}%"), Text(state), Text(last))
     if len(order) > MAX_BARS:
         table.add_row(f"and {len(order) - MAX_BARS} more, {len(outcome)} ended")
     return table
