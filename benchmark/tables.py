@@ -257,8 +257,10 @@ def _notes(
             if value is not None and value not in ran.setdefault(name, []):
                 ran[name].append(value)
     listed = [f"{n} {'/'.join(shown(v) for v in ran.get(n) or [a[n]])}" for n in grid.assumptions]
+    overridden = scale == "paper" and departures
+    about = "the paper's protocol, but for the deviations below" if overridden else grid.scales[scale].why
     notes = [
-        f"Scale {scale}: {grid.scales[scale].why}{why}.",
+        f"Scale {scale}: {about}{why}.",
         f"Ours: mean ± sample standard deviation over n seeds ({', '.join(map(str, seeds))} planned), in {spec.unit}; "
         f"Δ: ours - paper; gain: method - baseline, paired by seed. Last epoch, never the best on the test set.",
     ]
