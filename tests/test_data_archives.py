@@ -52,7 +52,7 @@ def test_nested(tmp_path):
 HOSTILE = {
     "climbs": ({"../evil.txt": b"x"}, "climbs out"),
     "climbs from below": ({"a/b/../../../evil.txt": b"x"}, "climbs out"),
-    "absolute": ({"/tmp/evil.txt": b"x"}, "climbs out"),
+    "absolute": ({"/evil.txt": b"x"}, "climbs out"),
     "symbolic link": ({"l": special("l", tarfile.SYMTYPE, "..")}, "link or a device"),
     "hard link": ({"l": special("l", tarfile.LNKTYPE, "../secret")}, "link or a device"),
     "device": ({"d": special("d", tarfile.CHRTYPE)}, "link or a device"),
