@@ -48,6 +48,20 @@ def gradient(scores_BC: Tensor, feat_BKHW: Tensor, cotangent_BC: Tensor, second_
     return result
 
 
+def score_cotangent(logits_BC: Tensor, cotangent_BC: Tensor, score: str, multi_label: bool) -> Tensor:
+    """What each logit is weighed with, (B, C), so that its gradient is that of Y = sum_c cotangent_c score_c.
+
+    score: `logit`, or `probability` (sigmoid of a multi-label logit, softmax of the others).
+    """
+    if score == "logit":
+        return cotangent_BC
+    if multi_label:
+        probability_BC = logits_BC.sigmoid()
+        return cotangent_BC * probability_BC * (1 - probability_BC)
+    probability_BC = logits_BC.softmax(dim=1)
+    return probability_BC * (cotangent_BC - (cotangent_BC * probability_BC).sum(dim=1, keepdim=True))
+
+
 def cotangents(logits_BC: Tensor, present_BC: Tensor, absent_BC: Tensor, target: str) -> tuple[Tensor, Tensor]:
     """What the true and the confusing score weigh each logit with, two (B, C) of 0 and 1.
 
@@ -85,6 +99,14 @@ def separability(true_BHW: Tensor, conf_BHW: Tensor, mask_BHW: Tensor) -> Tensor
     """L_AS (B,) = 2 sum_ij min(A_T, A_Conf) M / sum_ij (A_T + A_Conf), in [0, 1]; 0 where both maps are zero."""
     overlap_B = (torch.minimum(true_BHW, conf_BHW) * mask_BHW).sum(dim=(1, 2))
     return 2 * overlap_B / (true_BHW + conf_BHW).sum(dim=(1, 2)).clamp_min(EPS)
+
+
+def overlap(a_BHW: Tensor, b_BHW: Tensor) -> Tensor:
+    """sum min / sum max of two maps, each divided by its own maximum, (B,) in [0, 1]; 1 where they are the same and 0
+    where one is blank. It holds no option of the method, so that networks of any method can be compared by it."""
+    a_BHW, b_BHW = (m / m.amax(dim=(1, 2), keepdim=True).clamp_min(EPS) for m in (a_BHW, b_BHW))
+    common_B = torch.minimum(a_BHW, b_BHW).sum(dim=(1, 2))
+    return common_B / torch.maximum(a_BHW, b_BHW).sum(dim=(1, 2)).clamp_min(EPS)
 
 
 def consistency(inner_BHW: Tensor, mask_Bhw: Tensor, theta: float) -> Tensor:

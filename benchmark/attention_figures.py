@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmark import attention, methods, models, stats, train
+from benchmark import attention, methods, models, overlap, stats, train
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.figures import Drawing, settings
@@ -93,21 +93,8 @@ def kind(job: Job) -> str:
 def overlap_of_maps(maps_BKHW: Tensor) -> Tensor:
     """Mean over the pairs of an image's maps of sum min / sum max, (B,) in [0, 1]; 1 where all are the same."""
     count = maps_BKHW.shape[1]
-    pairs = [
-        torch.minimum(maps_BKHW[:, i], maps_BKHW[:, j]).sum(dim=(1, 2))
-        / torch.maximum(maps_BKHW[:, i], maps_BKHW[:, j]).sum(dim=(1, 2)).clamp_min(attention.EPS)
-        for i in range(count)
-        for j in range(i)
-    ]
+    pairs = [attention.overlap(maps_BKHW[:, i], maps_BKHW[:, j]) for i in range(count) for j in range(i)]
     return torch.stack(pairs).mean(dim=0)
-
-
-def present(targets: np.ndarray, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Which classes an image shows and which it does not, two (N, C) of bool."""
-    if targets.ndim == 1:
-        shown = F.one_hot(torch.from_numpy(targets.astype(np.int64)), num_classes).bool()
-        return shown, ~shown
-    return torch.from_numpy(targets == 1), torch.from_numpy(targets == -1)
 
 
 def measure(run: Run, pair: Pair) -> dict[str, float]:
@@ -117,18 +104,20 @@ def measure(run: Run, pair: Pair) -> dict[str, float]:
     """
     model = load_model(run, pair)
     job = pair.job.model_copy(update={"attention_weight": 1.0, "second_order": False})
-    shown_NC, absent_NC = (p.to(_device()) for p in present(pair.test.images.targets, len(pair.test.images.classes)))
+    shown_NC, absent_NC = (
+        p.to(_device()) for p in overlap.shown(pair.test.images.targets, len(pair.test.images.classes))
+    )
     sums: dict[str, float] = {}
     for at in np.split(np.arange(len(pair.test)), range(BATCH, len(pair.test), BATCH)):
-        images = pair.view.plain(pair.test.test_batch(at))
-        inner = model.to_inner(images).detach().requires_grad_()
+        batch = pair.view.plain(pair.test.test_batch(at))
+        inner = model.to_inner(batch).detach().requires_grad_()
         last = model.to_last(inner)
         logits = model.head(last)
         terms = methods.attention_terms(model, inner, last, logits, shown_NC[at], absent_NC[at], job, kind(pair.job))
         found = {name: float(term.detach()) for name, term in terms.items()}
-        found["overlap_top5"] = float(overlap_of_maps(top_maps(model, images, job)[2]).mean())
+        found["overlap_top5"] = float(overlap_of_maps(top_maps(model, batch, job)[2]).mean())
         for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + value * len(images)
+            sums[name] = sums.get(name, 0.0) + value * len(batch)
     return {name: total / len(pair.test) for name, total in sums.items()}
 
 
@@ -163,7 +152,7 @@ def choose(right_NM: np.ndarray, count: int) -> dict[str, list[int]]:
 def right(model: Backbone, pair: Pair) -> np.ndarray:
     """Whether the highest class is one that the image shows, (N,) bool."""
     logits = train.predict(model, pair.test, pair.view, pair.job)
-    shown_NC, _ = present(pair.test.images.targets, len(pair.test.images.classes))
+    shown_NC, _ = overlap.shown(pair.test.images.targets, len(pair.test.images.classes))
     return shown_NC.numpy()[np.arange(len(logits)), logits.argmax(axis=1)]
 
 
@@ -193,7 +182,7 @@ def _figure(pair: Pair, networks: list[Backbone], chosen: list[int]) -> Figure:
     for axes in grid.ravel():
         axes.axis("off")
     pixels = pair.test.test_batch(np.array(chosen))
-    shown_NC, _ = present(pair.test.images.targets[chosen], len(pair.test.images.classes))
+    shown_NC, _ = overlap.shown(pair.test.images.targets[chosen], len(pair.test.images.classes))
     for m, model in enumerate(networks):
         images = pair.view.plain(pixels)
         logits, top, maps = (x.cpu() for x in top_maps(model, images, pair.job))

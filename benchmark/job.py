@@ -55,9 +55,11 @@ ICASC_FIELDS = (
     "second_order",
     "multi_label_target",
     "inner_layer",
+    "attention_score",
+    "gradient_batchnorm",
 )
 # Fields that only a multi-label data set has.
-MULTI_LABEL_FIELDS = ("difficult_train", "multi_label_target")
+MULTI_LABEL_FIELDS = ("difficult_train", "multi_label_target", "class_reduction")
 
 
 class Job(BaseModel):
@@ -83,6 +85,7 @@ class Job(BaseModel):
     difficult_train: Literal["positive", "negative", "ignore"] | None = None  # VOC's difficult objects, as labels
 
     loss: Literal["multilabel_soft_margin", "cross_entropy"]
+    class_reduction: Literal["mean", "sum"] = "mean"  # over the classes of a multi-label loss
     batch_size: Positive
     epochs: Positive
     learning_rate: Annotated[Float, Field(gt=0)]
@@ -105,11 +108,14 @@ class Job(BaseModel):
     second_order: StrictBool | None = None  # whether it is differentiated through dY/dF
     multi_label_target: Literal["all_present", "strongest_present"] | None = None  # the true map's score
     inner_layer: Literal["stage_before_last", "two_before_last"] | None = None
+    attention_score: Literal["logit", "probability"] = "logit"  # the score Y whose gradient weighs the channels
+    # BatchNorm between the inner layer and Y, in dY/dF: its statistics depend on F (batch) or are constants (frozen)
+    gradient_batchnorm: Literal["batch", "frozen"] = "batch"
 
     @model_validator(mode="after")
     def _fields_that_are_read(self) -> "Job":
         unread = unread_fields(self.method, self.loss, self.schedule)
-        given = [name for name in unread if getattr(self, name) is not None]
+        given = [name for name in unread if getattr(self, name) != type(self).model_fields[name].default]
         if given:
             raise ValueError(f"{self.method} with {self.loss} and {self.schedule} does not read {', '.join(given)}")
         needed = {*ICASC_FIELDS, *MULTI_LABEL_FIELDS, "milestones"} - unread

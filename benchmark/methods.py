@@ -59,9 +59,17 @@ def attention_terms(
     An image needs a present and an absent class to have both maps; others count with 0.
     """
     cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target or "all_present")
+    inner_logits_BC = logits_BC
+    if job.gradient_batchnorm == "frozen":
+        with autocast(feat_inner_BKHW.device, job):
+            inner_logits_BC = model.head(model.to_last_frozen(feat_inner_BKHW))
     maps_inner, maps_last = [], []
     for cotangent_BC in cotangents:
-        gradient_inner = attention.gradient(logits_BC, feat_inner_BKHW, cotangent_BC, job.second_order)
+        cotangent_BC = attention.score_cotangent(
+            wide(logits_BC), cotangent_BC.to(wide(logits_BC).dtype), job.attention_score, job.loss != "cross_entropy"
+        )
+        cotangent_BC = cotangent_BC if job.second_order else cotangent_BC.detach()
+        gradient_inner = attention.gradient(inner_logits_BC, feat_inner_BKHW, cotangent_BC, job.second_order)
         gradient_last = last_gradient(model, feat_last_BKhw, logits_BC, cotangent_BC, job.second_order)
         maps_inner.append(attention.attention_map(wide(feat_inner_BKHW), wide(gradient_inner), kind))
         maps_last.append(attention.attention_map(wide(feat_last_BKhw), wide(gradient_last), kind))
@@ -107,13 +115,15 @@ def trained_labels(labels: Tensor, job: Job, num_classes: int) -> tuple[Tensor, 
 
 
 def classification_loss(logits_BC: Tensor, labels: Tensor, job: Job) -> Tensor:
-    """Cross-entropy, or Multi-Label-Soft-Margin: mean over classes, then over the batch (supplement, section 1.3)."""
+    """Cross-entropy, or Multi-Label-Soft-Margin (supplement, section 1.3): mean or sum over classes, then the batch's
+    mean."""
     logits_BC = wide(logits_BC)
     if job.loss == "cross_entropy":
         return F.cross_entropy(logits_BC, labels)
     present_BC, absent_BC = trained_labels(labels, job, logits_BC.shape[1])
     counted_BC = (present_BC | absent_BC).to(logits_BC.dtype)
-    return F.multilabel_soft_margin_loss(logits_BC, present_BC.to(logits_BC.dtype), weight=counted_BC)
+    loss = F.multilabel_soft_margin_loss(logits_BC, present_BC.to(logits_BC.dtype), weight=counted_BC)
+    return loss if job.class_reduction == "mean" else loss * logits_BC.shape[1]
 
 
 def autocast(device: torch.device, job: Job) -> torch.autocast:

@@ -45,6 +45,25 @@ class Backbone(nn.Module):
     def to_last(self, feat_inner_BKHW: Tensor) -> Tensor:
         return self._run("to_last", feat_inner_BKHW)
 
+    def to_last_frozen(self, feat_inner_BKHW: Tensor) -> Tensor:
+        """`to_last` with the same values, but BatchNorm's statistics of the batch are constants of the gradient, so
+        that no image's gradient depends on another's. Leaves the running statistics alone."""
+
+        def normalise(module: nn.BatchNorm2d, inputs: tuple[Tensor], _: Tensor) -> Tensor:
+            x = inputs[0].detach().float() if inputs[0].dtype == torch.bfloat16 else inputs[0].detach()
+            mean, var = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
+            return F.batch_norm(inputs[0], mean, var, module.weight, module.bias, training=False, eps=module.eps)
+
+        modules = [m for name in self._pieces["to_last"] for m in self.net.get_submodule(name).modules()]
+        frozen = [m for m in modules if isinstance(m, nn.BatchNorm2d) and m.training]
+        hooks = [m.eval().register_forward_hook(normalise) for m in frozen]
+        try:
+            return self.to_last(feat_inner_BKHW)
+        finally:
+            for module, hook in zip(frozen, hooks, strict=True):
+                module.train()
+                hook.remove()
+
     def head(self, feat_last_BKHW: Tensor) -> Tensor:
         return self._run("head", feat_last_BKHW)
 

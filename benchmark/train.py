@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark import data, environment, metrics, models
+from benchmark import data, environment, metrics, models, overlap
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.grid import mini_weights
@@ -90,6 +90,7 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     view = View.of(job, train, chosen, device)
     steps_per_epoch = math.ceil(len(chosen) / job.batch_size)
     beat = Heartbeat(run, job.epochs, steps_per_epoch)
+    held_out = overlap.held_out(test.images)
     scores_NC = None
     for epoch in range(len(state.epochs), job.epochs):
         started = time.perf_counter()
@@ -120,7 +121,17 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
             raise DivergedError(f"the scores after epoch {epoch + 1} are not numbers")
         name, value = metrics.headline(scores_NC, test.images.targets)
         seconds = round(time.perf_counter() - started, 3)
-        state.epochs.append({"epoch": epoch + 1, "train": means, f"test_{name}": value, "seconds": seconds})
+        held = view.plain(test.test_batch(held_out))
+        apart = overlap.measure(state.model, held, test.images.targets[held_out], job)
+        state.epochs.append(
+            {
+                "epoch": epoch + 1,
+                "train": means,
+                f"test_{name}": value,
+                "attention_overlap": apart,
+                "seconds": seconds,
+            }
+        )
         run.write_metrics(state.epochs)
         save_checkpoint(run, state)
     if scores_NC is None:  # the process ended between the last checkpoint and the result

@@ -86,3 +86,19 @@ def test_blank_maps_have_finite_gradients(kind):
     loss = attention.separability(true, conf, mask) + attention.consistency(true, mask, 0.8)
     loss.sum().backward()
     assert torch.isfinite(feat.grad).all()
+
+
+def test_overlap_by_hand():
+    a, b = torch.tensor([[[2.0, 4.0]]]), torch.tensor([[[1.0, 1.0]]])  # scaled: 0.5 1 and 1 1
+    assert attention.overlap(a, b).tolist() == [0.75]
+    assert attention.overlap(a, 3 * a).tolist() == [1]
+    assert attention.overlap(a, torch.zeros_like(a)).tolist() == [0]
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_score_cotangent_is_the_gradient_of_the_score(multi_label):
+    logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randint(0, 2, (3, 5)).double()
+    probability = logits.sigmoid() if multi_label else logits.softmax(dim=1)
+    (expected,) = torch.autograd.grad((cotangent * probability).sum(), logits)
+    assert torch.allclose(attention.score_cotangent(logits, cotangent, "probability", multi_label), expected)

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from benchmark import attention_figures, cli, cli_evidence, figures, grid, models, store
+from benchmark import attention_figures, cli, cli_evidence, figures, grid, models, overlap, store
 from benchmark.errors import UserError
 from tests.evidence import GOLDEN, RUNS, TABLES, golden_table, plant
 
@@ -128,7 +128,7 @@ def test_a_true_class_is_framed_in_red():
 
 
 def test_present_of_single_labels():
-    shown, absent = attention_figures.present(np.array([1, 0]), 3)
+    shown, absent = overlap.shown(np.array([1, 0]), 3)
     assert shown.tolist() == [[False, True, False], [True, False, False]]
     assert (shown ^ absent).all()
 

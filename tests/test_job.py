@@ -18,14 +18,16 @@ FIELDS = {
 ICASC = {
     "method": "icasc-a_ch", "attention_weight": 0.05, "warmup_epochs": 0, "sigma": 0.55, "omega": 100, "theta": 0.8,
     "map_scale": "true_max", "mask_source": "last", "mask_gradient": False, "second_order": True,
-    "multi_label_target": "all_present", "inner_layer": "stage_before_last",
+    "multi_label_target": "all_present", "inner_layer": "stage_before_last", "attention_score": "probability",
+    "gradient_batchnorm": "frozen",
 }  # fmt: skip
 
 
 def test_golden_ids():
     """Changing one of these orphans every record that anybody has. Add fields with a default instead."""
     assert Job(**FIELDS).id == "voc2012-resnet18-baseline-s0-2cee48804c91"
-    assert Job(**FIELDS | ICASC).id == "voc2012-resnet18-icasc-a_ch-s0-3407d3e1ab88"
+    since = {"attention_score": "logit", "gradient_batchnorm": "batch", "class_reduction": "mean"}  # came later
+    assert Job(**FIELDS | ICASC | since).id == "voc2012-resnet18-icasc-a_ch-s0-3407d3e1ab88"
 
 
 def test_id_ignores_key_order_and_number_type():
@@ -50,6 +52,8 @@ def test_every_field_is_in_the_id(name):
 @pytest.mark.parametrize("name", ICASC_FIELDS)
 def test_icasc_fields_are_icasc_s(name):
     assert make_job(FIELDS | {name: ICASC[name]}, "here").id == Job(**FIELDS).id
+    if Job.model_fields[name].default is not None:  # a reading added later: without it, a job is what it was
+        return
     with pytest.raises(UserError, match=f"here: icasc-a_ch .* needs {name}"):
         make_job(FIELDS | {k: v for k, v in ICASC.items() if k != name}, "here")
 

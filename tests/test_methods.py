@@ -57,10 +57,11 @@ def icasc_job(make_job):
     return make
 
 
+@pytest.mark.parametrize("score", ["logit", "probability"])
 @pytest.mark.parametrize("head", ["pooled linear", "deep"])
 @pytest.mark.parametrize("method", ICASC)
-def test_gradient_equals_finite_differences(method, head, batch, icasc_job):
-    model, job = _model(deep_head=head == "deep"), icasc_job(method, mask_gradient=True)
+def test_gradient_equals_finite_differences(method, head, score, batch, icasc_job):
+    model, job = _model(deep_head=head == "deep"), icasc_job(method, mask_gradient=True, attention_score=score)
     parameters = list(model.parameters())
     analytic = torch.autograd.grad(_loss(model, batch, job), parameters)
     torch.manual_seed(0)
@@ -179,6 +180,8 @@ def test_maps_are_float32_under_bfloat16(make_job, batch, monkeypatch):
         {"sigma": 0.25},
         {"theta": 0.5},
         {"multi_label_target": "strongest_present"},
+        {"attention_score": "probability"},
+        {"class_reduction": "sum"},
     ],
 )
 def test_each_reading_changes_the_loss_or_its_gradient(option, batch, icasc_job):
@@ -186,6 +189,38 @@ def test_each_reading_changes_the_loss_or_its_gradient(option, batch, icasc_job)
     losses = [_loss(model, batch, icasc_job("icasc-a_ch", **o)) for o in ({}, option)]
     gradients = [torch.cat([g.flatten() for g in torch.autograd.grad(x, list(model.parameters()))]) for x in losses]
     assert losses[0].item() != losses[1].item() or not torch.allclose(*gradients)
+
+
+def test_frozen_batch_norm_keeps_values_and_couples_no_images(batch):
+    model = _model(batch_norm=True).train()
+    feat = model.to_inner(batch[0]).detach().requires_grad_()
+    frozen, running = model.to_last_frozen(feat), model.net.stage3[1].running_mean.clone()
+    assert model.net.stage3[1].training
+    assert torch.equal(running, torch.zeros(6, dtype=torch.float64))
+    assert torch.allclose(frozen, model.to_last(feat), rtol=1e-12)
+    of_first = {
+        way: torch.autograd.grad(piece(feat)[0].sum(), feat)[0][1:].abs().max().item()
+        for way, piece in (("frozen", model.to_last_frozen), ("batch", model.to_last))
+    }
+    assert of_first["frozen"] == 0 < of_first["batch"]
+
+
+@pytest.mark.parametrize("method", ICASC)
+def test_frozen_batch_norm_changes_the_inner_map_alone(method, batch, icasc_job):
+    model = _model(batch_norm=True).train()
+    batch_terms, frozen_terms = (
+        METHODS[method](model, *batch, icasc_job(method, gradient_batchnorm=way), 0)[1] for way in ("batch", "frozen")
+    )
+    same = {name: batch_terms[name].item() == pytest.approx(frozen_terms[name].item()) for name in batch_terms}
+    assert same == {
+        "classification": True, "separability_inner": False, "separability_last": True, "consistency": False
+    }  # fmt: skip
+
+
+def test_summed_loss_is_the_mean_times_the_classes(make_job):
+    logits, labels = torch.randn(5, 20), torch.randint(0, 2, (5, 20)) * 2 - 1
+    mean, total = (methods.classification_loss(logits, labels, make_job(class_reduction=r)) for r in ("mean", "sum"))
+    assert total.item() == pytest.approx(20 * mean.item())
 
 
 def test_terms_scale_with_the_weight(batch, icasc_job):
