@@ -40,12 +40,16 @@ class Scale(_Strict):
     """A named overlay: axes and fields that differ from the paper's protocol, and why its cells cannot be compared.
 
     `stand_ins` replaces values of axes by smaller ones; a table's row for the one shows the other, and says so.
+    `readings`: sets of fields, of which each repeats the matrix, so that readings of the paper can be compared.
+    `min_positives`: classes with fewer images in either split are left out of tables, and of mAP.
     """
 
     why: str
     axes: dict[str, list[Any]] = {}
     set: dict[str, Any] = {}
     stand_ins: dict[str, str] = {}
+    readings: list[dict[str, Any]] = []
+    min_positives: int = 1
 
 
 class Grid(_Strict):
@@ -99,14 +103,15 @@ class Grid(_Strict):
         fields = self.base | self._scale(scale).set | {"scale": scale}
 
         jobs: dict[str, Job] = {}
-        for values in itertools.product(*axes.values()):
+        readings = self._scale(scale).readings or [{}]
+        for reading, *values in itertools.product(readings, *axes.values()):
             point = dict(zip(axes, values, strict=True))
             for tied in self.ties:
                 point = self._tied(tied, point) | point
             if any(all(point.get(k) == v for k, v in rule.items()) for rule in self.exclude):
                 continue
-            job = make_job(_resolve_weights(fields | point | overrides), where)
-            jobs[job.id] = job  # a baseline that an ICASC-only axis repeats is one job
+            job = make_job(_resolve_weights(fields | point | reading | overrides), where)
+            jobs[job.id] = job  # a baseline that an ICASC-only axis or reading repeats is one job
         stand_ins = self._scale(scale).stand_ins
         # `--only backbone=resnet18` means the network's stand-in where the scale has one.
         only = {k: [*v, *(stand_ins[x] for x in v if isinstance(x, str) and x in stand_ins)] for k, v in only.items()}
@@ -236,6 +241,9 @@ def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
             check(("scales", name, "axes", key), fields)
         for key in scale.set:
             check(("scales", name, "set", key), fields)
+        for i, reading in enumerate(scale.readings):
+            for key in reading:
+                check(("scales", name, "readings", i, key), list(grid.assumptions))
     if "paper" not in grid.scales:
         raise UserError(f"{path}:{lines[('scales',)]}: scales: 'paper' is missing")
     for name in grid.scales:

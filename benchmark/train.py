@@ -140,7 +140,11 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     if execution.keep_weights:
         kept = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
         write_atomic(run.path("model.safetensors"), safetensors.torch.save(kept))
-    write_json(run.path("result.json"), result(run, state, len(chosen), test, scores_NC, scores_file))
+    record = result(run, state, len(chosen), test, scores_NC, scores_file)
+    if job.loss != "cross_entropy":
+        shown_C = (train.images.targets[chosen] == 1).sum(axis=0)
+        record["num_positive_train"] = dict(zip(train.images.classes, shown_C.tolist(), strict=True))
+    write_json(run.path("result.json"), record)
     run.path("checkpoint.pt").unlink(missing_ok=True)
 
 
