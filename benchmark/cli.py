@@ -110,6 +110,8 @@ def run(
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
     failed = {job: how for job, how in outcome.items() if how != "done"}
+    if chosen.scales[scale].readings:
+        print_readings(chosen, scale, runs, tables)
     for spec in [published.load(name, tables) for name in published.names(tables)]:
         if spec.grid == grid_name:
             render_table(spec, scale, sets, data_root, weights, runs, tables, cache)
@@ -368,7 +370,7 @@ def render_table(
     changed: dict[str, Any] = {}
     if spec.grid:
         chosen = grid.load(spec.grid)
-        if scale not in chosen.scales:
+        if scale not in chosen.scales or chosen.scales[scale].readings:  # readings have a table of their own
             return
         changed = overrides(chosen, scale, sets, weights)
         built = build_table(spec, chosen, scale, changed, runs)
@@ -381,6 +383,16 @@ def render_table(
         built = summary.protocol(spec, scale, data_root, cache)
     paths = render.write(built, tables / scale / slug(changed) if changed else tables / scale)
     print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
+
+
+def print_readings(chosen: Grid, scale: str, runs: Path, tables: Path) -> None:
+    """Write and print the scale's readings of the method side by side."""
+    from benchmark import sensitivity
+
+    lines = sensitivity.readings(chosen, scale, runs)
+    path = tables / scale / f"{chosen.name}-readings.md"
+    store.write_atomic(path, sensitivity.readings_text(chosen, scale, lines, "pipe").encode())
+    print(f"\n{sensitivity.readings_text(chosen, scale, lines, 'simple')}\nwritten: {path}")
 
 
 def slug(changed: dict[str, Any]) -> str:

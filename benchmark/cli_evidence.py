@@ -203,7 +203,9 @@ def explain(
     item = next(r.item or r.key for r in spec.rows if r.key == row)
     definition = default_definition(chosen)
     ids = list(dict.fromkeys([*cell.runs, *baseline.runs])) if rounds else []
-    samples = explain_module.image_samples(runs, scale, ids, definition, rounds, item)
+    samples = explain_module.image_samples(
+        runs, scale, ids, definition, rounds, item, chosen.scales[scale].min_positives
+    )
     found = explain_module.trace(built, chosen, jobs, runs, cell, samples, definition, changed)
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))
 
@@ -211,7 +213,9 @@ def explain(
 @app.command()
 def sensitivity(
     grid_name: GridName,
-    vary: Annotated[str, typer.Option("--vary", help="An assumption; name=[a,b] for other values than the grid's")],
+    vary: Annotated[
+        str | None, typer.Option("--vary", help="An assumption; name=[a,b] for other values than the grid's")
+    ] = None,
     scale: MeasuredScale = None,
     item: Annotated[str | None, typer.Option(help="A class, mAP, top1, ...; default: the headline number")] = None,
     sets: Set = None,
@@ -219,11 +223,23 @@ def sensitivity(
     runs: Runs = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Table how much the gain moves with an assumption, and print the commands for the runs that are missing."""
+    """Table how much the gain moves with an assumption, and print the commands for the runs that are missing; without
+    --vary, the readings that the scale puts side by side."""
     from benchmark import sensitivity as sensitivity_module
 
-    name, equals, given = vary.partition("=")
     chosen, scale = grid.load(grid_name), scale or default_scale(runs)
+    if vary is None:
+        if scale not in chosen.scales or not chosen.scales[scale].readings:
+            having = [name for name, s in chosen.scales.items() if s.readings]
+            raise UserError(
+                f"sensitivity: scale {scale} of grid {grid_name} has no readings to compare; "
+                f"{'--scale ' + having[0] + ' has, or ' if having else ''}name an assumption with --vary"
+            )
+        lines = sensitivity_module.readings(chosen, scale, runs)
+        text = sensitivity_module.readings_text(chosen, scale, lines, "simple")
+        print(json.dumps(lines, indent=1) if as_json else text)
+        return
+    name, equals, given = vary.partition("=")
     values = sensitivity_module.values_of(chosen, name)
     if equals:
         values = strict_yaml.scalar(given)
@@ -324,7 +340,9 @@ def report(
         changed = overrides(chosen, scale, sets, weights)
         jobs, built = chosen.jobs(scale, changed), build_table(spec, chosen, scale, changed, runs)
         ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
-        samples = explain_module.image_samples(runs, scale, ids, default_definition(chosen), rounds)
+        samples = explain_module.image_samples(
+            runs, scale, ids, default_definition(chosen), rounds, min_positives=chosen.scales[scale].min_positives
+        )
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in figures_module.draw(built, jobs, runs)]
         seen, attention = drawn_attention(output_folder(tables, scale, changed) / "figures" / spec.name)
         parts.append(report_module.Part(built, chosen, jobs, changed, samples, drawn + seen, attention))
@@ -347,7 +365,7 @@ def specs_at(scale: str, table: str | None, tables: Path) -> list[tuple[publishe
     """Tables of runs whose grid has this scale, with the grid. UserError where there is none."""
     specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
     found = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
-    at_scale = [(spec, chosen) for spec, chosen in found if scale in chosen.scales]
+    at_scale = [(s, chosen) for s, chosen in found if scale in chosen.scales and not chosen.scales[scale].readings]
     if not at_scale:
         scales = dict.fromkeys(name for _, chosen in found for name in chosen.scales)
         raise UserError(f"no table of runs has a scale '{scale}'" + (nearest(scale, scales) if scales else ""))

@@ -54,9 +54,16 @@ def jobs_of(spec: Spec, grid: Grid, scale: str, jobs: list[Job], row: str, colum
 
 
 def image_samples(
-    runs: Path, scale: str, ids: list[str], definition: str, rounds: int, item: str | None = None
+    runs: Path,
+    scale: str,
+    ids: list[str],
+    definition: str,
+    rounds: int,
+    item: str | None = None,
+    min_positives: int = 1,
 ) -> Samples:
-    """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named.
+    """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named. Classes
+    with fewer images than `min_positives` are left out, as in results.items.
 
     Runs tested on the same images get the same samples, so their differences are paired; others independent ones.
     """
@@ -69,6 +76,10 @@ def image_samples(
         if item in classes and labels.ndim == 2:
             c = classes.index(item)
             labels, scores_NC, classes = labels[:, [c]], scores_NC[:, [c]], [item]
+        if labels.ndim == 2 and min_positives > 1:
+            frequent = results.frequent(run.read("result.json"), min_positives)
+            kept = [c for c, name in enumerate(classes) if name in frequent]
+            labels, scores_NC, classes = labels[:, kept], scores_NC[:, kept], [classes[c] for c in kept]
         images = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
         drawn = stats.resampled(scores_NC, labels, classes, definition, rounds, seed=images)
         samples[run.id] = {name: 100 * values for name, values in drawn.items()}

@@ -87,8 +87,10 @@ class Grid(_Strict):
         scale: str,
         overrides: dict[str, Any] | None = None,
         only: dict[str, list[Any]] | None = None,
+        readings: list[dict[str, Any]] | None = None,
     ) -> list[Job]:
-        """The matrix: product of the axes, ties applied, exclusions and `only` taken out. Order is the YAML's.
+        """The matrix: product of the axes, ties applied, exclusions and `only` taken out. Order is the YAML's. It is
+        repeated for each of the scale's readings, or of those given.
 
         An override of an axis replaces the axis; an override of a field wins over scale, tie and assumption.
         """
@@ -103,7 +105,7 @@ class Grid(_Strict):
         fields = self.base | self._scale(scale).set | {"scale": scale}
 
         jobs: dict[str, Job] = {}
-        readings = self._scale(scale).readings or [{}]
+        readings = readings or self._scale(scale).readings or [{}]
         for reading, *values in itertools.product(readings, *axes.values()):
             point = dict(zip(axes, values, strict=True))
             for tied in self.ties:

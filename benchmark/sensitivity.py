@@ -1,9 +1,11 @@
-"""An assumption as an axis: how much the gain moves when the paper is read another way."""
+"""How much the gain moves when the paper is read another way: one assumption as an axis, or a scale's readings side by
+side."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 from benchmark import explain, metrics, results, stats
 from benchmark.errors import UserError, nearest
@@ -93,23 +95,26 @@ def _number(run: Run, grid: Grid, name: str, value: Any, item: str | None) -> fl
     if run.state() != "done":
         return None
     definition = value if name == "ap_definition" else default_definition(grid)
-    found = results.items(run, definition)
+    least = grid.scales[run.job().scale].min_positives
+    found = results.items(run, definition, least)
     if name == "difficult_test":
-        found = rescored(run, definition, DIFFICULT_TEST[value])
+        found = rescored(run, definition, DIFFICULT_TEST[value], least)
     item = item or ("mAP" if "mAP" in found else "top1")
     if item not in found:
         raise UserError(f"{run.id} has no '{item}'" + nearest(item, found))
     return found[item]
 
 
-def rescored(run: Run, definition: str, difficult: int) -> dict[str, float | None]:
-    """AP of each class, and mAP, in percent, with label 0 (only difficult objects) read as `difficult`."""
+def rescored(run: Run, definition: str, difficult: int, min_positives: int = 1) -> dict[str, float | None]:
+    """As results.items, with label 0 (only difficult objects) read as `difficult`."""
     saved = results.read_scores(run)
     if saved.labels.ndim == 1:
         raise UserError(f"{run.id}: single-label images have no difficult objects")
     labels = np.where(saved.labels == 0, difficult, saved.labels)
-    ap = metrics.per_class_ap(saved.scores_NC, labels, definition)
-    share = dict(zip(saved.classes, ap, strict=True)) | {"mAP": metrics.mean_ap(ap)}
+    kept = results.frequent(run.read("result.json"), min_positives) if min_positives > 1 else set(saved.classes)
+    by_class = zip(saved.classes, metrics.per_class_ap(saved.scores_NC, labels, definition), strict=True)
+    ap = {name: value if name in kept else None for name, value in by_class}
+    share = ap | {"mAP": metrics.mean_ap(list(ap.values()))}
     return {name: None if v is None else 100 * v for name, v in share.items()}
 
 
@@ -130,3 +135,102 @@ def text_row(line: dict[str, Any]) -> dict[str, str]:
         "95% over seeds": interval,
         "gain moves": "" if line["in_use"] else number(line["moved"]),
     }
+
+
+def readings(grid: Grid, scale: str, runs: Path) -> list[dict[str, Any]]:
+    """A line for each of the scale's readings, backbone and method but the baseline. None is left out: what did not run
+    has its state.
+
+    Columns: reading, backbone, method, state, n, planned, mean (%), gain (points over the baseline of the same seed),
+    over_images (95% interval of the gain by the paired bootstrap over test images), loss and baseline_loss
+    (classification, mean of the last epoch), overlap_inner and overlap_last (attention.overlap of the method's own kind
+    of map after the last epoch), blank_last (share of blank true maps there), and the baseline's as baseline_<name>.
+    """
+    lines = []
+    for reading in grid.scales[scale].readings:
+        jobs = grid.jobs(scale, readings=[reading])
+        for backbone, method in dict.fromkeys((job.backbone, job.method) for job in jobs if job.method != "baseline"):
+            of_backbone = {(job.method, job.seed): job for job in jobs if job.backbone == backbone}
+            seeds = [seed for name, seed in of_backbone if name == method]
+            pairs = [
+                [Run(runs / scale / of_backbone[name, seed].id) for name in ("baseline", method)] for seed in seeds
+            ]
+            lines.append(
+                {"reading": reading, "backbone": backbone, "method": method, "planned": len(seeds)}
+                | _compared([p for p in pairs if {run.state() for run in p} == {"done"}], pairs, grid, scale)
+            )
+    return lines
+
+
+def _compared(done: list[list[Run]], pairs: list[list[Run]], grid: Grid, scale: str) -> dict[str, Any]:
+    """Means over the finished pairs of baseline and method."""
+    if not done:
+        states = [pair[1].state() for pair in pairs]
+        return {"n": 0, "state": next((s for s in states if s in ("diverged", "failed", "running")), "not run")}
+    definition, least = default_definition(grid), grid.scales[scale].min_positives
+    item = "mAP" if "mAP" in results.items(done[0][0], definition) else "top1"
+    values = np.array([[results.items(run, definition, least)[item] for run in pair] for pair in done])
+    last = [[run.metrics()[-1] for run in pair] for pair in done]
+    kind = done[0][1].job().method.removeprefix("icasc-")
+
+    def mean(side: int, *keys: str) -> float | None:
+        found = [pair[side].get(keys[0], {}).get(keys[1]) for pair in last]
+        return None if None in found else float(np.mean(found))
+
+    ids = [run.id for pair in done for run in pair]
+    samples = explain.image_samples(done[0][0].folder.parents[1], scale, ids, definition, explain.ROUNDS, None, least)
+    gained = np.mean([samples[ours.id][item] - samples[base.id][item] for base, ours in done], axis=0)
+    return {
+        "n": len(done), "state": "done" if len(done) == len(pairs) else "partial",
+        "mean": float(values[:, 1].mean()), "gain": float((values[:, 1] - values[:, 0]).mean()),
+        "over_images": stats.percentile_interval(gained),
+        "loss": mean(1, "train", "classification"), "baseline_loss": mean(0, "train", "classification"),
+    } | {
+        f"{prefix}{name}": mean(side, "attention_overlap", f"{kind}_{key}")
+        for side, prefix in ((0, "baseline_"), (1, ""))
+        for name, key in (("overlap_inner", "inner"), ("overlap_last", "last"), ("blank_last", "last_blank"))
+    }  # fmt: skip
+
+
+def reading_row(line: dict[str, Any]) -> dict[str, str]:
+    """A line of `readings` for people; a pair is method, then baseline."""
+
+    def number(key: str, form: str = ".2f") -> str:
+        return "–" if line.get(key) is None else f"{line[key]:{form}}"
+
+    def beside(key: str, form: str) -> str:
+        return f"{number(key, form)} ({number(f'baseline_{key}', form)})"
+
+    interval = line.get("over_images")
+    return {
+        "reading": ", ".join(f"{name} {shown(value)}" for name, value in line["reading"].items()),
+        "method": line["method"],
+        "n": str(line["n"]) if line["state"] == "done" else f"{line['n']} [{line['state']}]",
+        "mean": number("mean"),
+        "gain": number("gain", "+.2f"),
+        "95% over images": "–" if interval is None else f"[{interval[0]:+.2f}, {interval[1]:+.2f}]",
+        "loss (baseline's)": beside("loss", ".4f"),
+        "overlap, inner": beside("overlap_inner", ".3f"),
+        "overlap, last": beside("overlap_last", ".3f"),
+        "blank, last": beside("blank_last", ".2f"),
+    }
+
+
+def readings_text(grid: Grid, scale: str, lines: list[dict[str, Any]], form: str) -> str:
+    """The lines of `readings` as a table with what a reader must know: `simple` for a terminal, `pipe` for Markdown."""
+    rows = [reading_row(line) for line in lines]
+    notes = [
+        f"Scale {scale}: {grid.scales[scale].why}. Other assumptions as in the grid; not comparable with the paper.",
+        "mean: mAP or top-1 in % after the last epoch, over n seeds; gain: method - baseline, paired by seed, with the"
+        " paired bootstrap over test images. loss: classification, training mean of the last epoch. overlap: of the"
+        " true and the confusing class's maps on fixed test images, 0 ... 1; blank: share of these whose true map is"
+        " zero everywhere, where there is nothing to overlap. In parentheses the baseline's.",
+    ]
+    least = grid.scales[scale].min_positives
+    notes += [f"Classes that fewer than {least} images of either split show are left out."] if least > 1 else []
+    head = f"Readings of ICASC: {grid.title}"
+    table = tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
+    if form == "pipe":
+        head, notes = f"### {head}", [f"- {note}" for note in notes]
+        table = table.replace("_", r"\_")
+    return "\n".join([head, "", table, "", *notes, ""])

@@ -14,6 +14,7 @@ from benchmark.job import FIELDS, Job
 from benchmark.published import Row, Spec
 from benchmark.stats import Interval, Verdict
 
+TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in either split
 LEVELS = ("value", "gain", "order")  # what a verdict is about: a cell, its lead over the baseline, a row's best method
 
 
@@ -22,7 +23,7 @@ class Cell:
     """One cell, in the table's unit. `values` are per seed; `mean`, `std` (sample, n >= 2) and `interval` theirs.
 
     `delta` is mean - published; `gains` are, over seeds, method - baseline, both runs of one seed; `gain` their mean.
-    `status`: done; partial (some seeds); no positives (the test set shows none); or, without any value, not run,
+    `status`: done; partial (some seeds); no or few positives (of the class); or, without any value, not run,
     running, failed, diverged. A verdict is None where the paper prints nothing to judge by.
     """
 
@@ -88,18 +89,19 @@ class Table:
 def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_definition: str | None = None) -> Table:
     """The table of `jobs`, from what lies under `runs`; AP by the grid's definition unless another is named."""
     definition = ap_definition or default_definition(grid)
-    frame, warnings = results.collect(runs, jobs, definition)
+    frame, warnings = results.collect(runs, jobs, definition, grid.scales[scale].min_positives)
     departures = _departures(spec, grid, jobs)
     comparable = scale == "paper" and not departures
     why_not = "" if comparable else _why_not(grid, scale, departures)
     planned, by_item = frame.drop_duplicates("job"), dict(list(frame.groupby("item")))
     cells, orders = {}, {}
+    too_few = TOO_FEW[grid.scales[scale].min_positives > 1]
     for row in spec.rows:
         where = _where(row, planned, grid, scale)
         of_row = _matching(planned, where)
         measured = _matching(by_item.get(row.item or row.key, frame.iloc[:0]), where)
         for column in spec.columns:
-            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, why_not)
+            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, why_not, too_few)
         order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
         orders |= {row.key: order} if order else {}
     table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures))
@@ -125,8 +127,11 @@ def _matching(frame: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, measured: pd.DataFrame, why_not: str) -> Cell:
-    """One cell from the row's jobs, a line each, and from its item's numbers, a line each."""
+def _cell(
+    spec: Spec, row: Row, column: str, of_row: pd.DataFrame, measured: pd.DataFrame, why_not: str, too_few: str
+) -> Cell:
+    """One cell from the row's jobs, a line each, and from its item's numbers, a line each; `too_few` is its status
+    where these are blank."""
     baseline = spec.columns[0].key
     published = spec.published(row.key, column)
     published_gain = None
@@ -148,7 +153,7 @@ def _cell(spec: Spec, row: Row, column: str, of_row: pd.DataFrame, measured: pd.
         return _judged(spec, Cell(**head, status=_blank(planned["state"].tolist())), why_not)
     runs, values = tuple(ours["job"]), ours["value"].dropna()
     if values.empty:
-        return _judged(spec, Cell(**head, status="no positives", runs=runs), why_not)
+        return _judged(spec, Cell(**head, status=too_few, runs=runs), why_not)
     mean = float(values.mean())
     gains = pd.Series(dtype=float)
     if column != baseline:
@@ -198,12 +203,12 @@ def _judged(spec: Spec, cell: Cell, why_not: str) -> Cell:
 def _open(cell: Cell, why_not: str) -> Verdict | None:
     """Why nothing can be judged, if so. Part of the planned seeds is not judged: looking early and stopping when the
     answer pleases would void the error rates."""
-    if cell.mean is None and cell.status != "no positives":
+    if cell.mean is None and cell.status not in TOO_FEW:
         return Verdict("not run", cell.status)
     if why_not:
         return Verdict("not comparable", why_not)
-    if cell.status == "no positives":
-        return Verdict("not comparable", "the test set shows no such object")
+    if cell.status in TOO_FEW:
+        return Verdict("not comparable", "too few images show the class")
     if cell.status == "partial":
         return Verdict("not run", f"{cell.n} of {cell.planned} seeds; a verdict waits for all that were planned")
     return None
@@ -267,8 +272,13 @@ def _notes(
     if spec.tolerance is not None:
         notes.append(verdict_line(table))
     notes.append(f"Assumptions: {'; '.join(listed)}.")
-    unseen = list(dict.fromkeys(cell.row for cell in table.cells.values() if cell.status == "no positives"))
-    if unseen:
+    unseen = list(dict.fromkeys(cell.row for cell in table.cells.values() if cell.status in TOO_FEW))
+    least = grid.scales[scale].min_positives
+    if unseen and least > 1:
+        notes.append(
+            f"Fewer than {least} training or test images show {', '.join(unseen)}; mAP is the mean over the others."
+        )
+    elif unseen:
         notes.append(f"The test set shows no {', no '.join(unseen)}; mAP is the mean over the other classes.")
     if departures:
         notes.append(f"Deviations from the paper's protocol: {'; '.join(departures)}.")

@@ -22,8 +22,10 @@ def test_every_grid_has_jobs_with_ids_of_their_own_at_every_scale(name, field):
     for scale in loaded.scales:
         jobs = loaded.jobs(scale)
         assert len({j.id for j in jobs}) == len(jobs) > 0
-        methods = {m: [j.seed for j in jobs if j.method == m] for m in {j.method for j in jobs}}
-        assert len({tuple(seeds) for seeds in methods.values()}) == 1, "seeds pair baseline and ICASC"
+        for reading in loaded.scales[scale].readings or [{}]:
+            of = loaded.jobs(scale, readings=[reading])
+            methods = {m: [j.seed for j in of if j.method == m] for m in {j.method for j in jobs}}
+            assert len({tuple(seeds) for seeds in methods.values()}) == 1, "seeds pair baseline and ICASC"
 
 
 @pytest.mark.parametrize("name", grid.names())

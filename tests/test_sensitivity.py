@@ -2,12 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from benchmark import cli, cli_evidence, grid, metrics, results, sensitivity, store
 from benchmark.errors import UserError
-from tests.evidence import GOLDEN, RUNS, golden_table, plant
+from tests.evidence import GOLDEN, RUNS, golden_table, plant, save_scores
 
 assert cli_evidence.app is cli.app
 
@@ -79,3 +80,71 @@ def test_errors(vary, message):
 def test_a_wrong_item_has_a_hint():
     with pytest.raises(UserError, match="did you mean 'cow'"):
         lines("ap_definition", "--item", "cwo")
+
+
+@pytest.fixture
+def study(monkeypatch, tmp_path):
+    """A grid whose mini scale compares two readings, one of which has a loss, and so a baseline, of its own."""
+    text = (GOLDEN / "voc.yaml").read_text()
+    named = "    why: drawn numbers"
+    assert named in text
+    (tmp_path / "voc.yaml").write_text(
+        text.replace(named, "    readings: [{sigma: 0.25}, {class_reduction: sum}]\n    min_positives: 2\n" + named)
+        + "  class_reduction: {value: mean, alternatives: [sum], why: a test}\n"
+    )
+    return grid.load("voc", tmp_path)
+
+
+def _finish(runs, job, ap, shown_by, kind="a_ch"):
+    """A finished run whose first class has AP `ap`; class 1 is shown by too few training images to count."""
+    run, rng = store.submit(runs, job), np.random.default_rng(0)
+    labels = rng.choice([-1, 1], (40, 3)).astype(np.int8)
+    scores = rng.normal(size=(40, 3)) + (3 * labels if ap else 0)
+    per_class = {f"c{i}": ap if i != 1 else 0.9 for i in range(3)}
+    counts = dict.fromkeys(per_class, 20)
+    record = {
+        "ap": {"area": per_class}, "mAP": {"area": 0.5}, "num_positive": counts,
+        "num_positive_train": counts | {"c1": shown_by},
+    }  # fmt: skip
+    save_scores(run, labels, scores, **record)
+    of_maps = {f"{kind}_{layer}{end}": 0.25 for layer in ("inner", "last") for end in ("", "_blank")}
+    epoch = {"epoch": 1, "train": {"classification": 0.1 + ap}, "test_mAP": 0.5, "attention_overlap": of_maps}
+    run.write_metrics([epoch])
+    return run
+
+
+def test_readings_pair_with_the_baseline_of_their_own_loss(study, tmp_path):
+    runs = tmp_path / "runs"
+    for reading, gain in (({"sigma": 0.25}, 0.1), ({"class_reduction": "sum"}, -0.2)):
+        for job in study.jobs("mini", readings=[reading]):
+            if job.method != "icasc-grad_cam":
+                base = 0.4 if job.class_reduction == "mean" else 0.6
+                _finish(runs, job, base + (gain if job.method == "icasc-a_ch" else 0), shown_by=1)
+    lines = sensitivity.readings(study, "mini", runs)
+    assert [(line["reading"], line["method"]) for line in lines] == [
+        (reading, method)
+        for reading in ({"sigma": 0.25}, {"class_reduction": "sum"})
+        for method in ("icasc-grad_cam", "icasc-a_ch")
+    ]
+    found = {tuple(line["reading"]): line for line in lines if line["method"] == "icasc-a_ch"}
+    assert found["sigma",]["gain"] == pytest.approx(10)
+    assert found["class_reduction",]["gain"] == pytest.approx(-20)
+    assert found["sigma",]["mean"] == pytest.approx(50), "class c1 is in too few training images to count"
+    assert found["sigma",]["loss"] == pytest.approx(0.6)
+    assert found["sigma",]["overlap_last"] == found["sigma",]["baseline_blank_last"] == 0.25
+    missing = [line for line in lines if line["method"] == "icasc-grad_cam"]
+    assert {(line["n"], line["state"]) for line in missing} == {(0, "not run")}
+
+
+def test_readings_as_text_hide_nothing(study, tmp_path):
+    lines = sensitivity.readings(study, "mini", tmp_path / "runs")
+    text = sensitivity.readings_text(study, "mini", lines, "pipe")
+    assert text.count("not run") == len(lines) == 4
+    assert r"sigma 0.25" in text
+    assert r"class\_reduction sum" in text
+
+
+def test_a_scale_without_readings_says_which_has_them(tmp_path):
+    result = CliRunner().invoke(cli.app, ["sensitivity", "--grid", "voc", "--scale", "mini"])
+    assert isinstance(result.exception, UserError)
+    assert "name an assumption with --vary" in str(result.exception)
