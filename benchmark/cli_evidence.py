@@ -192,6 +192,7 @@ def explain(
 ) -> None:
     """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it."""
     from benchmark import explain as explain_module
+    from benchmark import results
     from benchmark.tables import default_definition
 
     specs = {spec.name: spec for spec in (published.load(n, tables) for n in published.names(tables)) if spec.grid}
@@ -203,9 +204,7 @@ def explain(
     item = next(r.item or r.key for r in spec.rows if r.key == row)
     definition = default_definition(chosen)
     ids = list(dict.fromkeys([*cell.runs, *baseline.runs])) if rounds else []
-    samples = explain_module.image_samples(
-        runs, scale, ids, definition, rounds, item, chosen.scales[scale].min_positives
-    )
+    samples = results.image_samples(runs, scale, ids, definition, rounds, item, chosen.scales[scale].min_positives)
     found = explain_module.trace(built, chosen, jobs, runs, cell, samples, definition, changed)
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))
 
@@ -330,9 +329,9 @@ def report(
     tables: Tables = TABLES,
 ) -> None:
     """Write one self-contained HTML page: verdicts, tables whose cells open their traces, figures, assumptions."""
-    from benchmark import explain as explain_module
     from benchmark import figures as figures_module
     from benchmark import report as report_module
+    from benchmark import results
     from benchmark.tables import default_definition
 
     scale, parts = scale or default_scale(runs), []
@@ -340,7 +339,7 @@ def report(
         changed = overrides(chosen, scale, sets, weights)
         jobs, built = chosen.jobs(scale, changed), build_table(spec, chosen, scale, changed, runs)
         ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
-        samples = explain_module.image_samples(
+        samples = results.image_samples(
             runs, scale, ids, default_definition(chosen), rounds, min_positives=chosen.scales[scale].min_positives
         )
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in figures_module.draw(built, jobs, runs)]

@@ -1,6 +1,5 @@
 """The trace of a cell: where its number comes from, how sure it is, and the command that makes it again."""
 
-import hashlib
 import shlex
 import subprocess
 from dataclasses import asdict
@@ -16,13 +15,10 @@ from benchmark.grid import EVALUATION, Grid
 from benchmark.job import Job
 from benchmark.published import Spec
 from benchmark.store import Run
-from benchmark.tables import Cell, Table, shown
+from benchmark.tables import Cell, Table, paired_over, shown
 
 # Modules whose change can change a trained network or its scores; the rest only reads or starts runs.
 TRAINING = frozenset(("attention", "data", "distributed", "methods", "metrics", "models", "torchvision_ops", "train"))
-ROUNDS = 400  # bootstrap samples of a trace: a spread to within 4%, in seconds
-
-Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent
 
 
 def locate(address: str, specs: dict[str, Spec]) -> tuple[Spec, str, str]:
@@ -53,41 +49,8 @@ def jobs_of(spec: Spec, grid: Grid, scale: str, jobs: list[Job], row: str, colum
     ]
 
 
-def image_samples(
-    runs: Path,
-    scale: str,
-    ids: list[str],
-    definition: str,
-    rounds: int,
-    item: str | None = None,
-    min_positives: int = 1,
-) -> Samples:
-    """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named. Classes
-    with fewer images than `min_positives` are left out, as in results.items.
-
-    Runs tested on the same images get the same samples, so their differences are paired; others independent ones.
-    """
-    samples: Samples = {}
-    for run in (Run(runs / scale / name) for name in ids):
-        if not run.path("scores.npz").exists():
-            continue
-        saved = results.read_scores(run)
-        labels, scores_NC, classes = saved.labels, saved.scores_NC, saved.classes
-        if item in classes and labels.ndim == 2:
-            c = classes.index(item)
-            labels, scores_NC, classes = labels[:, [c]], scores_NC[:, [c]], [item]
-        if labels.ndim == 2 and min_positives > 1:
-            frequent = results.frequent(run.read("result.json"), min_positives)
-            kept = [c for c, name in enumerate(classes) if name in frequent]
-            labels, scores_NC, classes = labels[:, kept], scores_NC[:, kept], [classes[c] for c in kept]
-        images = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
-        drawn = stats.resampled(scores_NC, labels, classes, definition, rounds, seed=images)
-        samples[run.id] = {name: 100 * values for name, values in drawn.items()}
-    return samples
-
-
 def trace(
-    table: Table, grid: Grid, jobs: list[Job], runs: Path, cell: Cell, samples: Samples, definition: str,
+    table: Table, grid: Grid, jobs: list[Job], runs: Path, cell: Cell, samples: results.Samples, definition: str,
     sets: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """Everything about a cell as plain data; numbers in the table's unit."""
@@ -103,12 +66,12 @@ def trace(
         "status": cell.status,
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
         | {"std_binomial": _binomial(runs, table.scale, cell, row.item or row.key)}
-        | uncertainty(list(cell.values), _mean_over(samples, cell.runs, row.item or row.key)),
+        | uncertainty(list(cell.values), results.mean_over(samples, cell.runs, row.item or row.key)),
         "gain": None
         if cell.column == baseline
         else {"mean": cell.gain, "values": list(cell.gains), "std": stats.sample_std(cell.gains)}
         | {"sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None}
-        | uncertainty(list(cell.gains), _paired_over(samples, table, cell, row.item or row.key)),
+        | uncertainty(list(cell.gains), paired_over(samples, table, cell)),
         "verdicts": {
             "value": cell.verdict and asdict(cell.verdict),
             "gain": cell.gain_verdict and asdict(cell.gain_verdict),
@@ -137,21 +100,6 @@ def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, A
         "interval_seeds_and_images": None if image_std is None else stats.combined_interval(values, image_std),
         "smallest_detectable": None if std is None else stats.smallest_detectable(std, len(values)),
     }
-
-
-def _mean_over(samples: Samples, ids: tuple[str, ...], item: str) -> np.ndarray | None:
-    """The seeds' mean in each sample of images."""
-    found = [samples[name][item] for name in ids if item in samples.get(name, {})]
-    return np.mean(found, axis=0) if found and len(found) == len(ids) else None
-
-
-def _paired_over(samples: Samples, table: Table, cell: Cell, item: str) -> np.ndarray | None:
-    """The seeds' mean gain in each sample of images: method and baseline on the same ones."""
-    other = table.cells[cell.row, table.spec.columns[0].key]
-    ours, theirs = dict(zip(cell.seeds, cell.runs, strict=False)), dict(zip(other.seeds, other.runs, strict=False))
-    shared = [seed for seed in ours if seed in theirs]
-    found = [_mean_over(samples, tuple(of[s] for s in shared), item) for of in (ours, theirs)]
-    return None if not shared or found[0] is None or found[1] is None else found[0] - found[1]
 
 
 def _binomial(runs: Path, scale: str, cell: Cell, item: str) -> float | None:

@@ -42,6 +42,7 @@ class Scale(_Strict):
     `stand_ins` replaces values of axes by smaller ones; a table's row for the one shows the other, and says so.
     `readings`: sets of fields, of which each repeats the matrix, so that readings of the paper can be compared.
     `min_positives`: classes with fewer images in either split are left out of tables, and of mAP.
+    `image_intervals`: tables give each gain its interval over test images, the only one that a single seed has.
     """
 
     why: str
@@ -50,6 +51,7 @@ class Scale(_Strict):
     stand_ins: dict[str, str] = {}
     readings: list[dict[str, Any]] = []
     min_positives: int = 1
+    image_intervals: bool = False
 
 
 class Grid(_Strict):

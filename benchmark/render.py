@@ -52,7 +52,7 @@ def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
             if cell.text is None:
                 line += [mark(signed(cell.delta, table), table)]
             if i and cell.text is None:
-                line += [signed(cell.gain, table), signed(cell.published_gain, table)]
+                line += [gain_text(cell, table), signed(cell.published_gain, table)]
         rows.append(line)
     return rows
 
@@ -79,6 +79,14 @@ def signed(value: float | None, table: Table) -> str:
         return BLANK
     text = f"{value:+.{table.spec.decimals}f}"
     return text if float(text) else text[1:]  # a zero has no sign
+
+
+def gain_text(cell: Cell, table: Table) -> str:
+    """The gain, and its interval over test images where the scale asks for one."""
+    if cell.gain_images is None:
+        return signed(cell.gain, table)
+    low, high = (signed(end, table) for end in cell.gain_images)
+    return f"{signed(cell.gain, table)} [{low}, {high}]"
 
 
 def mark(delta: str, table: Table) -> str:
@@ -233,7 +241,9 @@ def records(table: Table) -> list[dict[str, Any]]:
             "published": c.published, "mean": c.mean, "std": c.std, "n": c.n,
             "low": c.interval and c.interval[0], "high": c.interval and c.interval[1], "delta": c.delta,
             "gain": c.gain, "gain_low": c.gain_interval and c.gain_interval[0],
-            "gain_high": c.gain_interval and c.gain_interval[1], "published_gain": c.published_gain,
+            "gain_high": c.gain_interval and c.gain_interval[1],
+            "gain_images_low": c.gain_images and c.gain_images[0],
+            "gain_images_high": c.gain_images and c.gain_images[1], "published_gain": c.published_gain,
             "status": c.status, "comparable": table.comparable,
             "verdict": c.verdict and c.verdict.outcome, "gain_verdict": c.gain_verdict and c.gain_verdict.outcome,
             "order_verdict": table.orders[c.row].outcome if c.row in table.orders else None,

@@ -14,9 +14,9 @@ import jinja2
 from markupsafe import Markup, escape
 
 from benchmark import explain, render, stats
-from benchmark.explain import Samples
 from benchmark.grid import Grid
 from benchmark.job import Job
+from benchmark.results import Samples
 from benchmark.store import Run
 from benchmark.tables import Table, default_definition
 

@@ -1,8 +1,10 @@
-"""From run folders to one tidy frame: a line for each job and each measured number; and to the saved scores."""
+"""From run folders to one tidy frame: a line for each job and each measured number; to the saved scores; and to the
+same numbers on bootstrap samples of the test images."""
 
 import hashlib
 import io
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark import metrics
+from benchmark import metrics, stats
 from benchmark.errors import UserError
 from benchmark.job import FIELDS, Job
 from benchmark.store import Run
 
 COLUMNS = ["job", "state", *FIELDS, "item", "value"]
 SINGLE_LABEL = ("top1", "top5")
+ROUNDS = 400  # bootstrap samples: a spread to within 4%, in seconds
+
+Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent
 
 
 @dataclass(frozen=True)
@@ -115,3 +120,46 @@ def _classes(record: dict[str, Any], labels: np.ndarray, scores_NC: np.ndarray) 
     if len(classes) != scores_NC.shape[1]:
         raise ValueError(f"{scores_NC.shape[1]} columns for {len(classes)} classes")
     return classes
+
+
+def image_samples(
+    runs: Path,
+    scale: str,
+    ids: list[str],
+    definition: str,
+    rounds: int = ROUNDS,
+    item: str | None = None,
+    min_positives: int = 1,
+) -> Samples:
+    """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named. Classes
+    with fewer images than `min_positives` are left out, as in `items`.
+
+    Runs tested on the same images get the same samples, so their differences are paired; others independent ones.
+    """
+    samples: Samples = {}
+    for run in (Run(runs / scale / name) for name in ids):
+        if not run.path("scores.npz").exists():
+            continue
+        saved = read_scores(run)
+        labels, scores_NC, classes = saved.labels, saved.scores_NC, saved.classes
+        if labels.ndim == 2 and (item in classes or min_positives > 1):
+            wanted = {item} if item in classes else frequent(run.read("result.json"), min_positives)
+            kept = [c for c, name in enumerate(classes) if name in wanted]
+            labels, scores_NC, classes = labels[:, kept], scores_NC[:, kept], [classes[c] for c in kept]
+        images = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
+        drawn = stats.resampled(scores_NC, labels, classes, definition, rounds, seed=images)
+        samples[run.id] = {name: 100 * values for name, values in drawn.items()}
+    return samples
+
+
+def mean_over(samples: Samples, ids: Iterable[str], item: str) -> np.ndarray | None:
+    """The runs' mean in each sample of images; None where one has none."""
+    found = [samples.get(name, {}).get(item) for name in ids]
+    return None if not found or any(f is None for f in found) else np.mean(found, axis=0)
+
+
+def paired_over(samples: Samples, ours: dict[int, str], theirs: dict[int, str], item: str) -> np.ndarray | None:
+    """The mean difference of runs of the same seed (seed -> run id) in each sample of images: both on the same ones."""
+    shared = [seed for seed in ours if seed in theirs]
+    found = [mean_over(samples, [of[seed] for seed in shared], item) for of in (ours, theirs)]
+    return None if found[0] is None or found[1] is None else found[0] - found[1]

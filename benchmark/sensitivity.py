@@ -178,12 +178,13 @@ def _compared(done: list[list[Run]], pairs: list[list[Run]], grid: Grid, scale: 
         return None if None in found else float(np.mean(found))
 
     ids = [run.id for pair in done for run in pair]
-    samples = explain.image_samples(done[0][0].folder.parents[1], scale, ids, definition, explain.ROUNDS, None, least)
-    gained = np.mean([samples[ours.id][item] - samples[base.id][item] for base, ours in done], axis=0)
+    samples = results.image_samples(done[0][0].folder.parents[1], scale, ids, definition, min_positives=least)
+    theirs, ours = (dict(enumerate(run.id for run in side)) for side in zip(*done, strict=True))
+    gained = results.paired_over(samples, ours, theirs, item)
     return {
         "n": len(done), "state": "done" if len(done) == len(pairs) else "partial",
         "mean": float(values[:, 1].mean()), "gain": float((values[:, 1] - values[:, 0]).mean()),
-        "over_images": stats.percentile_interval(gained),
+        "over_images": None if gained is None else stats.percentile_interval(gained),
         "loss": mean(1, "train", "classification"), "baseline_loss": mean(0, "train", "classification"),
     } | {
         f"{prefix}{name}": mean(side, "attention_overlap", f"{kind}_{key}")

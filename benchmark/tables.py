@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmark import results, stats
@@ -43,6 +44,7 @@ class Cell:
     gains: tuple[float, ...] = ()
     gain: float | None = None
     gain_interval: Interval | None = None
+    gain_images: Interval | None = None  # of the gain, by the paired bootstrap over test images; see Scale
     verdict: Verdict | None = None
     gain_verdict: Verdict | None = None
     text: str | None = None  # a cell of words, as Table 1's
@@ -65,6 +67,14 @@ class Table:
     warnings: tuple[str, ...] = ()
     orders: dict[str, Verdict] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
+
+    def baseline(self, cell: Cell) -> Cell:
+        """The first column's cell of the same row."""
+        return self.cells[cell.row, self.spec.columns[0].key]
+
+    def item(self, cell: Cell) -> str:
+        """The measured number that the cell shows: a class, mAP, top1, ..."""
+        return next(row.item or row.key for row in self.spec.rows if row.key == cell.row)
 
     def best(self, row: str, published: bool = False) -> set[str]:
         """Columns with the highest value of a row, as printed (so two equal ones share the bold)."""
@@ -105,7 +115,26 @@ def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_de
         order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
         orders |= {row.key: order} if order else {}
     table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures))
+    if grid.scales[scale].image_intervals:
+        table = _with_image_intervals(table, runs, definition, grid.scales[scale].min_positives)
     return replace(table, notes=tuple(_notes(spec, grid, scale, jobs, departures, definition, table)))
+
+
+def paired_over(samples: results.Samples, table: Table, cell: Cell) -> np.ndarray | None:
+    """The cell's gain in each bootstrap sample of the test images."""
+    of = [dict(zip(c.seeds, c.runs, strict=False)) for c in (cell, table.baseline(cell))]
+    return results.paired_over(samples, *of, table.item(cell))
+
+
+def _with_image_intervals(table: Table, runs: Path, definition: str, min_positives: int) -> Table:
+    ids = dict.fromkeys(name for cell in table.cells.values() for name in cell.runs)
+    samples = results.image_samples(runs, table.scale, list(ids), definition, min_positives=min_positives)
+    cells = dict(table.cells)
+    for key, cell in cells.items():
+        gained = paired_over(samples, table, cell) if cell.gain is not None else None
+        if gained is not None:
+            cells[key] = replace(cell, gain_images=stats.percentile_interval(gained))
+    return replace(table, cells=cells)
 
 
 def _where(row: Row, planned: pd.DataFrame, grid: Grid, scale: str) -> dict[str, Any]:
@@ -269,6 +298,11 @@ def _notes(
         f"Ours: mean ± sample standard deviation over n seeds ({', '.join(map(str, seeds))} planned), in {spec.unit}; "
         f"Δ: ours - paper; gain: method - baseline, paired by seed. Last epoch, never the best on the test set.",
     ]
+    if grid.scales[scale].image_intervals:
+        notes.append(
+            f"In brackets the gain's 95% interval by the paired bootstrap over the test images ({results.ROUNDS} "
+            "rounds); how much the gain varies over seeds is not in it."
+        )
     if spec.tolerance is not None:
         notes.append(verdict_line(table))
     notes.append(f"Assumptions: {'; '.join(listed)}.")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, cli_evidence, explain, grid, published, stats, store
+from benchmark import cli, cli_evidence, explain, grid, published, results, stats, store, tables
 from benchmark.errors import UserError
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
@@ -139,7 +139,7 @@ def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):
     scores = np.random.default_rng(0).normal(size=(40, 10))
     for run, ids in zip(runs, ("a", "a", "b"), strict=True):
         save_scores(run, np.zeros(40, int), scores, [f"{ids}{i}" for i in range(40)], top1=0.1, top5=0.5)
-    samples = explain.image_samples(tmp_path, "paper", [run.id for run in runs], "area", 30)
+    samples = results.image_samples(tmp_path, "paper", [run.id for run in runs], "area", 30)
     first, same, other = (samples[run.id]["top1"] for run in runs)
     assert (first == same).all()
     assert (first != other).any()
@@ -150,7 +150,7 @@ def test_single_label_runs_are_resampled(tmp_path):
     run = plant(tmp_path, as_published)[0]
     labels, scores = rng.integers(0, 10, 200), rng.normal(size=(200, 10))
     save_scores(run, labels, scores, top1=0.1, top5=0.5)
-    samples = explain.image_samples(tmp_path, "paper", [run.id], "area", 50, "top1")[run.id]
+    samples = results.image_samples(tmp_path, "paper", [run.id], "area", 50, "top1")[run.id]
     assert samples["top1"].mean() == pytest.approx(100 * stats.correct(scores, labels, 1).mean(), abs=2)
 
 
@@ -158,7 +158,7 @@ def test_samples_are_paired():
     """Two runs of one seed and nearly the same scores: their difference varies far less over images than each."""
     table = golden_table()
     ids = [run.id for run in store.all_runs(RUNS)]
-    samples = explain.image_samples(RUNS, "mini", ids, "area", 100, "mAP")
+    samples = results.image_samples(RUNS, "mini", ids, "area", 100, "mAP")
     cell = table.cells["mAP", "icasc-a_ch"]
-    paired = explain._paired_over(samples, table, cell, "mAP")
-    assert paired.std() < 0.3 * explain._mean_over(samples, cell.runs, "mAP").std()
+    paired = tables.paired_over(samples, table, cell)
+    assert paired.std() < 0.3 * results.mean_over(samples, cell.runs, "mAP").std()

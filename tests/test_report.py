@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, cli_evidence, explain, figures, grid, render, report, stats
+from benchmark import cli, cli_evidence, figures, grid, render, report, results, stats
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
 assert cli_evidence.app is cli.app
@@ -24,7 +24,7 @@ def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     chosen = grid.load("voc", GOLDEN)
     jobs = chosen.jobs(scale)
     ids = [name for cell in table.cells.values() for name in cell.runs]
-    samples = explain.image_samples(runs, scale, list(dict.fromkeys(ids)), "area", rounds)
+    samples = results.image_samples(runs, scale, list(dict.fromkeys(ids)), "area", rounds)
     drawn = [(d.caption, "image/svg+xml", figures.svg(d)) for d in figures.draw(table, jobs, runs)]
     return report.page([report.Part(table, chosen, jobs, {}, samples, drawn)], scale, runs)
 

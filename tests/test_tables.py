@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from benchmark import grid, metrics, render, results, store, tables
+from benchmark import grid, metrics, render, results, stats, store, tables
 from benchmark.errors import UserError
 from tests import evidence
-from tests.evidence import as_published, golden_table, plant
+from tests.evidence import GOLDEN, RUNS, SPEC, as_published, golden_table, plant
 
 
 @pytest.mark.parametrize("ending", ["md", "tex", "csv", "json"])
@@ -216,3 +216,38 @@ def test_scores_that_are_not_the_result_s(tmp_path, damage, message):
 
 def test_pinned_grid_reads():
     assert len(grid.load("voc", evidence.GOLDEN).jobs("mini")) == 6
+
+
+def _asking(**changes):
+    chosen = grid.load("voc", GOLDEN)
+    scale = chosen.scales["mini"].model_copy(update=changes)
+    return chosen.model_copy(update={"scales": chosen.scales | {"mini": scale}})
+
+
+def test_gain_s_interval_over_images_is_explain_s():
+    chosen = _asking(image_intervals=True)
+    table = tables.build(SPEC, chosen, "mini", chosen.jobs("mini"), RUNS)
+    cell = table.cells["mAP", "icasc-a_ch"]
+    samples = results.image_samples(RUNS, "mini", [*cell.runs, *table.baseline(cell).runs], "area")
+    gained = tables.paired_over(samples, table, cell)
+    assert cell.gain_images == stats.percentile_interval(gained)
+    assert cell.gain_images[0] < cell.gain < cell.gain_images[1]
+    assert table.baseline(cell).gain_images is None
+    low, high = cell.gain_images
+    assert f"{cell.gain:+.2f} [{low:+.2f}, {high:+.2f}]" in render.markdown(table)
+    assert "paired bootstrap over the test images" in " ".join(table.notes)
+
+
+def test_classes_that_few_images_show_are_left_out(tmp_path):
+    runs = plant(tmp_path, lambda job, item: 70.0 if item == "cow" else 90.0, "mini")
+    for run in runs:
+        record = run.read("result.json")
+        counts = dict.fromkeys(record["ap"]["area"], 20)
+        record |= {"num_positive": counts | {"cow": 14}, "num_positive_train": counts | {"dog": 3}}
+        run.path("result.json").write_text(json.dumps(record))
+    chosen = _asking(min_positives=15)
+    table = tables.build(SPEC, chosen, "mini", chosen.jobs("mini"), tmp_path)
+    assert {row for (row, _), cell in table.cells.items() if cell.status == "few positives"} == {"cow", "dog"}
+    assert table.cells["mAP", "baseline"].mean == pytest.approx(90)
+    assert "Fewer than 15 training or test images show cow, dog" in " ".join(table.notes)
+    assert table.cells["cow", "icasc-a_ch"].verdict.outcome == "not comparable"
