@@ -114,19 +114,53 @@ def dots(table: Table) -> Drawing:
 
 
 def curves(table: Table, jobs: list[Job], runs: Path) -> list[Drawing]:
-    """Training loss and test score by epoch: the mean over seeds, and a band from the lowest to the highest seed."""
+    """By epoch: training loss and test score; and how far the maps of the true and the confusing class overlap."""
     logged = {job.id: Run(runs / job.scale / job.id).metrics() for job in jobs}
     epochs = [epoch for of_job in logged.values() for epoch in of_job]
-    panels = [("train", "classification", "training classification loss")]
-    panels += [(key, None, f"test {key.removeprefix('test_')} (%)") for key in _test_keys(epochs)]
-    if not epochs:
-        return []
-    figure = Figure(figsize=(3.6 * len(panels), 2.9), layout="constrained")
-    for axes, (key, term, label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    drawings = []
+    panels = [(("train", "classification"), "training classification loss", 1)]
+    panels += [((key,), f"test {key.removeprefix('test_')} (%)", 100) for key in _test_keys(epochs)]
+    if epochs:
+        caption = (
+            f"Training of {jobs[0].backbone}: classification loss and test score by epoch, mean over seeds, the band "
+            "from the lowest to the highest seed. The test score is shown, never used to choose an epoch."
+        )
+        drawings.append(Drawing(f"curves-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
+    if any("attention_overlap" in epoch for epoch in epochs):
+        names = {"grad_cam": "Grad-CAM", "a_ch": "A_ch"}
+        panels = [
+            (("attention_overlap", f"{kind}_{key}"), f"{what}, {names[kind]}, {layer} layer", 1)
+            for key, what, layer in (
+                ("inner", "overlap", "inner"), ("last", "overlap", "last"), ("last_blank", "share blank", "last"),
+            )
+            for kind in names
+        ]  # fmt: skip
+        caption = (
+            f"Overlap of the true and the most confusing class's maps of {jobs[0].backbone} on the same test images "
+            "after each epoch (0: apart, 1: the same), and the share of images whose true map is blank, where nothing "
+            "is left to overlap. Every network is measured by both kinds of map, whichever its method trains."
+        )
+        drawings.append(Drawing(f"overlap-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
+    return drawings
+
+
+def _by_epoch(
+    table: Table,
+    jobs: list[Job],
+    logged: dict[str, list[dict[str, Any]]],
+    panels: list[tuple[tuple[str, ...], str, int]],
+) -> Figure:
+    """A panel for each (path into an epoch's record, label, factor), two rows of them where they are many."""
+    rows = 1 if len(panels) < 4 else 2
+    per_row = -(-len(panels) // rows)
+    figure = Figure(figsize=(3.6 * per_row, 2.9 * rows), layout="constrained")
+    # Column by column, so that panels that belong together stand below each other.
+    grid = figure.subplots(rows, per_row, squeeze=False).T.ravel()
+    for axes, (path, label, factor) in zip(grid, panels, strict=False):
         for i, column in enumerate(table.spec.columns):
             color, _, line = STYLES[i % len(STYLES)]
             of_method = [logged[job.id] for job in jobs if job.method == column.key]
-            seeds = [_series(of_job, key, term) for of_job in of_method if of_job]
+            seeds = [_series(of_job, path, factor) for of_job in of_method if of_job]
             if not seeds:
                 continue
             shortest = min(map(len, seeds))  # a run that goes on is drawn as far as all are
@@ -138,23 +172,22 @@ def curves(table: Table, jobs: list[Job], runs: Path) -> list[Drawing]:
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(fontsize=8)
-    caption = (
-        f"Training of {jobs[0].backbone}: classification loss and test score by epoch, mean over seeds, the band from "
-        "the lowest to the highest seed. The test score is shown, never used to choose an epoch."
-    )
-    return [Drawing(f"curves-{jobs[0].backbone}", caption, figure)]
+    grid[len(panels) - 1].legend(fontsize=8)
+    return figure
 
 
 def _test_keys(epochs: list[dict[str, Any]]) -> list[str]:
     return [k for k in dict.fromkeys(k for epoch in epochs for k in epoch) if k in ("test_mAP", "test_top1")]
 
 
-def _series(epochs: list[dict[str, Any]], key: str, term: str | None) -> list[float]:
-    """A number by epoch; test scores in percent, NaN where none was taken."""
-    if term is not None:
-        return [float(epoch.get(key, {}).get(term, np.nan)) for epoch in epochs]
-    return [np.nan if epoch.get(key) is None else 100 * epoch[key] for epoch in epochs]
+def _series(epochs: list[dict[str, Any]], path: tuple[str, ...], factor: int) -> list[float]:
+    """A number by epoch, times `factor`; NaN where none was taken."""
+    found = []
+    for epoch in epochs:
+        for key in path:
+            epoch = (epoch or {}).get(key)
+        found.append(np.nan if epoch is None else factor * float(epoch))
+    return found
 
 
 def _rows(num_lines: int, labels: list[str], per_row: int) -> tuple[Figure, Axes]:

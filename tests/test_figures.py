@@ -42,6 +42,21 @@ def test_forest_shows_the_gains_and_the_published_ones(tmp_path):
     assert low < 0 < 13.71 < high
 
 
+def test_overlap_by_epoch_where_it_was_recorded(tmp_path):
+    jobs = grid.load("voc", GOLDEN).jobs("mini")
+    names = [f"{kind}_{key}" for kind in ("grad_cam", "a_ch") for key in ("inner", "last", "last_blank")]
+    for job in jobs:
+        run = store.submit(tmp_path, job)
+        low = 0.2 * (job.method != "baseline") + 0.1 * job.seed
+        epochs = [{"epoch": e, "attention_overlap": {name: low + 0.01 * e for name in names}} for e in (1, 2)]
+        run.write_metrics([epoch | {"train": {"classification": 1.0}, "test_mAP": 0.5} for epoch in epochs])
+    plain, overlaps = figures.curves(golden_table(), jobs, tmp_path)
+    assert (plain.name, overlaps.name) == ("curves-resnet18_narrow", "overlap-resnet18_narrow")
+    assert len(overlaps.figure.axes) == 6
+    ours = overlaps.figure.axes[0].lines[2]
+    assert ours.get_ydata() == pytest.approx([0.2 + 0.05 + 0.01 * e for e in (1, 2)]), "the mean over two seeds"
+
+
 def test_methods_differ_without_colour():
     markers = {marker for _, marker, _ in figures.STYLES}
     lines = {line for *_, line in figures.STYLES[:4]}
