@@ -202,6 +202,11 @@ BAD = {
     "weights": (["run", "--grid", "voc", "--weights", "nowhere"], "nowhere: no such file or folder"),
     "table": (["diff", "--table", "table3"], "unknown table 'table3'; did you mean"),
     "job folder": (["run-job", "nowhere"], "job.json: missing"),
+    "no grid": (["run"], "Missing option '--grid'"),
+    "option": (["run", "--gird", "voc"], "No such option"),
+    "range": (["run", "--grid", "voc", "--workers", "0"], "Invalid value for '--workers'"),
+    "command": (["rnu"], "No such command 'rnu'"),
+    "sub-command": (["data", "verfy"], "No such command 'verfy'"),
 }
 
 
