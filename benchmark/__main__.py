@@ -14,13 +14,20 @@ def main() -> None:
     """Errors that a user can cause end in one line and exit status 2; anything else is a bug and raises."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: workers are stopped and claims released
     try:
-        app(prog_name="python -m benchmark")
+        sys.exit(app(prog_name="python -m benchmark", standalone_mode=False))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()  # `... | head` is no error
         sys.exit(0)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # a usage error has; typer's versions take its class from two packages
+            raise
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "python -m benchmark"
+        if message := error.format_message():  # without any argument the help is printed already
+            print(f"error: {message} (see '{where} --help')", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

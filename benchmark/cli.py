@@ -94,6 +94,10 @@ def run(
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
     changed = overrides(chosen, scale, sets, weights)
     jobs = chosen.jobs(scale, changed, selection(only))
+    specs = [published.load(name, tables) for name in published.names(tables)]
+    specs = [spec for spec in specs if spec.grid == grid_name]
+    if not specs:
+        print(f"note: {tables}/ holds no table of grid {grid_name}, so none is written; --tables names the folder")
     prepare(jobs, data_root, weights, cache)
     folders = [store.submit(runs, job) for job in jobs]
     gpus = local.visible_gpus() if device != "cpu" else ()
@@ -112,9 +116,8 @@ def run(
     failed = {job: how for job, how in outcome.items() if how != "done"}
     if chosen.scales[scale].readings:
         print_readings(chosen, scale, runs, tables)
-    for spec in [published.load(name, tables) for name in published.names(tables)]:
-        if spec.grid == grid_name:
-            render_table(spec, scale, sets, data_root, weights, runs, tables, cache)
+    for spec in specs:
+        render_table(spec, scale, sets, data_root, weights, runs, tables, cache)
     for job, how in failed.items():
         print(f"{job}: {how}{explain_failure(store.Run(runs / scale / job))}", file=sys.stderr)
     if failed:

@@ -26,6 +26,8 @@ def list_command(data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJs
 
     from benchmark.data import DATASETS
 
+    if data_root is not None and not data_root.is_dir():
+        raise UserError(f"--data-root {data_root}: no such folder")
     rows = [describe(name, data_root, cache) for name in DATASETS]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -68,6 +70,8 @@ def get(name: Name, data_root: DataRoot = None, cache: Cache = CACHE, as_json: A
         raise UserError(f"{name} is embedded, there is nothing to fetch; 'data draw {name}' writes it")
     if data_root is None:
         raise UserError(f"say where {name} shall lie with --data-root DIR")
+    if data_root.exists() and not data_root.is_dir():
+        raise UserError(f"--data-root {data_root}: not a folder")
     if data.verified(name, data_root, cache):
         sources.fetch(name, source, data_root)
     report(name, data_root, data.verified(name, data_root, cache), as_json)

@@ -128,7 +128,7 @@ def _laid_out(rows: list[list[str]], spec: Spec, label: str, text: str) -> Side:
     """A table for people: 3 texts for the first method (ours, paper, delta), 5 for each other."""
     starts = [1, *(4 + 5 * i for i in range(len(spec.columns) - 1))]
     cells = {
-        (row[0], column.key): _number(row[start])
+        (re.sub(r" \(as [^()]+\)$", "", row[0]), column.key): _number(row[start])  # the key without Table.label's
         for row in rows
         for column, start in zip(spec.columns, starts, strict=True)
     }

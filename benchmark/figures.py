@@ -61,7 +61,7 @@ def forest(table: Table) -> Drawing | None:
     shown = [row for row in table.spec.rows if any(table.cells[row.key, m.key].gain is not None for m in methods)]
     if not shown:
         return None
-    figure, axes = _rows(len(shown) * len(methods), [row.key for row in shown], len(methods))
+    figure, axes = _rows(len(shown) * len(methods), [table.label(row.key) for row in shown], len(methods))
     marks = []
     for i, method in enumerate(methods):
         color, marker, _ = STYLES[(i + 1) % len(STYLES)]
@@ -93,7 +93,9 @@ def forest(table: Table) -> Drawing | None:
 def dots(table: Table) -> Drawing:
     """Each row's number by method, each seed as a small mark, beside the published ones."""
     columns = table.spec.columns
-    figure, axes = _rows(len(table.spec.rows) * len(columns), [row.key for row in table.spec.rows], len(columns))
+    figure, axes = _rows(
+        len(table.spec.rows) * len(columns), [table.label(row.key) for row in table.spec.rows], len(columns)
+    )
     for i, column in enumerate(columns):
         color, marker, _ = STYLES[i % len(STYLES)]
         cells = [table.cells[row.key, column.key] for row in table.spec.rows]

@@ -190,7 +190,10 @@ def _vgg11_narrow(num_classes: int) -> nn.Module:
     net.flatten = nn.Flatten()
     sizes = (128 * 2 * 2, 256, 256)
     hidden = [m for i, o in pairwise(sizes) for m in (nn.Linear(i, o), nn.ReLU())]
-    net.classifier = nn.Sequential(*hidden, nn.Linear(256, num_classes))
+    fresh = nn.Linear(256, num_classes)
+    nn.init.normal_(fresh.weight, 0, 0.01)  # as torchvision initialises VGG's, and so what a new data set starts with
+    nn.init.zeros_(fresh.bias)
+    net.classifier = nn.Sequential(*hidden, fresh)
     return net
 
 

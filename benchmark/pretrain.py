@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save
+from torch import Tensor, nn
 
 from benchmark import models
 from benchmark.data import mini
@@ -27,7 +28,7 @@ class Recipe:
     classes at once would stall."""
 
     draw: Callable[[int], tuple[np.ndarray, int]]
-    digits: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    digits: Callable[[Tensor], tuple[Tensor, ...]]
     num_train: int
     epochs: int
     learning_rate: float
@@ -52,6 +53,9 @@ def pretrain(backbone: str, target: Path, threads: int) -> float:
     images, labels = np.stack([d[0] for d in drawn]), torch.tensor([d[1] for d in drawn])
     view = View(MEAN, STD, 0)
     model = models.build(backbone, 10 * len(recipe.digits(labels)), seed=0).to(memory_format=torch.channels_last)
+    plain = not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    if plain:  # PyTorch's own, larger draw: from VGG's small last layer the first epoch stays at chance
+        model.net.classifier[-1].reset_parameters()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     peak, epochs, steps = recipe.learning_rate, recipe.epochs, recipe.num_train // BATCH
     for epoch in range(epochs):
@@ -69,20 +73,42 @@ def pretrain(backbone: str, target: Path, threads: int) -> float:
             optimizer.step()
         accuracy = _accuracy(model, view, recipe, images[-NUM_TEST:], labels[-NUM_TEST:])
         print(f"epoch {epoch + 1}/{epochs}: loss {loss.item():.3f}, accuracy {accuracy:.3f}", flush=True)
+    if plain:
+        to_unit_scale(model.net, view.plain(images[: 4 * BATCH]))
     state, head = model.net.state_dict(), models.BACKBONES[backbone].classifier
     kept = {k: v.half() if v.is_floating_point() else v for k, v in state.items() if not k.startswith(head)}
     write_atomic(target, save({k: v.contiguous() for k, v in kept.items()}))
     return accuracy
 
 
-def read(logits: torch.Tensor, recipe: Recipe, numbers: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+@torch.no_grad()
+def to_unit_scale(vgg: nn.Module, images_BCHW: Tensor) -> None:
+    """Scale each layer so that its ReLU's output has a root mean square of 1 over these images.
+
+    ReLU and pooling pass positive factors on, so the last layer sees what it saw, times a constant. Features ten times
+    as large, where AdamW leaves them, put the next training's SGD to chance within an epoch at the paper's step size.
+    """
+    x, scale = images_BCHW, 1.0  # `scale`: x before, divided by x now
+    for module in (*vgg.features, vgg.avgpool, vgg.flatten, *vgg.classifier[:-1]):
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            x = module(x)
+            continue
+        module.bias /= scale
+        x = module(x)
+        size = x.relu().square().mean().sqrt()
+        for tensor in (module.weight, module.bias, x):
+            tensor /= size
+        scale *= size
+
+
+def read(logits: Tensor, recipe: Recipe, numbers: Tensor) -> list[tuple[Tensor, Tensor]]:
     """For each digit the logits that read it, (B, 10), and the digit, (B,)."""
     digits = recipe.digits(numbers)
     return list(zip(logits.split(10, dim=1), digits, strict=True))
 
 
 @torch.no_grad()
-def _accuracy(model: models.Backbone, view: View, recipe: Recipe, images: np.ndarray, numbers: torch.Tensor) -> float:
+def _accuracy(model: models.Backbone, view: View, recipe: Recipe, images: np.ndarray, numbers: Tensor) -> float:
     model.eval()
     logits = torch.cat([model(view.plain(images[i : i + BATCH])) for i in range(0, len(images), BATCH)])
     right = [part.argmax(1) == digit for part, digit in read(logits, recipe, numbers)]

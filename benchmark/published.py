@@ -74,6 +74,11 @@ class Spec(_Strict):
     decimals: int | None = None
     tolerance: Annotated[Tolerance, BeforeValidator(_both)] | None = None
 
+    @property
+    def of_gains(self) -> bool:
+        """Whether its cells are other tables' gains."""
+        return any(row.table for row in self.rows)
+
     def published(self, row: str, column: str) -> Any:
         index = [c.key for c in self.columns].index(column)
         return next(r.published[index] for r in self.rows if r.key == row)

@@ -43,10 +43,10 @@ def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
     rows = []
     for row in table.spec.rows:
         best, best_published = table.best(row.key), table.best(row.key, published=True)
-        line = [row.key]
+        line = [table.label(row.key)]
         for i, column in enumerate(table.spec.columns):
             cell = table.cells[row.key, column.key]
-            ours, paper = value_text(cell, table), number(cell.published, table)
+            ours, paper = value_text(cell, table), level(cell.published, table)
             line += [bold(ours) if column.key in best else ours]
             line += [bold(paper) if column.key in best_published else paper]
             if cell.text is None:
@@ -65,7 +65,12 @@ def value_text(cell: Cell, table: Table) -> str:
         return cell.status
     spread = f" ± {number(cell.std, table)}" if cell.std is not None else ""
     partial = f" [{cell.status}]" if cell.status != "done" else ""
-    return number(cell.mean, table) + spread + partial
+    return level(cell.mean, table) + spread + partial
+
+
+def level(value: float | str | None, table: Table) -> str:
+    """A cell's number; one that is a gain has its sign."""
+    return signed(value, table) if table.spec.of_gains else number(value, table)
 
 
 def number(value: float | str | None, table: Table) -> str:

@@ -21,7 +21,7 @@ from benchmark.store import Run
 from benchmark.tables import Table, default_definition
 
 # A sign beside the words, so that no verdict is told by its colour alone.
-SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?≠–", strict=True))
+SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?≠∞–", strict=True))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _part(part: Part, runs: Path) -> dict[str, Any]:
         "columns": [{"header": header(c.header), "first": i == 0} for i, c in enumerate(spec.columns)],
         "rows": [
             {
-                "key": row.key,
+                "key": table.label(row.key),
                 "order": table.orders.get(row.key),
                 "cells": [_cell(part, row.key, column.key) for column in spec.columns],
             }

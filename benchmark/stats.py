@@ -22,7 +22,7 @@ CHUNK = 2**22  # drawn images at once; bounds the memory of a bootstrap to some 
 
 Interval = tuple[float, float]
 
-OUTCOMES = ("reproduced", "partly", "not reproduced", "inconclusive", "not comparable", "not run")
+OUTCOMES = ("reproduced", "partly", "not reproduced", "inconclusive", "not comparable", "diverged", "not run")
 
 
 @dataclass(frozen=True)

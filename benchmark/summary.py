@@ -51,7 +51,7 @@ def _best_gain(spec: Spec, row: Row, table: Table | None) -> tuple[Cell, str]:
         delta=None if row.published[0] is None else best.gain - row.published[0],
     )  # fmt: skip
     header = next(c.header for c in table.spec.columns if c.key == best.column)
-    return cell, f"{best.row}, {header.replace('{', '').replace('}', '')}"
+    return cell, f"{table.label(best.row)}, {header.replace('{', '').replace('}', '')}"
 
 
 def protocol(spec: Spec, scale: str, data_root: Path | None, cache_folder: Path) -> Table:

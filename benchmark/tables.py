@@ -57,7 +57,7 @@ class Cell:
 @dataclass(frozen=True)
 class Table:
     """Cells by row and column, and what a reader must know beside them. `orders`: each row's verdict on which method
-    is best."""
+    is best. `ran_as`: for a row whose runs have other values than it names, such as a stand-in's, those values."""
 
     spec: Spec
     scale: str
@@ -67,6 +67,11 @@ class Table:
     warnings: tuple[str, ...] = ()
     orders: dict[str, Verdict] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
+    ran_as: dict[str, str] = field(default_factory=dict)
+
+    def label(self, row: str) -> str:
+        """The row's key for people, with what stood in for it, as `ResNet-18, top-1 (as resnet18_narrow)`."""
+        return f"{row} (as {self.ran_as[row]})" if row in self.ran_as else row
 
     def baseline(self, cell: Cell) -> Cell:
         """The first column's cell of the same row."""
@@ -104,17 +109,18 @@ def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_de
     comparable = scale == "paper" and not departures
     why_not = "" if comparable else _why_not(grid, scale, departures)
     planned, by_item = frame.drop_duplicates("job"), dict(list(frame.groupby("item")))
-    cells, orders = {}, {}
+    cells, orders, ran_as = {}, {}, {}
     too_few = TOO_FEW[grid.scales[scale].min_positives > 1]
     for row in spec.rows:
         where = _where(row, planned, grid, scale)
         of_row = _matching(planned, where)
+        ran_as |= _ran_as(row, of_row)
         measured = _matching(by_item.get(row.item or row.key, frame.iloc[:0]), where)
         for column in spec.columns:
             cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, why_not, too_few)
         order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
         orders |= {row.key: order} if order else {}
-    table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures))
+    table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures), ran_as)
     if grid.scales[scale].image_intervals:
         table = _with_image_intervals(table, runs, definition, grid.scales[scale].min_positives)
     return replace(table, notes=tuple(_notes(spec, grid, scale, jobs, departures, definition, table)))
@@ -143,6 +149,11 @@ def _where(row: Row, planned: pd.DataFrame, grid: Grid, scale: str) -> dict[str,
     stand_ins = grid.scales[scale].stand_ins
     where = {name: stand_ins.get(value, value) for name, value in row.where.items()}
     return {k: v for k, v in where.items() if (planned[k] == v).any() or len(grid.axes.get(k, ())) != 1}
+
+
+def _ran_as(row: Row, of_row: pd.DataFrame) -> dict[str, str]:
+    others = [str(v) for name, value in row.where.items() for v in of_row[name].unique() if v != value]
+    return {row.key: ", ".join(others)} if others else {}
 
 
 def default_definition(grid: Grid) -> str:
@@ -232,6 +243,8 @@ def _judged(spec: Spec, cell: Cell, why_not: str) -> Cell:
 def _open(cell: Cell, why_not: str) -> Verdict | None:
     """Why nothing can be judged, if so. Part of the planned seeds is not judged: looking early and stopping when the
     answer pleases would void the error rates."""
+    if cell.status == "diverged":
+        return Verdict("diverged", "the loss stopped being a number")
     if cell.mean is None and cell.status not in TOO_FEW:
         return Verdict("not run", cell.status)
     if why_not:
@@ -293,6 +306,9 @@ def _notes(
     listed = [f"{n} {'/'.join(shown(v) for v in ran.get(n) or [a[n]])}" for n in grid.assumptions]
     overridden = scale == "paper" and departures
     about = "the paper's protocol, but for the deviations below" if overridden else grid.scales[scale].why
+    backbones = {job.backbone for job in jobs}
+    stand_ins = [f"{new} for {old}" for old, new in grid.scales[scale].stand_ins.items() if new in backbones]
+    about += f" ({', '.join(stand_ins)})" if stand_ins and not table.ran_as else ""  # else the rows say it
     notes = [
         f"Scale {scale}: {about}{why}.",
         f"Ours: mean ± sample standard deviation over n seeds ({', '.join(map(str, seeds))} planned), in {spec.unit}; "

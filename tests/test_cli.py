@@ -202,6 +202,11 @@ BAD = {
     "weights": (["run", "--grid", "voc", "--weights", "nowhere"], "nowhere: no such file or folder"),
     "table": (["diff", "--table", "table3"], "unknown table 'table3'; did you mean"),
     "job folder": (["run-job", "nowhere"], "job.json: missing"),
+    "no grid": (["run"], "Missing option '--grid'"),
+    "option": (["run", "--gird", "voc"], "No such option"),
+    "range": (["run", "--grid", "voc", "--workers", "0"], "Invalid value for '--workers'"),
+    "command": (["rnu"], "No such command 'rnu'"),
+    "sub-command": (["data", "verfy"], "No such command 'verfy'"),
 }
 
 
@@ -214,6 +219,23 @@ def test_bad_input_ends_in_one_line_and_status_2(name, workplace, cache_option):
     assert message in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert not list(workplace.glob("runs/*/*/result.json"))
+
+
+def test_run_without_table_files_says_so(finished, tmp_path, cache_option):
+    folder = Path(shutil.copytree(finished[0] / "runs", tmp_path / "runs")).parent
+    ended = bench(folder, "run", *QUICK, *cache_option, "--tables", "empty")
+    assert "note: empty/ holds no table of grid voc" in ended.stdout
+    assert ended.returncode == 0
+
+
+def test_plan_shows_the_whole_matrix(workplace):
+    """Data sets x backbones x settings x methods x seeds."""
+    for scale, seeds, together in (("paper", {}, 81), ("mini", {"voc": 2}, 30)):
+        printed = bench(workplace, "plan", "--scale", scale).stdout
+        for name, cells in {"caltech256": 12, "cifar100": 3, "cub200": 6, "ilsvrc2012": 3, "voc": 3}.items():
+            num_seeds = 3 if scale == "paper" else seeds.get(name, 1)
+            assert f"{name}: {cells * num_seeds} jobs at scale {scale}" in printed
+        assert f"together: {together} jobs" in printed
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])

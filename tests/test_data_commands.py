@@ -54,6 +54,8 @@ def test_not_complete_is_exit_status_1(call, tmp_path):
         (["verify", "cifar10"], "did you mean 'cifar100'"),
         (["verify", "cifar100"], "--data-root DIR"),
         (["verify", "cifar100", "--data-root", "no/such/folder"], "no such folder"),
+        (["list", "--data-root", "no/such/folder"], "no such folder"),
+        (["get", "cifar100", "--data-root", "README.md"], "README.md: not a folder"),
         (["draw", "cifar100"], "did you mean 'cifar100-mini'"),
         (["get", "cub200-mini"], "'data draw cub200-mini'"),
         (["get", "cub200"], "--data-root DIR"),

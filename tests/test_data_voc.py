@@ -41,6 +41,23 @@ def test_labels_agree_with_the_annotations(mini_voc):
             assert row[k] == (-1 if not flags else 1 if "0" in flags else 0)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_same_pictures_and_labels_as_torchvision(mini_voc, split, tmp_path):
+    from benchmark.torchvision_ops import torchvision
+
+    theirs, ours = torchvision.datasets.VOCDetection(mini_voc, image_set=split), voc.load(mini_voc, split)
+    assert theirs.images == [str(path) for path in ours.images]
+    pixels = data.open_pixels(ours, mini.SCENE_SIZE, "warp", tmp_path)  # their own size, so nothing is resized
+    for i in range(0, len(theirs), 7):
+        picture, target = theirs[i]
+        assert (np.asarray(picture) == pixels.test_batch(np.array([i]))[0]).all()
+        objects = target["annotation"]["object"]
+        label = dict.fromkeys(voc.CLASSES, voc.ABSENT)
+        for thing in sorted(objects, key=lambda o: o["difficult"] == "0"):  # a plain object outranks a difficult one
+            label[thing["name"]] = voc.PRESENT if thing["difficult"] == "0" else voc.DIFFICULT
+        assert list(label.values()) == ours.targets[i].tolist()
+
+
 def test_drawing_is_repeatable(mini_voc, tmp_path):
     mini.draw_voc(tmp_path)
     for path in sorted(mini_voc.rglob("*"))[::97]:

@@ -47,6 +47,15 @@ def test_every_format_reads_back(tmp_path, ending, scale):
 
 
 @pytest.mark.parametrize("ending", ["md", "tex", "csv", "json"])
+def test_a_row_that_names_its_stand_in_reads_back(tmp_path, ending):
+    rows = [row.model_copy(update={"where": {"backbone": "resnet18"}, "item": row.key}) for row in specs()[0].rows]
+    table = golden_table(spec_changes={"rows": rows})
+    path = tmp_path / f"table2.{ending}"
+    path.write_text(render.FORMATS[ending](table), encoding="utf-8")
+    assert diff.of_file(path, specs()).cells.keys() == table.cells.keys()
+
+
+@pytest.mark.parametrize("ending", ["md", "tex", "csv", "json"])
 def test_blanks_read_back(tmp_path, ending):
     path = tmp_path / f"table2.{ending}"
     path.write_text(render.FORMATS[ending](golden_table("paper", tmp_path)), encoding="utf-8")

@@ -48,7 +48,7 @@ def test_overlap_by_epoch_where_it_was_recorded(tmp_path):
     for job in jobs:
         run = store.submit(tmp_path, job)
         low = 0.2 * (job.method != "baseline") + 0.1 * job.seed
-        epochs = [{"epoch": e, "attention_overlap": {name: low + 0.01 * e for name in names}} for e in (1, 2)]
+        epochs = [{"epoch": e, "attention_overlap": dict.fromkeys(names, low + 0.01 * e)} for e in (1, 2)]
         run.write_metrics([epoch | {"train": {"classification": 1.0}, "test_mAP": 0.5} for epoch in epochs])
     plain, overlaps = figures.curves(golden_table(), jobs, tmp_path)
     assert (plain.name, overlaps.name) == ("curves-resnet18_narrow", "overlap-resnet18_narrow")

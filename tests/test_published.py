@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import published
+from benchmark import grid, published, tables
 from benchmark.data import voc
 from benchmark.errors import UserError
 
@@ -52,14 +52,45 @@ def test_every_cell_has_its_place_in_the_paper(name):
             assert "supplementary material" in cell["source"] or "abstract" in cell["source"]
 
 
+def typing_errors(spec):
+    """Rows whose numbers are no percentages above one, or whose printed gains are not method minus baseline."""
+    found = []
+    for row in spec.rows if spec.unit in ("%", "points") else []:
+        least = 1 if spec.unit == "%" else 0
+        shares = [v for v in row.published if v is not None and not least < v <= 100]
+        gains = [
+            gain
+            for value, gain in zip(row.published, row.published_gain or [], strict=False)
+            if None not in (value, gain, row.published[0]) and abs(value - row.published[0] - gain) > 0.0051
+        ]  # rounded once each
+        found += [row.key] if shares or gains else []
+    return found
+
+
 @pytest.mark.parametrize("name", published.names(TABLES))
 def test_numbers_are_in_range_and_printed_gains_are_differences(name):
-    spec = published.load(name, TABLES)
-    for row in spec.rows if spec.unit in ("%", "points") else []:
-        assert all(0 <= v <= 100 for v in row.published if v is not None), "percent, not shares"
-        for value, gain in zip(row.published, row.published_gain or [], strict=False):
-            if None not in (value, gain, row.published[0]):
-                assert value - row.published[0] == pytest.approx(gain, abs=0.0051), "rounded once each"
+    assert typing_errors(published.load(name, TABLES)) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "gains", "errors"),
+    [
+        ("[75.1, 76.2, 77.3]", "[null, 1.1, 2.2]", []),
+        ("[75.1, null, 77.3]", "[null, null, 2.2]", []),
+        ("[75.1, 76.2, 77.3]", "[null, 1.1, 2.3]", ["ResNet-110, top-1"]),
+        ("[0.751, 0.762, 0.773]", "[null, null, null]", ["ResNet-110, top-1"]),
+        ("[75.1, 176.2, 77.3]", "[null, null, null]", ["ResNet-110, top-1"]),
+    ],
+)
+def test_typing_a_number_fills_its_cell_and_is_checked(tmp_path, cells, gains, errors):
+    text = (TABLES / "cifar100.yaml").read_text()
+    typed = text.replace("published: [null, null, null]", f"published: {cells}, published_gain: {gains}", 1)
+    (tmp_path / "cifar100.yaml").write_text(typed)
+    spec = published.load("cifar100", tmp_path)
+    assert typing_errors(spec) == errors
+    chosen = grid.load("cifar100")
+    table = tables.build(spec, chosen, "paper", chosen.jobs("paper"), tmp_path)
+    assert [c.published for c in table.cells.values() if c.row == "ResNet-110, top-1"] == spec.rows[0].published
 
 
 @pytest.mark.skipif(not SUPPLEMENT.is_file(), reason="the supplement is not at hand")

@@ -150,7 +150,7 @@ def test_why_there_is_no_number(tmp_path, name, record, status):
     cell = table.cells["cow", "baseline"]
     assert cell.status == status
     assert render.value_text(cell, table) == status
-    assert (cell.verdict.outcome, cell.verdict.reason) == ("not run", status)
+    assert cell.verdict.outcome == ("diverged" if status == "diverged" else "not run")
     assert table.cells["cow", "icasc-a_ch"].gain_verdict.outcome == "not run"
 
 
@@ -185,6 +185,25 @@ def test_single_label_results(tmp_path):
     run = plant(tmp_path, as_published)[0]
     run.path("result.json").write_text(json.dumps({"job": run.id, "top1": 0.75, "top5": 0.9}))
     assert results.items(run, "area") == {"top1": 75.0, "top5": 90.0}
+
+
+@pytest.mark.parametrize(
+    ("scale", "overrides", "label"),
+    [
+        ("mini", {}, "ResNet-18 (as resnet18_narrow)"),
+        ("paper", {}, "ResNet-18"),
+        ("paper", {"backbone": "resnet50"}, "ResNet-18 (as resnet50)"),
+    ],
+)
+def test_a_row_names_what_stood_in(tmp_path, scale, overrides, label):
+    row = (
+        golden_table()
+        .spec.rows[-1]
+        .model_copy(update={"key": "ResNet-18", "item": "mAP", "where": {"backbone": "resnet18"}})
+    )
+    table = golden_table(scale, tmp_path, {"rows": [row]}, **overrides)
+    assert table.label("ResNet-18") == label
+    assert f"| {render.escape_markdown(label)} |" in " ".join(render.markdown(table).split())
 
 
 def test_none_of_this_imports_torch():
