@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -79,6 +80,14 @@ def run(
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    gpus: Annotated[str | None, typer.Option("--gpus", help="Numbers as nvidia-smi's: 0,1; default: all")] = None,
+    jobs_per_gpu: Annotated[int, typer.Option("--jobs-per-gpu", help="Jobs at once on each GPU", min=1)] = 1,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds that a job may run before it is stopped, to be resumed")
+    ] = None,
+    hang_timeout: Annotated[
+        float, typer.Option("--hang-timeout", help="Seconds without progress after which a job is killed and repeated")
+    ] = 1800.0,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave model.safetensors in each run")] = False,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
@@ -92,12 +101,20 @@ def run(
     print(f"scale {scale}: {reason}", flush=True)
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    if gpus is not None and device == "cpu":
+        raise UserError("--gpus with --device cpu: leave one of them out")
+    on_gpus = local.named_gpus(gpus) if gpus is not None else local.visible_gpus() if device != "cpu" else ()
+    device = "cuda" if gpus is not None else device  # a GPU that was asked for by number is not quietly done without
+    for option, seconds in (("--timeout", timeout), ("--hang-timeout", hang_timeout)):
+        if seconds is not None and not seconds > 0:
+            raise UserError(f"{option} {seconds:g}: expected seconds, more than 0")
     changed = overrides(chosen, scale, sets, weights)
     jobs = chosen.jobs(scale, changed, selection(only))
     prepare(jobs, data_root, weights, cache)
     folders = [store.submit(runs, job) for job in jobs]
-    gpus = local.visible_gpus() if device != "cpu" else ()
-    where = local.slots(len(jobs), workers, gpus)
+    warn_of_corrupt_records(folders)
+    where = local.slots(len(jobs), workers, on_gpus, jobs_per_gpu)
+    where = replace(where, timeout=timeout, hang_timeout=hang_timeout)
     announce(jobs, folders, where)
     arguments = ["--cache", str(cache), "--device", device]
     arguments += ["--data-root", str(data_root)] if data_root else []
@@ -130,8 +147,11 @@ def run_job(
     cache: Cache = CACHE,
 ) -> None:
     """Train one job in its folder. Executors call this."""
-    from benchmark import train
     from benchmark.executors.local import ALREADY_CLAIMED
+
+    if store.Run(folder).state() == "running":  # known before torch is imported
+        sys.exit(ALREADY_CLAIMED)
+    from benchmark import train
 
     try:
         execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights)
@@ -321,6 +341,16 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
         print(
             "note: bfloat16 is slow on this processor; on a GPU it is not, and --set precision=float32 makes other jobs"
         )
+
+
+def warn_of_corrupt_records(folders: list[store.Run]) -> None:
+    """Reading a corrupt record sets it aside, and the job runs anew."""
+    for folder in folders:
+        for name in ("result.json", "failure.json"):
+            try:
+                folder.read(name)
+            except UserError as error:
+                print(f"warning: {error}", file=sys.stderr)
 
 
 def announce(jobs: list[Job], folders: list[store.Run], where: Any) -> None:
