@@ -35,6 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 TableName = Annotated[str, typer.Option("--table", help="A file of tables/, without .yaml")]
 
 RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
+MAX_WARNINGS = 10  # of one kind
 
 
 @app.command()
@@ -167,33 +168,59 @@ def run_job(
 def status(
     grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's jobs")] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="Only this scale")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to run")] = False,
     runs: Runs = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """List the jobs under runs/ by state."""
-    dataset = None
-    if grid_name:
-        chosen = grid.load(grid_name)
-        dataset = {chosen.base["dataset"], *(s.set["dataset"] for s in chosen.scales.values() if "dataset" in s.set)}
-    rows = []
-    for folder in store.all_runs(runs):
-        if scale not in (None, folder.folder.parent.name):
-            continue
+    """List the jobs under runs/ by state, whichever executor runs them."""
+    from benchmark import view
+
+    if watch and as_json:
+        raise UserError("--watch with --json: leave one of them out")
+    chosen = grid.load(grid_name) if grid_name else None
+    if watch:
         try:
-            job, state = folder.job(), folder.state()
+            view.watch(lambda: [folder for folder, _ in jobs_on_disk(chosen, scale, runs)])
+        except KeyboardInterrupt:
+            print()
+    rows = []
+    for folder, job in jobs_on_disk(chosen, scale, runs, warn=True):
+        try:
+            state = folder.state()
+            epochs = len(folder.metrics()) if state != "pending" else 0
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
             continue
-        if dataset is None or job.dataset in dataset:
-            epochs = len(folder.metrics()) if state != "pending" else 0
-            rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
+        rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
     rows.sort(key=lambda row: store.STATES.index(row["state"]))
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     print_rows(rows, ("state", "scale", "id", "epoch"))
-    counts = {state: sum(row["state"] == state for row in rows) for state in store.STATES}
-    print(", ".join(f"{n} {state}" for state, n in counts.items() if n) or f"no jobs under {runs}/")
+    print(view.counted([row["state"] for row in rows]) or f"no jobs under {runs}/")
+
+
+def jobs_on_disk(
+    chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False
+) -> list[tuple[store.Run, Job]]:
+    """The runs under `runs`, of one grid and scale or of all. Folders that hold no job are left out, with a warning."""
+    datasets = {chosen.base["dataset"], *(s.set.get("dataset") for s in chosen.scales.values())} if chosen else None
+    found, problems = [], []
+    for folder in store.all_runs(runs):
+        if scale not in (None, folder.folder.parent.name):
+            continue
+        try:
+            job = folder.job()
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if datasets is None or job.dataset in datasets:
+            found.append((folder, job))
+    for problem in problems[:MAX_WARNINGS] if warn else []:
+        print(f"warning: {problem}", file=sys.stderr)
+    if warn and len(problems) > MAX_WARNINGS:
+        print(f"warning: and {len(problems) - MAX_WARNINGS} more folders that hold no job", file=sys.stderr)
+    return found
 
 
 @app.command("tables")
@@ -416,7 +443,9 @@ def render_table(
 def slug(changed: dict[str, Any]) -> str:
     """A folder name for a set of overrides."""
     text = ",".join(f"{key}={changed[key]}" for key in sorted(changed))
-    return re.sub(r"[^\w.,=\-]+", "-", re.sub(r"(sha256:\w{12})\w*", r"\1", text))
+    name = re.sub(r"[^\w.,=\-]+", "-", re.sub(r"(sha256:\w{12})\w*", r"\1", text))
+    # A file system takes 255 bytes at most.
+    return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def print_rows(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:

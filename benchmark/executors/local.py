@@ -112,7 +112,7 @@ def execute(runs: list[Run], arguments: list[str], where: Slots, view: View) -> 
                 del active[slot]
                 run, was_alone = attempt.run, alone.pop(attempt.run.id, None)
                 kind, text = _how_it_ended(attempt, where)
-                _log(run, f"{text or kind}, after {time.monotonic() - attempt.started:.0f} s")
+                _log(run, f"{text}, after {time.monotonic() - attempt.started:.0f} s")
                 if len(run.metrics()) > attempt.epochs:
                     attempts[run.id] = 1  # it gets on, if slowly
                 if kind == "claimed":
