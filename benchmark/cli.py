@@ -200,9 +200,7 @@ def status(
     print(view.counted([row["state"] for row in rows]) or f"no jobs under {runs}/")
 
 
-def jobs_on_disk(
-    chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False
-) -> list[tuple[store.Run, Job]]:
+def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False) -> list[tuple[store.Run, Job]]:
     """The runs under `runs`, of one grid and scale or of all. Folders that hold no job are left out, with a warning."""
     datasets = {chosen.base["dataset"], *(s.set.get("dataset") for s in chosen.scales.values())} if chosen else None
     found, problems = [], []

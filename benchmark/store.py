@@ -59,6 +59,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         remedy = {
             errno.ENOSPC: "free some space and call again; finished runs are kept",
+            errno.EFBIG: "files may be no larger here (ulimit -f)",
             errno.EDQUOT: "the quota is used up; free some space and call again",
             errno.EACCES: "the folder cannot be written; change its permissions",
             errno.EROFS: "the file system is read-only; name a writable folder",

@@ -6,6 +6,7 @@ import math
 import os
 import time
 import traceback
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -322,9 +323,14 @@ def start_or_resume(run: Run, job: Job, num_classes: int, execution: Execution) 
     if not path.exists():
         return state
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save wrote
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state.model.load_state_dict(saved["model"])
         state.optimizer.load_state_dict(saved["optimizer"])
+        if [epoch["epoch"] for epoch in saved["epochs"]] != list(range(1, len(saved["epochs"]) + 1)):
+            raise ValueError("its epochs are not 1, 2, ...")
         return State(state.model, state.optimizer, int(saved["threads"]), list(saved["epochs"]))
     except Exception as error:  # whatever a damaged pickle or zip can raise
         aside = path.with_name(f"checkpoint.corrupt-{time.time_ns()}")

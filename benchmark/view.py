@@ -76,7 +76,7 @@ def _bars(runs: list[Run], outcome: dict[str, str]) -> object:
 
     table = Table.grid(padding=(0, 2))
     states = {run.folder: _state(run) for run in runs}
-    order = sorted(runs, key=lambda run: (FIRST.index(s) if (s := states[run.folder]) in FIRST else len(FIRST)))
+    order = sorted(runs, key=lambda run: FIRST.index(s) if (s := states[run.folder]) in FIRST else len(FIRST))
     names = [run.id.rpartition("-")[0] for run in runs]
     alike = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))))
     shared = names[0].rfind("-", 0, alike) + 1 if len(names) > 1 else 0  # what all begin with says nothing
