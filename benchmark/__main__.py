@@ -13,10 +13,13 @@ app.add_typer(cli_data.app, name="data")
 def main() -> None:
     """Errors that a user can cause end in one line and exit status 2; anything else is a bug and raises."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: workers are stopped and claims released
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no character
     try:
         sys.exit(app(prog_name="python -m benchmark", standalone_mode=False))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        line = str(error).replace("\n", "\\n")  # one line, though a path may hold a line break
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
         sys.stderr.close()  # `... | head` is no error

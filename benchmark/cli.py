@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 TableName = Annotated[str, typer.Option("--table", help="A file of tables/, without .yaml")]
 
 RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
+MAX_WARNINGS = 10  # of one kind
 
 
 @app.command()
@@ -79,6 +81,14 @@ def run(
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    gpus: Annotated[str | None, typer.Option("--gpus", help="Numbers as nvidia-smi's: 0,1; default: all")] = None,
+    jobs_per_gpu: Annotated[int, typer.Option("--jobs-per-gpu", help="Jobs at once on each GPU", min=1)] = 1,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds that a job may run before it is stopped, to be resumed")
+    ] = None,
+    hang_timeout: Annotated[
+        float, typer.Option("--hang-timeout", help="Seconds without progress after which a job is killed and repeated")
+    ] = 1800.0,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave model.safetensors in each run")] = False,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
@@ -92,6 +102,13 @@ def run(
     print(f"scale {scale}: {reason}", flush=True)
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    if gpus is not None and device == "cpu":
+        raise UserError("--gpus with --device cpu: leave one of them out")
+    on_gpus = local.named_gpus(gpus) if gpus is not None else local.visible_gpus() if device != "cpu" else ()
+    device = "cuda" if gpus is not None else device  # a GPU that was asked for by number is not quietly done without
+    for option, seconds in (("--timeout", timeout), ("--hang-timeout", hang_timeout)):
+        if seconds is not None and not seconds > 0:
+            raise UserError(f"{option} {seconds:g}: expected seconds, more than 0")
     changed = overrides(chosen, scale, sets, weights)
     jobs = chosen.jobs(scale, changed, selection(only))
     specs = [published.load(name, tables) for name in published.names(tables)]
@@ -100,8 +117,9 @@ def run(
         print(f"note: {tables}/ holds no table of grid {grid_name}, so none is written; --tables names the folder")
     prepare(jobs, data_root, weights, cache)
     folders = [store.submit(runs, job) for job in jobs]
-    gpus = local.visible_gpus() if device != "cpu" else ()
-    where = local.slots(len(jobs), workers, gpus)
+    warn_of_corrupt_records(folders)
+    where = local.slots(len(jobs), workers, on_gpus, jobs_per_gpu)
+    where = replace(where, timeout=timeout, hang_timeout=hang_timeout)
     announce(jobs, folders, where)
     arguments = ["--cache", str(cache), "--device", device]
     arguments += ["--data-root", str(data_root)] if data_root else []
@@ -135,8 +153,11 @@ def run_job(
     cache: Cache = CACHE,
 ) -> None:
     """Train one job in its folder. Executors call this."""
-    from benchmark import train
     from benchmark.executors.local import ALREADY_CLAIMED
+
+    if store.Run(folder).state() == "running":  # known before torch is imported
+        sys.exit(ALREADY_CLAIMED)
+    from benchmark import train
 
     try:
         execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights)
@@ -152,33 +173,57 @@ def run_job(
 def status(
     grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's jobs")] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="Only this scale")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to run")] = False,
     runs: Runs = RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """List the jobs under runs/ by state."""
-    dataset = None
-    if grid_name:
-        chosen = grid.load(grid_name)
-        dataset = {chosen.base["dataset"], *(s.set["dataset"] for s in chosen.scales.values() if "dataset" in s.set)}
-    rows = []
-    for folder in store.all_runs(runs):
-        if scale not in (None, folder.folder.parent.name):
-            continue
+    """List the jobs under runs/ by state, whichever executor runs them."""
+    from benchmark import view
+
+    if watch and as_json:
+        raise UserError("--watch with --json: leave one of them out")
+    chosen = grid.load(grid_name) if grid_name else None
+    if watch:
         try:
-            job, state = folder.job(), folder.state()
+            view.watch(lambda: [folder for folder, _ in jobs_on_disk(chosen, scale, runs)])
+        except KeyboardInterrupt:
+            print()
+    rows = []
+    for folder, job in jobs_on_disk(chosen, scale, runs, warn=True):
+        try:
+            state = folder.state()
+            epochs = len(folder.metrics()) if state != "pending" else 0
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
             continue
-        if dataset is None or job.dataset in dataset:
-            epochs = len(folder.metrics()) if state != "pending" else 0
-            rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
+        rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
     rows.sort(key=lambda row: store.STATES.index(row["state"]))
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     print_rows(rows, ("state", "scale", "id", "epoch"))
-    counts = {state: sum(row["state"] == state for row in rows) for state in store.STATES}
-    print(", ".join(f"{n} {state}" for state, n in counts.items() if n) or f"no jobs under {runs}/")
+    print(view.counted([row["state"] for row in rows]) or f"no jobs under {runs}/")
+
+
+def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False) -> list[tuple[store.Run, Job]]:
+    """The runs under `runs`, of one grid and scale or of all. Folders that hold no job are left out, with a warning."""
+    datasets = {chosen.base["dataset"], *(s.set.get("dataset") for s in chosen.scales.values())} if chosen else None
+    found, problems = [], []
+    for folder in store.all_runs(runs):
+        if scale not in (None, folder.folder.parent.name):
+            continue
+        try:
+            job = folder.job()
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if datasets is None or job.dataset in datasets:
+            found.append((folder, job))
+    for problem in problems[:MAX_WARNINGS] if warn else []:
+        print(f"warning: {problem}", file=sys.stderr)
+    if warn and len(problems) > MAX_WARNINGS:
+        print(f"warning: and {len(problems) - MAX_WARNINGS} more folders that hold no job", file=sys.stderr)
+    return found
 
 
 @app.command("tables")
@@ -328,6 +373,16 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
         )
 
 
+def warn_of_corrupt_records(folders: list[store.Run]) -> None:
+    """Reading a corrupt record sets it aside, and the job runs anew."""
+    for folder in folders:
+        for name in ("result.json", "failure.json"):
+            try:
+                folder.read(name)
+            except UserError as error:
+                print(f"warning: {error}", file=sys.stderr)
+
+
 def announce(jobs: list[Job], folders: list[store.Run], where: Any) -> None:
     """What is about to run and, where runs like it are known, what it will cost."""
     seconds, states = {}, [folder.state() for folder in folders]
@@ -401,7 +456,9 @@ def print_readings(chosen: Grid, scale: str, runs: Path, tables: Path) -> None:
 def slug(changed: dict[str, Any]) -> str:
     """A folder name for a set of overrides."""
     text = ",".join(f"{key}={changed[key]}" for key in sorted(changed))
-    return re.sub(r"[^\w.,=\-]+", "-", re.sub(r"(sha256:\w{12})\w*", r"\1", text))
+    name = re.sub(r"[^\w.,=\-]+", "-", re.sub(r"(sha256:\w{12})\w*", r"\1", text))
+    # A file system takes 255 bytes at most.
+    return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def print_rows(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:

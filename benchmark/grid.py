@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +187,13 @@ def _resolve_weights(fields: dict[str, Any]) -> dict[str, Any]:
     backbone = fields.get("backbone")
     if fields.get("weights") != "mini" or backbone not in BACKBONES:  # Job names an unknown one
         return fields
-    digest = hashlib.sha256(mini_weights(backbone).read_bytes()).hexdigest()
-    return fields | {"weights": f"mini@{digest[:12]}"}
+    path = mini_weights(backbone)
+    return fields | {"weights": f"mini@{_digest(path, path.stat().st_mtime_ns)[:12]}"}
+
+
+@cache
+def _digest(path: Path, mtime_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def names() -> list[str]:

@@ -1,8 +1,8 @@
 """Run folders: the only truth about a run. runs/<scale>/<job id>/ holds
 
     job.json          what to run; written by whoever plans it
-    claim.json        who runs it (host, pid, start); made with O_EXCL, gone when the run ends
-    progress.json     how far it is; its time of change is the heartbeat
+    claim.json        who runs it (host, pid, start); touched while that process lives, gone when the run ends
+    progress.json     how far it is; touched while the training proceeds
     environment.json  what it runs on
     metrics.jsonl     one line an epoch
     checkpoint.pt     state after the last whole epoch, while unfinished
@@ -17,11 +17,14 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +33,12 @@ from pydantic import ValidationError
 from benchmark.errors import UserError
 from benchmark.job import Job
 
-# Another host's process cannot be looked up; it is taken for dead when its heartbeat is this old.
-STALE_AFTER_SECONDS = 600
+# Another host's process cannot be looked up. Its claim looks stale when the time of its last touch is this far from
+# this host's clock, before or after: clocks of two machines differ, and jump. It is taken over only when it also did
+# not change while it was watched for a while of this process's own time, longer than NFS remembers a file's attributes.
+BEAT_SECONDS = 5.0
+STALE_AFTER_SECONDS = 120.0
+WATCH_SECONDS = 75.0
 STATES = ("done", "running", "stale", "failed", "diverged", "pending")
 
 
@@ -52,6 +59,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as error:
         remedy = {
             errno.ENOSPC: "free some space and call again; finished runs are kept",
+            errno.EFBIG: "files may be no larger here (ulimit -f)",
             errno.EDQUOT: "the quota is used up; free some space and call again",
             errno.EACCES: "the folder cannot be written; change its permissions",
             errno.EROFS: "the file system is read-only; name a writable folder",
@@ -83,7 +91,7 @@ class Run:
         """The JSON object in file `name`; None where there is none. A corrupt one is set aside and named."""
         path = self.path(name)
         try:
-            record = json.loads(path.read_bytes())
+            record = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
             if not isinstance(record, dict):
                 raise ValueError("not a JSON object")
             return record
@@ -127,64 +135,127 @@ class Run:
             return "diverged" if failure.get("kind") == "diverged" else "failed"
         return "pending"
 
-    def heartbeat_age(self) -> float:
-        """Seconds since the run last said how far it is; infinity if it never did."""
-        for name in ("progress.json", "claim.json"):
-            try:
-                return max(0.0, time.time() - self.path(name).stat().st_mtime)
-            except OSError:
-                continue
-        return float("inf")
+    def _read_claim(self) -> dict[str, Any]:
+        """The claim as it is; empty where it says nothing. FileNotFoundError where there is none."""
+        try:
+            record = json.loads(self.path("claim.json").read_bytes())
+        except ValueError:
+            return {}  # cut short by a crash of the machine
+        return record if isinstance(record, dict) else {}
 
     def _claim_is_live(self) -> bool:
         try:
-            claim = self.read("claim.json")
-        except UserError:
-            return False  # a claim that cannot be read was cut short by a crash, and is set aside
-        if claim is None:
+            claim = self._read_claim()
+            if "host" not in claim:
+                return False
+            if claim["host"] == _this_host():
+                start = _process_start(claim.get("pid"))
+                return start is not None and start == claim.get("process_start")
+            return abs(time.time() - self.path("claim.json").stat().st_mtime) < STALE_AFTER_SECONDS
+        except FileNotFoundError:
             return False
-        if claim.get("host") == _this_host():
-            return _process_start(claim.get("pid")) == claim.get("process_start")
-        return self.heartbeat_age() < STALE_AFTER_SECONDS
+        except OSError:
+            return True  # unreadable for the moment; nobody is evicted on that ground
+
+    def _is_touched_while_watched(self) -> bool:
+        """Whether the claim of another host, which looks stale, changes after all."""
+
+        def touched() -> int:
+            with open(self.path("claim.json"), "rb") as file:  # opening asks a file server anew
+                return os.fstat(file.fileno()).st_mtime_ns
+
+        deadline, before = time.monotonic() + WATCH_SECONDS, touched()
+        while time.monotonic() < deadline:
+            time.sleep(min(1.0, WATCH_SECONDS / 10))
+            if touched() != before:
+                return True
+        return False
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        path = self.path("claim.lock")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = open(path, "w")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); name a writable folder") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise UserError(f"{path}: this file system has no locks ({error.strerror}); take another") from None
+            yield
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Hold the run for this process. Raises Claimed where a live process holds it or it is done already."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Hold the run for this process. Raises Claimed where a live process holds it or it is done already; UserError
+        where the folder cannot be written."""
         path = self.path("claim.json")
+        mine = {
+            "host": _this_host(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+            "started": time.time(),
+        }
         # Looking and taking over are one step under a lock: two processes that both find a stale claim would
         # otherwise both remove it, the second one the first's new claim.
-        with open(self.path("claim.lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self.state() in ("running", "done"):
+        with self._locked():
+            state = self.state()
+            if state in ("running", "done"):
                 raise Claimed(self.id)
-            path.unlink(missing_ok=True)
-            record = {
-                "host": _this_host(),
-                "pid": os.getpid(),
-                "process_start": _process_start(os.getpid()),
-                "started": time.time(),
-            }
-            with open(path, "x", encoding="utf-8") as file:
-                json.dump(record, file)
+            if state == "stale":
+                with suppress(FileNotFoundError):
+                    if self._read_claim().get("host") not in (None, _this_host()) and self._is_touched_while_watched():
+                        raise Claimed(self.id)
+            write_json(path, mine)
+            for unfinished in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
+                unfinished.unlink(missing_ok=True)
+        released = threading.Event()
+        beat = threading.Thread(target=self._keep_alive, args=(mine, released), daemon=True)
+        beat.start()
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
-            self.path("progress.json").unlink(missing_ok=True)
+            released.set()
+            beat.join()
+            with suppress(UserError, OSError), self._locked():
+                if self._read_claim() == mine:
+                    path.unlink()
+                    self.path("progress.json").unlink(missing_ok=True)
+
+    def _keep_alive(self, mine: dict[str, Any], released: threading.Event) -> None:
+        """Touch the claim for other hosts to see. A process that finds its claim in other hands, having been frozen for
+        so long that it was taken for dead, ends itself: two must not write into one folder."""
+        while not released.wait(BEAT_SECONDS):
+            try:
+                if self._read_claim() == mine:
+                    os.utime(self.path("claim.json"))
+                    continue
+            except FileNotFoundError:
+                pass
+            except OSError:
+                continue  # a file server that does not answer for a while
+            if not released.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+            return
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The epochs logged so far. A last line that a crash cut short is left out."""
+        """The epochs logged so far. What follows the first line that a crash cut short is left out."""
         try:
-            lines = self.path("metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = self.path("metrics.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        epochs = []
+        except OSError as error:
+            raise UserError(f"{self.path('metrics.jsonl')}: cannot be read ({error.strerror})") from None
+        epochs: list[dict[str, Any]] = []
         for line in lines:
             try:
-                epochs.append(json.loads(line))
-            except ValueError:
+                epoch = json.loads(line, parse_constant=_refuse_constant)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(epoch, dict) or type(epoch.get("epoch")) is not int:
+                break
+            epochs.append(epoch)
         return epochs
 
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
@@ -206,12 +277,19 @@ def all_runs(runs: Path) -> list[Run]:
     return [Run(path.parent) for path in sorted(runs.glob("*/*/job.json"))]
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+@cache
 def _this_host() -> str:
-    # The boot's id tells a restarted machine, whose process numbers start anew, from the one that made the claim.
-    try:
-        return f"{socket.gethostname()} {Path('/proc/sys/kernel/random/boot_id').read_text().strip()}"
-    except OSError:
-        return socket.gethostname()
+    """Whose process numbers are meant: the machine's name, its boot (a restarted machine counts anew), and the
+    container's numbering, where there is one."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
 
 
 def _process_start(pid: Any) -> str | None:
@@ -223,7 +301,7 @@ def _process_start(pid: Any) -> str | None:
         return None
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         if Path("/proc/self/stat").exists():
             return None
     else:

@@ -6,9 +6,11 @@ import math
 import os
 import time
 import traceback
+import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,13 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
 TEST_BATCH = 64
 MAX_IDS = 20_000  # training images are named in the record up to this many: Caltech-256's split is drawn anew each seed
 HEARTBEAT_SECONDS = 2.0
+# What torch says where its exceptions have no type of their own. A device-side assert or an illegal access is missing
+# on purpose: those are errors of the code.
+OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+LOST_DEVICE = (
+    "uncorrectable ECC error", "uncorrectable NVLink error", "busy or unavailable", "no CUDA-capable device",
+    "hardware stack error", "unspecified launch failure", "launch timed out", "CUDA error: unknown error",
+)  # fmt: skip
 
 
 class DivergedError(Exception):
@@ -329,9 +338,14 @@ def start_or_resume(run: Run, job: Job, num_classes: int, execution: Execution) 
     if not path.exists():
         return state
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums that torch.save wrote
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state.model.load_state_dict(saved["model"])
         state.optimizer.load_state_dict(saved["optimizer"])
+        if [epoch["epoch"] for epoch in saved["epochs"]] != list(range(1, len(saved["epochs"]) + 1)):
+            raise ValueError("its epochs are not 1, 2, ...")
         return State(state.model, state.optimizer, int(saved["threads"]), list(saved["epochs"]))
     except Exception as error:  # whatever a damaged pickle or zip can raise
         aside = path.with_name(f"checkpoint.corrupt-{time.time_ns()}")
@@ -382,13 +396,22 @@ def describe(execution: Execution, state: State, train: Pixels, test: Pixels) ->
     }
 
 
+def failure_kind(error: Exception) -> str:
+    """diverged, input or crash, which repeating would not mend; out_of_memory or lost_device, which it may."""
+    text = str(error)
+    if isinstance(error, DivergedError | UserError):
+        return "diverged" if isinstance(error, DivergedError) else "input"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(t in text for t in OUT_OF_MEMORY):
+        return "out_of_memory"
+    lost = isinstance(error, RuntimeError) and any(t in text for t in LOST_DEVICE)
+    return "lost_device" if lost else "crash"
+
+
 def write_failure(run: Run, error: Exception, state: State | None) -> None:
-    kind = {DivergedError: "diverged", UserError: "input"}.get(type(error), "crash")
     last = state.epochs[-1] if state is not None and state.epochs else None
-    write_json(
-        run.path("failure.json"),
-        {"kind": kind, "error": str(error), "traceback": traceback.format_exc(), "last_good_epoch": last},
-    )
+    record = {"kind": failure_kind(error), "error": str(error), "traceback": traceback.format_exc()}
+    epoch = 1 if last is None else last["epoch"] + 1
+    write_json(run.path("failure.json"), record | {"epoch": epoch, "last_good_epoch": last})
 
 
 class Heartbeat:
@@ -406,7 +429,8 @@ class Heartbeat:
     def touch(self) -> None:
         if time.monotonic() >= self._next:
             done = (self._epoch + self._step / self._steps) / self._epochs
-            write_json(self._path, {"epoch": self._epoch + 1, "epochs": self._epochs, "done": round(done, 4)})
+            with suppress(UserError):  # a disk that is full for a moment spoils no run; its records will say so
+                write_json(self._path, {"epoch": self._epoch + 1, "epochs": self._epochs, "done": round(done, 4)})
             self._next = time.monotonic() + HEARTBEAT_SECONDS
 
 

@@ -1,12 +1,14 @@
 """Claims, states and records, under crashes that really happen."""
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -73,12 +75,123 @@ def test_reused_process_number_is_not_the_old_process(run):
     assert run.state() == "stale"
 
 
-def test_another_host_s_claim_lives_by_its_heartbeat(run):
-    store.write_json(run.path("claim.json"), {"host": "elsewhere", "pid": 1, "process_start": "1", "started": 0})
-    assert run.state() == "running"
-    old = time.time() - store.STALE_AFTER_SECONDS - 1
-    os.utime(run.path("claim.json"), (old, old))
+ELSEWHERE = {"host": "elsewhere", "pid": 1, "process_start": "1", "started": 0}
+
+
+def _claimed_elsewhere(run, seconds_ago: float) -> None:
+    store.write_json(run.path("claim.json"), ELSEWHERE)
+    then = time.time() - seconds_ago
+    os.utime(run.path("claim.json"), (then, then))
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "state"),
+    [(0, "running"), (60, "running"), (-60, "running"), (600, "stale"), (-600, "stale"), (-1e6, "stale")],
+)
+def test_another_host_s_claim_looks_stale_far_from_this_clock(run, seconds_ago, state):
+    """On either side: the other clock may be ahead, and this one may have been set back."""
+    _claimed_elsewhere(run, seconds_ago)
+    assert run.state() == state
+
+
+@pytest.mark.parametrize("seconds_ago", [600, -600])
+def test_a_host_that_is_gone_is_succeeded_after_watching(run, monkeypatch, seconds_ago):
+    monkeypatch.setattr(store, "WATCH_SECONDS", 0.2)
+    _claimed_elsewhere(run, seconds_ago)
+    began = time.monotonic()
+    with run.claim():
+        assert time.monotonic() - began >= 0.2
+        assert json.loads(run.path("claim.json").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_a_clock_that_jumped_evicts_no_live_host(run, monkeypatch, jump):
+    """The other host's clock differs by days, so its claim looks stale; but it is touched again and again."""
+    monkeypatch.setattr(store, "WATCH_SECONDS", 5.0)
+    _claimed_elsewhere(run, jump)
+    stop = threading.Event()
+
+    def beat():
+        ticks = itertools.count()
+        while not stop.wait(0.05):
+            os.utime(run.path("claim.json"), (time.time() - jump + next(ticks),) * 2)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        assert run.state() == "stale"
+        with pytest.raises(Claimed), run.claim():
+            pass
+    finally:
+        stop.set()
+        beating.join()
+    assert json.loads(run.path("claim.json").read_text()) == ELSEWHERE
+
+
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_a_clock_that_jumps_does_not_matter_on_one_host(run, monkeypatch, jump):
+    process = _holder(run.folder)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + jump)
+    try:
+        assert run.state() == "running"
+    finally:
+        process.kill()
+        process.communicate()
     assert run.state() == "stale"
+
+
+def test_a_live_claim_is_touched(run, monkeypatch):
+    monkeypatch.setattr(store, "BEAT_SECONDS", 0.02)
+    with run.claim():
+        os.utime(run.path("claim.json"), (0, 0))
+        deadline = time.monotonic() + 20
+        while run.path("claim.json").stat().st_mtime == 0:
+            assert time.monotonic() < deadline, "never touched"
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("taken", ["by another host", "away"])
+def test_a_process_whose_claim_was_taken_ends_itself(run, taken):
+    """It was frozen for so long that it was taken for dead; awake again, it must not write beside its successor."""
+    code = (
+        "import sys, signal; from benchmark import store; store.BEAT_SECONDS = 0.05\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        f"from tests.test_store import _hold; from pathlib import Path; _hold(Path({str(run.folder)!r}), 60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    if taken == "away":
+        run.path("claim.json").unlink()
+    else:
+        store.write_json(run.path("claim.json"), ELSEWHERE)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert run.path("claim.json").exists() == (taken != "away"), "the successor's claim stays"
+
+
+def test_another_container_s_process_numbers_are_not_ours(run):
+    """Two containers can share name and boot; only the numbering of their processes tells them apart."""
+    name, _, _ = store._this_host().rpartition(" ")
+    elsewhere = ELSEWHERE | {"host": f"{name} pid:[1]", "pid": 2**22 + 1}
+    store.write_json(run.path("claim.json"), elsewhere)
+    assert run.state() == "running"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"host": ', b"[]"])
+def test_a_claim_cut_short_is_stale_and_left_for_the_next(run, content):
+    run.path("claim.json").write_bytes(content)
+    assert run.state() == "stale"
+    assert run.path("claim.json").read_bytes() == content, "looking changes nothing"
+    with run.claim():
+        assert run.state() == "running"
+
+
+def test_what_a_killed_writer_left_is_removed(run):
+    for name in (".result.json.123.tmp", "checkpoint.123.tmp"):
+        run.path(name).write_bytes(b"half")
+    with run.claim():
+        assert list(run.folder.glob("*.tmp")) == []
 
 
 def test_done_run_cannot_be_claimed(run):
@@ -114,7 +227,7 @@ def test_of_eight_processes_one_gets_the_claim(run, stale):
 
 
 @pytest.mark.parametrize("name", ["result.json", "failure.json", "job.json"])
-@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe", b"[1]", b"[" * 100_000])
+@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe", b"[1]", b'{"a": NaN}', b"[" * 100_000])
 def test_corrupt_record_is_named_and_set_aside(run, name, content):
     run.path(name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name}: corrupt record.*set aside as {name}.corrupt-"):
@@ -138,6 +251,12 @@ def test_half_a_line_of_metrics_is_left_out(run):
     with open(run.path("metrics.jsonl"), "a") as file:
         file.write('{"epo')
     assert [e["epoch"] for e in run.metrics()] == [1, 2]
+
+
+@pytest.mark.parametrize("line", [b"5", b"null", b'{"epoch": "2"}', b'{"epoch": NaN}', b"\xff", b"[" * 100_000])
+def test_lines_that_are_no_epoch_are_left_out(run, line):
+    run.path("metrics.jsonl").write_bytes(b'{"epoch": 1}\n' + line + b"\n")
+    assert run.metrics() == [{"epoch": 1}]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from benchmark.data.archives import locked
 from benchmark.errors import UserError, nearest
 
 RESIZES = ("none", "warp", "warp_crop", "random_resized_crop")
@@ -92,7 +94,7 @@ class Pixels:
         digest = hashlib.sha256()
         if self.array is None:
             for path in self.images.images:
-                digest.update(f"{path.name} {path.stat().st_size}\n".encode(errors="surrogateescape"))
+                digest.update(f"{path.name} {_stat(path).st_size}\n".encode(errors="surrogateescape"))
         else:
             for i in range(0, len(self), 256):
                 digest.update(np.ascontiguousarray(self.test_batch(np.arange(i, min(i + 256, len(self))))))
@@ -159,27 +161,48 @@ def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
     """All images warped to (N, size, size, 3) uint8 RGB, read through a memory map that survives the process.
 
     The cache file's name is a hash of what went in: each file's path, length and time of change, the size, and
-    pillow's version. Two writers write the same bytes to two temporary files; the later rename changes nothing.
-    UserError names an image that cannot be decoded.
+    pillow's version. UserError names an image that cannot be decoded.
     """
     key = hashlib.sha256(f"warp upright {size} pillow {PIL.__version__}".encode())
     for path in images.images:
-        stat = path.stat()
+        stat = _stat(path)
         key.update(f"\n{path.absolute()} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
     target = cache / "decoded" / f"{key.hexdigest()[:24]}.npy"
-    if not target.exists():
-        temporary = target.with_name(f"{target.stem}.{os.getpid()}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _write(images.images, size, temporary)
-            os.replace(temporary, target)
-        except OSError as error:
-            raise UserError(
-                f"{target}: cannot be written ({error.strerror}); free some space or move --cache"
-            ) from None
-        finally:
+    shape = (len(images.images), size, size, 3)
+    array = _opened(target, shape)
+    if array is not None:
+        return array
+    temporary = target.with_name(f"{target.stem}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target):  # workers that start together need the same pictures
+            if _opened(target, shape) is None:
+                for unfinished in target.parent.glob(f"{target.stem}.*.tmp"):  # of a process that was killed
+                    unfinished.unlink(missing_ok=True)
+                _write(images.images, size, temporary)
+                os.replace(temporary, target)
+        return np.load(target, mmap_mode="r")
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); free some space or move --cache") from None
+    finally:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    return np.load(target, mmap_mode="r")
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); complete the data") from None
+
+
+def _opened(target: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The decoded pictures; None where they are not there, or a crash of the machine cut them short."""
+    try:
+        array = np.load(target, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
 def _write(paths: tuple[Path, ...], size: int, target: Path) -> None:

@@ -1,0 +1,304 @@
+"""The local scheduler with stand-in workers: which slot, how often, how long; what is repeated and what never is."""
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from threading import Thread
+
+import pytest
+
+from benchmark import store, train
+from benchmark.errors import UserError
+from benchmark.executors import local
+from benchmark.executors.local import Slots
+from benchmark.store import Run
+
+# A worker that claims its run and then does what `script.json` in the run folder says for this attempt. It never
+# imports torch, so a whole schedule takes a second.
+WORKER = """
+import json, os, signal, subprocess, sys, time
+from pathlib import Path
+from benchmark import store
+run = store.Run(Path(sys.argv[1]))
+count = run.path("attempts.txt")
+done = count.read_text().splitlines() if count.exists() else []
+gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+count.write_text("\\n".join([*done, gpu]) + "\\n")
+steps = json.loads(run.path("script.json").read_text())
+step = steps[min(len(done), len(steps) - 1)]
+try:
+    with run.claim():
+        run.path("failure.json").unlink(missing_ok=True)
+        run.path("began").write_text(str(time.monotonic()))
+        time.sleep(step.get("seconds", 0))
+        if "child" in step:
+            child = subprocess.Popen(["sleep", "600"])
+            run.path("child").write_text(str(child.pid))
+        if "epoch" in step:
+            run.write_metrics([{"epoch": k + 1} for k in range(step["epoch"])])
+        if "hang" in step:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if "signal" in step:
+            os.kill(os.getpid(), step["signal"])
+        if "kind" in step:
+            store.write_json(run.path("failure.json"), {"kind": step["kind"], "error": "as told"})
+            sys.exit(1)
+        if "status" in step:
+            sys.exit(step["status"])
+        run.path("ended").write_text(str(time.monotonic()))
+        store.write_json(run.path("result.json"), {"job": run.id})
+except store.Claimed:
+    sys.exit(3)
+"""
+
+
+@pytest.fixture(autouse=True)
+def stand_in(tmp_path, monkeypatch):
+    (tmp_path / "worker.py").write_text(WORKER)
+    monkeypatch.setattr(local, "RUN_JOB", (sys.executable, str(tmp_path / "worker.py")))
+    monkeypatch.setattr(local, "BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr(local, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(local, "POLL_SECONDS", 0.02)
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+@pytest.fixture
+def submit(tmp_path, make_job):
+    """submit(step, step, ...): a run whose first attempt does the first step, and so on; the last one repeats."""
+    seeds = iter(range(100))
+
+    def make(*steps: dict) -> Run:
+        run = store.submit(tmp_path / "runs", make_job(seed=next(seeds)))
+        run.path("script.json").write_text(json.dumps(steps or [{}]))
+        return run
+
+    return make
+
+
+@pytest.fixture
+def make_job(make_job):
+    template = make_job()
+    return lambda seed: template.model_copy(update={"seed": seed})
+
+
+def execute(runs, where=None) -> dict[str, str]:
+    return local.execute(runs, ["--device", "cpu"], where or Slots(2, 1), lambda *_: None)
+
+
+def attempts(run) -> int:
+    return len(run.path("attempts.txt").read_text().splitlines())
+
+
+# Slots
+
+
+def test_a_slot_per_gpu_and_job_and_the_gpus_by_turns(submit):
+    where = local.slots(100, None, ("0", "3"), jobs_per_gpu=2)
+    assert (where.workers, [where.place(s) for s in range(4)]) == (4, ["GPU 0", "GPU 3", "GPU 0", "GPU 3"])
+    runs = [submit({"seconds": 0.5}) for _ in range(4)]
+    assert set(execute(runs, where).values()) == {"done"}
+    assert Counter(r.path("attempts.txt").read_text().strip() for r in runs) == {"0": 2, "3": 2}
+    assert local.slots(1, None, ("0", "3"), 2).workers == 1
+    assert local.slots(9, 5, ("0",), 2).workers == 5
+
+
+def test_cores_are_shared_by_the_workers(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert [local.slots(n, None, ()).threads for n in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
+    assert local.slots(3, 16, ()).threads == 1
+
+
+def test_worker_s_threads_are_capped(submit, monkeypatch, tmp_path):
+    (tmp_path / "worker.py").write_text(
+        "import os, sys; print(os.environ['OMP_NUM_THREADS'], sys.argv[2:]); sys.exit(9)"
+    )
+    run = submit()
+    assert execute([run], Slots(1, 7))[run.id].startswith("ended with status 9 and no record")
+    assert "7 ['--threads', '7', '--device', 'cpu']" in run.path("log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "visible", "message"),
+    [
+        ("0,0", "0,1", "GPU 0 twice"),
+        ("2", "0,1", "no GPU '2' here.*only 0, 1"),
+        ("", "0", "no GPU ''"),
+        ("0", "", "no GPU"),
+    ],
+)
+def test_gpus_that_are_not_there_are_named(text, visible, message, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(UserError, match=message):
+        local.named_gpus(text)
+
+
+def test_gpus_by_number_or_name(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8d3f,1")
+    assert local.named_gpus("1, GPU-8d3f") == ("1", "GPU-8d3f")
+
+
+# What is repeated
+
+
+@pytest.mark.parametrize(
+    "step", [{"signal": 9}, {"signal": 11}, {"signal": 15}, {"status": 143}, {"kind": "lost_device"}]
+)
+def test_what_the_machine_did_is_repeated(step, submit):
+    run = submit(step, {})
+    assert execute([run]) == {run.id: "done"}
+    assert attempts(run) == 2
+
+
+@pytest.mark.parametrize("kind", ["crash", "input", "diverged"])
+def test_what_the_job_did_is_not(kind, submit):
+    run = submit({"kind": kind}, {})
+    assert execute([run]) == {run.id: "diverged" if kind == "diverged" else "failed"}
+    assert attempts(run) == 1
+
+
+def test_repeating_ends_and_is_logged(submit):
+    run, other = submit({"signal": 9}), submit()
+    ended = execute([run, other])
+    assert ended[run.id] == "killed by signal 9 (SIGKILL), 4 times; call again to resume"
+    assert ended[other.id] == "done"
+    assert attempts(run) == local.ATTEMPTS
+    lines = [
+        line.partition("Z ")[2] for line in run.path("log.txt").read_text().splitlines() if line.startswith("--- ")
+    ]
+    assert lines[0] == "attempt 1 on CPU"
+    assert lines[1].startswith("killed by signal 9 (SIGKILL), after ")
+    assert lines[6] == "attempt 4 on CPU"
+
+
+def test_a_job_that_gets_on_is_not_given_up(submit):
+    run = submit(*[{"signal": 9, "epoch": k} for k in range(1, 8)], {})
+    assert execute([run]) == {run.id: "done"}
+    assert attempts(run) == 8
+
+
+def test_pauses_grow(submit, monkeypatch):
+    said = []
+    monkeypatch.setattr(local, "VIEW_SECONDS", 0.0)
+    run = submit({"signal": 9})
+    local.execute([run], [], Slots(1, 1), lambda runs, how: said.append(how.get(run.id, "")))
+    pauses = dict.fromkeys(text.rpartition("again in ")[2] for text in said if "again in" in text)
+    assert list(pauses) == ["0.01 s", "0.04 s", "0.16 s"]
+
+
+def test_out_of_memory_is_repeated_alone_on_its_gpu(submit):
+    """Four jobs at once on two GPUs; the one that runs out of memory has its GPU to itself the second time."""
+    greedy = submit({"kind": "out_of_memory", "seconds": 0.2}, {"seconds": 0.5})
+    others = [submit({"seconds": 1.0}) for _ in range(6)]
+    where = local.slots(7, None, ("0", "1"), jobs_per_gpu=2)
+    assert set(execute([greedy, *others], where).values()) == {"done"}
+    assert greedy.path("attempts.txt").read_text().splitlines() == ["0", "0"]
+
+    def span(run):
+        return tuple(float(run.path(name).read_text()) for name in ("began", "ended"))
+
+    began, ended = span(greedy)
+    for other in others:
+        if other.path("attempts.txt").read_text().strip() == "0":
+            assert span(other)[1] <= began or span(other)[0] >= ended
+
+
+def test_out_of_memory_alone_is_a_failure(submit):
+    run, twin = submit({"kind": "out_of_memory"}), submit({"kind": "out_of_memory"})
+    assert execute([run, twin], Slots(2, 1, ("0",))) == {run.id: "failed", twin.id: "failed"}
+    assert (attempts(run), attempts(twin)) == (2, 2)
+
+
+# How long
+
+
+def test_a_hung_worker_is_killed_and_repeated(submit):
+    run = submit({"hang": 1}, {})
+    assert execute([run], Slots(1, 1, hang_timeout=1.0)) == {run.id: "done"}
+    assert "hung: no progress for 1 s, killed" in run.path("log.txt").read_text()
+
+
+def test_a_worker_that_says_how_far_it_is_does_not_hang(submit, tmp_path):
+    (tmp_path / "worker.py").write_text(
+        "import sys, time; from pathlib import Path; from benchmark import store\n"
+        "run = store.Run(Path(sys.argv[1]))\n"
+        "for k in range(8): run.path('progress.json').write_text('{}'); time.sleep(0.25)\n"
+        "store.write_json(run.path('result.json'), {})\n"
+    )
+    run = submit()
+    assert execute([run], Slots(1, 1, hang_timeout=1.0)) == {run.id: "done"}
+
+
+def test_timeout_stops_an_attempt_and_is_not_repeated(submit):
+    slow, quick = submit({"seconds": 60}), submit()
+    ended = execute([slow, quick], Slots(2, 1, timeout=1.5))
+    assert ended == {slow.id: "stopped after --timeout 1.5 s; call again to resume", quick.id: "done"}
+    assert attempts(slow) == 1
+
+
+def test_what_a_worker_started_ends_with_it(submit):
+    run = submit({"child": 1, "signal": 9}, {})
+    execute([run])
+    child = int(run.path("child").read_text())
+    deadline = time.monotonic() + 20
+    while store._process_start(child) is not None:
+        assert time.monotonic() < deadline, "the child outlived its worker"
+        time.sleep(0.02)
+
+
+def test_interrupt_ends_every_group(submit):
+    run = submit({"child": 1, "seconds": 0, "hang": 1})
+    seen = []
+
+    def view(*_):
+        if run.path("child").exists():
+            seen.append(1)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.execute([run], [], Slots(1, 1), view)
+    assert seen
+    assert run.state() == "stale"
+    assert store._process_start(int(run.path("child").read_text())) is None
+
+
+def test_a_run_of_another_scheduler_is_waited_for(submit):
+    run = submit({"seconds": 1.0})
+    first = {}
+    thread = Thread(target=lambda: first.update(execute([run])))
+    thread.start()
+    while not run.path("began").exists():
+        time.sleep(0.01)
+    assert execute([run]) == {run.id: "done"}
+    thread.join()
+    assert first == {run.id: "done"}
+    assert attempts(run) == 1
+
+
+# The kinds, as train.py writes them
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (train.torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), "out_of_memory"),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "lost_device"),
+        (RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable"), "lost_device"),
+        (RuntimeError("CUDA error: device-side assert triggered"), "crash"),
+        (ValueError("an unspecified launch failure, quoted"), "crash"),
+        (UserError("the disk is full"), "input"),
+        (train.DivergedError("the loss is not a number"), "diverged"),
+    ],
+)
+def test_kinds_of_failure(error, kind):
+    assert train.failure_kind(error) == kind
+
+
+def test_torch_s_own_out_of_memory_is_known():
+    with pytest.raises(RuntimeError) as caught:
+        train.torch.empty(2**60, dtype=train.torch.uint8)
+    assert train.failure_kind(caught.value) == "out_of_memory"
