@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import grid, published, tables
-from benchmark.data import voc
+from benchmark import grid, published, summary, tables
+from benchmark.data import DATASETS, voc
 from benchmark.errors import UserError
 
 TABLES = Path(__file__).parents[1] / "tables"
@@ -38,7 +38,9 @@ def test_discrepancies_inside_the_paper_are_stated():
     assert value("# testing images", "caltech256") == 25 * value("# classes", "caltech256")
     assert value("# training images", "caltech256") == f"{30 * 256}/{60 * 256}"
     text = " ".join(table1.discrepancies)
-    for stated in ("15000", "11540", "clutter", "85", "80"):
+    num_train = DATASETS["ilsvrc2012"].num_images["train"]
+    assert not summary.same(num_train, value("# training images", "ilsvrc2012"))
+    for stated in ("15000", "11540", "clutter", "85", "80", str(num_train)):
         assert stated in text
 
 
