@@ -1,4 +1,4 @@
-"""The commands. Each is a few lines over the modules; none but run-job and pretrain-mini imports torch."""
+"""The commands. Each is a few lines over the modules; none but run-job, bench and pretrain-mini imports torch."""
 
 import hashlib
 import json
@@ -250,6 +250,39 @@ def pretrain_mini(
     target = target or grid.MINI_WEIGHTS / f"{backbone}.safetensors"
     accuracy = pretrain(backbone, target, threads)
     print(f"{target}: accuracy {accuracy:.3f} on numbers drawn afresh; jobs made from now on use it")
+
+
+@app.command("bench")
+def bench_command(
+    only: Annotated[str | None, typer.Option("--only", help="One group of rows, such as time or memory")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small and short: shows that the bench works")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed as ratios, each of two sides that were seen to compute the same thing; minutes on a CPU."""
+    from dataclasses import asdict
+
+    import torch
+
+    from benchmark import bench, train
+
+    if only is not None and only not in bench.BENCHES:
+        raise UserError(f"--only {only}: no such rows" + nearest(only, bench.BENCHES))
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    settings = bench.Settings(torch.device(train.resolve(device)), cache, quick)
+    rows = []
+    for row in bench.measure(only, settings):
+        rows.append(asdict(row))
+        if not as_json:
+            value = "-" if row.value is None else f"{row.value:.3g}"
+            bound = f", target {row.target}" if row.target else ""
+            print(f"{row.name}: {value} {row.unit}{bound} ({row.note})", flush=True)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    if any(row["note"].startswith("refused") for row in rows):
+        sys.exit(1)
 
 
 def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Path) -> tuple[Grid, str, str]:

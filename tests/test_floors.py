@@ -27,7 +27,7 @@ HEAVY = [
 ]
 FIRST_HEAVY = 3  # the training side stands on LIGHT's first three floors
 LAZY = {  # imported inside commands that need torch, when they run
-    ("cli", "train"), ("cli", "pretrain"), ("cli_evidence", "attention_figures"),
+    ("cli", "train"), ("cli", "pretrain"), ("cli", "bench"), ("cli_evidence", "attention_figures"),
 }  # fmt: skip
 
 
