@@ -60,7 +60,7 @@ class Settings:
 
     @property
     def pairs(self) -> int:
-        return 2 if self.quick else 7
+        return 2 if self.quick else 5
 
     @property
     def networks(self) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,6 +35,7 @@ Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 TableName = Annotated[str, typer.Option("--table", help="A file of tables/, without .yaml")]
 
+UNFINISHED = 3  # exit status of `run` when its budget was used before the last job ended
 RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
 
 
@@ -80,14 +83,22 @@ def run(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave model.safetensors in each run")] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time after which to stop at a checkpoint, as 90s, 10m or 2h; call again to go on"),
+    ] = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
     cache: Cache = CACHE,
 ) -> None:
-    """Train what has no result yet, resuming what was cut short, then write and print the grid's tables."""
+    """Train what has no result yet, resuming what was cut short, then write and print the grid's tables.
+
+    Exit status: 0 all jobs have a result, 1 one failed, 2 wrong input, 3 the budget is used and jobs are left.
+    """
     from benchmark.executors import EXECUTORS, local
     from benchmark.view import make_view
 
+    deadline = time.time() + duration("--budget", budget) if budget else math.inf
     chosen, scale, reason = resolve_scale(grid_name, scale, data_root, cache)
     print(f"scale {scale}: {reason}", flush=True)
     if device not in ("auto", "cpu", "cuda"):
@@ -103,13 +114,15 @@ def run(
     arguments += ["--data-root", str(data_root)] if data_root else []
     arguments += ["--weights", str(weights)] if weights else []
     arguments += ["--keep-weights"] if keep_weights else []
+    arguments += ["--deadline", str(deadline)] if budget else []
     with make_view() as view:
         try:
-            outcome = EXECUTORS["local"](folders, arguments, where, view)
+            outcome = EXECUTORS["local"](folders, arguments, where, view, deadline)
         except KeyboardInterrupt:
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
-    failed = {job: how for job, how in outcome.items() if how != "done"}
+    left = sum(how == local.BUDGET_USED for how in outcome.values())
+    failed = {job: how for job, how in outcome.items() if how not in ("done", local.BUDGET_USED)}
     for spec in [published.load(name, tables) for name in published.names(tables)]:
         if spec.grid == grid_name:
             render_table(spec, scale, sets, data_root, weights, runs, tables, cache)
@@ -117,6 +130,9 @@ def run(
         print(f"{job}: {how}{explain_failure(store.Run(runs / scale / job))}", file=sys.stderr)
     if failed:
         sys.exit(2 if all(": input" in explain_failure(store.Run(runs / scale / j)) for j in failed) else 1)
+    if left:
+        print(f"budget of {budget} used, {left} of {len(jobs)} jobs left; call again to go on", file=sys.stderr)
+        sys.exit(UNFINISHED)
 
 
 @app.command("run-job")
@@ -127,17 +143,21 @@ def run_job(
     data_root: DataRoot = None,
     weights: Weights = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights")] = False,
+    deadline: Annotated[float, typer.Option(help="Seconds since the epoch by which to stop")] = math.inf,
     cache: Cache = CACHE,
 ) -> None:
     """Train one job in its folder. Executors call this."""
     from benchmark import train
-    from benchmark.executors.local import ALREADY_CLAIMED
+    from benchmark.executors.local import ALREADY_CLAIMED, OUT_OF_TIME
 
     try:
-        execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights)
+        execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights, deadline)
         train.run_job(store.Run(folder), execution)
     except store.Claimed:
         sys.exit(ALREADY_CLAIMED)
+    except train.OutOfTimeError as error:
+        print(f"out of time: {error}", file=sys.stderr)
+        sys.exit(OUT_OF_TIME)
     except train.DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(1)
@@ -323,6 +343,14 @@ def overrides(chosen: Grid, scale: str, sets: list[str] | None, weights: Path | 
         "imagenet1k_v1" for name in IMAGENET1K_V1.values() if digest.startswith(name.rpartition("-")[2][:8])
     }
     return changed if declared in named else changed | {"weights": f"sha256:{digest}"}
+
+
+def duration(option: str, text: str) -> float:
+    """Seconds of `90s`, `10m` or `2h`."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", text)
+    if not found:
+        raise UserError(f"{option} {text}: expected a whole number and a unit, as 90s, 10m or 2h")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def selection(only: list[str] | None) -> dict[str, list[Any]]:

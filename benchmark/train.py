@@ -42,6 +42,10 @@ class DivergedError(Exception):
     """The loss stopped being a number: an outcome of the method, not a fault of the machine."""
 
 
+class OutOfTimeError(Exception):
+    """The budget does not hold what comes next; the run goes on from its last checkpoint when it is called again."""
+
+
 @dataclass(frozen=True)
 class Execution:
     """Where and how a job runs. None of it may change the result, so none of it is in the job."""
@@ -52,6 +56,7 @@ class Execution:
     device: str  # cpu, cuda or cuda:N
     threads: int
     keep_weights: bool = False  # leave the trained network beside the result, as model.safetensors
+    deadline: float = math.inf  # seconds since the epoch by which the process ends, finished or not
 
 
 @dataclass
@@ -67,8 +72,8 @@ class State:
 def run_job(run: Run, execution: Execution) -> None:
     """Train, test and record one job; continues from the run's checkpoint. Holds the claim while it runs.
 
-    Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for a
-    signal's, which leaves the run pending with its checkpoint.
+    Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for
+    OutOfTimeError and a signal's, which leave the run pending with its checkpoint.
     """
     job = run.job()
     with run.claim():
@@ -81,6 +86,8 @@ def run_job(run: Run, execution: Execution) -> None:
             write_json(run.path("environment.json"), describe(execution, state, train, test))
             run.write_metrics(state.epochs)
             train_and_test(run, job, state, execution, train, test)
+        except OutOfTimeError:
+            raise
         except Exception as error:
             write_failure(run, error, state)
             raise
@@ -96,6 +103,7 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     scores_NC = None
     for epoch in range(len(state.epochs), job.epochs):
         started = time.perf_counter()
+        check_time(execution.deadline, state.epochs)
         torch.manual_seed(epoch * 1_000_003 + job.seed)  # dropout draws the same on resume
         draws = Draws(job, epoch, chosen, len(train))
         state.model.train()
@@ -105,6 +113,8 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
             for name, term in step(images, labels, epoch, rate).items():
                 sums[name] = sums.get(name, 0) + term * len(labels)
             beat(epoch, i + 1)
+            if clock() > execution.deadline:
+                raise OutOfTimeError(f"in epoch {epoch + 1}, {i + 1} of {steps_per_epoch} steps done, which are lost")
         means = {name: float(total) / len(chosen) for name, total in sums.items()}
         if not all(map(math.isfinite, means.values())):
             raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
@@ -124,6 +134,18 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
         write_atomic(run.path("model.safetensors"), safetensors.torch.save(kept))
     write_json(run.path("result.json"), result(run, state, len(chosen), test, scores_NC, scores_file))
     run.path("checkpoint.pt").unlink(missing_ok=True)
+
+
+def clock() -> float:
+    return time.time()
+
+
+def check_time(deadline: float, epochs: list[dict[str, Any]]) -> None:
+    """OutOfTimeError where the next epoch, taken to last as long as the last one, would end after `deadline`. How long
+    a first epoch lasts is not known: it is begun, and dropped at the deadline."""
+    left, needed = deadline - clock(), epochs[-1]["seconds"] if epochs else 0.0
+    if left < needed:
+        raise OutOfTimeError(f"an epoch takes {needed:.0f} s, {max(left, 0):.0f} s are left")
 
 
 def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:

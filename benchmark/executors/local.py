@@ -1,5 +1,6 @@
 """This machine: one process a job, a slot per GPU or per group of cores."""
 
+import math
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from benchmark.store import Run
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 10.0
 ALREADY_CLAIMED = 3  # run-job's exit status when another process holds the run
+OUT_OF_TIME = 4  # ... when its time was up
+BUDGET_USED = "budget used"
 FINAL = ("done", "failed", "diverged")
 
 View = Callable[[list[Run], dict[str, str]], None]
@@ -46,9 +49,12 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU "))
 
 
-def execute(runs: list[Run], arguments: list[str], where: Slots, view: View) -> dict[str, str]:
+def execute(
+    runs: list[Run], arguments: list[str], where: Slots, view: View, deadline: float = math.inf
+) -> dict[str, str]:
     """Run every job of `runs` that has no outcome yet; its id and how it ended. Jobs that another scheduler runs are
-    waited for. On KeyboardInterrupt the workers are asked to stop, and killed after a grace period.
+    waited for. On KeyboardInterrupt the workers are asked to stop, and killed after a grace period. After
+    `deadline`, in seconds since the epoch, nothing is begun or waited for; the jobs themselves keep to it.
     """
     waiting = [run for run in runs if run.state() != "done"]
     outcome: dict[str, str] = {}
@@ -62,6 +68,9 @@ def execute(runs: list[Run], arguments: list[str], where: Slots, view: View) -> 
                         waiting.append(run)
                     else:
                         outcome[run.id] = _outcome(run, process.returncode)
+            if time.time() >= deadline:
+                outcome |= {run.id: BUDGET_USED for run in waiting}
+                waiting = []
             for run in list(waiting):
                 slot = next((s for s in range(where.workers) if s not in active), None)
                 if slot is None:
@@ -100,6 +109,8 @@ def _start(run: Run, arguments: list[str], where: Slots, slot: int) -> subproces
 
 def _outcome(run: Run, returncode: int) -> str:
     state = run.state()
+    if returncode == OUT_OF_TIME:
+        return BUDGET_USED
     if returncode < 0 and state not in FINAL:
         return f"killed by signal {-returncode} ({signal.Signals(-returncode).name}); call again to resume"
     return state if state in FINAL else f"ended with status {returncode} and no record; see {run.path('log.txt')}"
