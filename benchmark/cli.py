@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark import environment, grid, published, store, strict_yaml
+from benchmark import cost, environment, grid, published, store, strict_yaml
 from benchmark.errors import UserError, nearest
 from benchmark.grid import Grid
 from benchmark.job import IMAGENET1K_V1, Job
@@ -51,23 +51,40 @@ def plan(
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the matrix of a grid, or of all: every job and its state. Nothing runs."""
-    found, counts = [], []
+    """Print the matrix of a grid, or of all: every job, its state, and its hours by what jobs like it took. Nothing
+    runs."""
+    found, counts, measured = [], [], cost.epoch_seconds(runs)
     for name in [grid_name] if grid_name else grid.names():
         chosen, its_scale, _ = resolve_scale(name, scale, data_root, cache)
         jobs = chosen.jobs(its_scale, overrides(chosen, its_scale, sets, weights), selection(only))
-        rows = [
-            {"id": job.id, "grid": name, "state": store.Run(runs / job.scale / job.id).state()}
-            | job.model_dump(mode="json")
-            for job in jobs
-        ]
+        rows = []
+        for job in jobs:
+            hours, machine = cost.hours(job, measured) or (None, None)
+            state = store.Run(runs / job.scale / job.id).state()
+            rows.append({"id": job.id, "grid": name, "state": state, "hours": hours, "machine": machine})
+            rows[-1] |= job.model_dump(mode="json")
         if not as_json:
-            print_rows(rows, ("id", *chosen.matrix_axes(its_scale), "state"))
+            shown = [row | {"hours": "" if row["hours"] is None else f"{row['hours']:.3g}"} for row in rows]
+            print_rows(shown, ("id", *chosen.matrix_axes(its_scale), "state", "hours"))
         found += rows
-        counts.append(f"{name}: {len(jobs)} jobs at scale {its_scale}")
+        counts.append(f"{name}: {len(jobs)} jobs at scale {its_scale}; {costs(rows)}")
     print(json.dumps(found, indent=1) if as_json else "\n".join(counts))
     if not as_json and len(counts) > 1:
-        print(f"together: {len(found)} jobs")
+        print(f"together: {len(found)} jobs; {costs(found)}")
+
+
+def costs(rows: list[dict[str, Any]]) -> str:
+    """Hours of the jobs that are left, on one machine and on several."""
+    left = [row for row in rows if row["state"] != "done"]
+    known = [row["hours"] for row in left if row["hours"] is not None]
+    if not left:
+        return "all done"
+    if not known:
+        return "cost not measured"
+    of = "" if len(known) == len(left) else f" for {len(known)} of the {len(left)} left, the others not measured"
+    on = ", ".join(f"{cost.together(known, n):.3g} h on {n}" for n in cost.SLOTS)
+    machines = sorted({row["machine"] for row in left if row["machine"]})
+    return f"{on}{of} (as measured on {'; '.join(machines)})"
 
 
 @app.command()

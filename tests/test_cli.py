@@ -101,6 +101,9 @@ def test_status_and_plan_show_the_states(finished):
     rows = json.loads(bench(folder, "plan", *QUICK, "--json").stdout)
     assert [r["state"] for r in rows] == ["done"] * 3
     assert {"id", "grid", "scale", "backbone", "method", "seed", "state", "epochs"} <= set(rows[0])
+    assert all(r["hours"] > 0 and r["machine"] for r in rows)
+    assert "on 8 (as measured on " in bench(folder, "plan", *QUICK, "--set", "epochs=4").stdout
+    assert "cost not measured" in bench(folder, "plan", "--grid", "cub200").stdout
     rows = json.loads(bench(folder, "plan", "--grid", "voc", "--only", "method=icasc-a_ch", "--json").stdout)
     assert [(r["method"], r["seed"], r["state"]) for r in rows] == [("icasc-a_ch", s, "pending") for s in (0, 1)]
 

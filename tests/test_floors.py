@@ -14,7 +14,7 @@ LIGHT = [  # never import torch
     ["errors"],
     ["job", "strict_yaml"],
     ["store", "environment", "metrics", "published", "grid", "data", "executors"],
-    ["results", "stats", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
+    ["results", "cost", "stats", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
     ["figures", "report"],
     ["cli", "cli_data", "cli_evidence", "__main__"],
 ]
