@@ -212,6 +212,8 @@ def training_subset(job: Job, num_images: int) -> np.ndarray:
 
 def start(job: Job, num_classes: int, execution: Execution) -> State:
     """Model and optimiser as they are before the first step."""
+    # PyTorch's own default would run a GPU's convolutions in TF32, and float32 would not be what the job says.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = job.precision == "tf32"
     model = models.build(job.backbone, num_classes, job.seed, job.inner_layer)
     if job.weights != "scratch":
         models.load_weights(model, job.backbone, weights_path(job, execution))

@@ -256,7 +256,8 @@ def test_assumptions_are_printed_with_reasons():
 
 
 def test_a_used_budget_ends_at_a_checkpoint_and_can_be_called_again(workplace, cache_option, finished):
-    command = ["run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=baseline"]
+    # --workers: as many threads as the jobs of `finished` had, which split their sums alike.
+    command = ["run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=baseline", "--workers", "3"]
     ended = bench(workplace, *command, "--budget", "1s")  # shorter than importing torch
     assert ended.returncode == 3, ended.stdout + ended.stderr
     assert ended.stderr.endswith("budget of 1s used, 1 of 1 jobs left; call again to go on\n")

@@ -23,7 +23,8 @@ HEAVY = [
     ["models"],
     ["methods", "step"],
     ["train"],
-    ["pretrain", "attention_figures"],
+    ["pretrain", "attention_figures", "references"],
+    ["bench"],
 ]
 FIRST_HEAVY = 3  # the training side stands on LIGHT's first three floors
 LAZY = {  # imported inside commands that need torch, when they run

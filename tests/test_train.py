@@ -121,6 +121,13 @@ def test_seeds_differ(make_job, execution):
     assert not torch.equal(a, b)
 
 
+@pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
+def test_a_gpu_rounds_to_tf32_only_where_the_job_says_so(precision, make_job, execution):
+    train.start(make_job(precision=precision), 20, execution)
+    flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    assert flags == (precision == "tf32",) * 2
+
+
 def test_divergence_is_recorded_with_the_last_good_epoch(make_job, execution, tmp_path):
     run = store.submit(tmp_path, make_job(learning_rate=1e30, **QUICK))
     with pytest.raises(train.DivergedError):
