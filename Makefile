@@ -11,7 +11,7 @@ OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS)
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff report figures test lint format clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff report figures test test-gpu bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,12 @@ figures: setup ## draw gains, values and training curves as PNG and PDF
 
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto
+
+test-gpu: setup ## run the tests that need a GPU (elsewhere they are skipped, by name)
+	$(PY) -m pytest -m gpu
+
+bench: setup ## measure speed as ratios, each of two sides that compute the same (ARGS="--quick", "--only time")
+	@$(PY) -m benchmark bench $(ARGS)
 
 lint: setup ## check style and format
 	.venv/bin/ruff check .

@@ -1,16 +1,18 @@
-"""The commands. Each is a few lines over the modules; none but run-job and pretrain-mini imports torch."""
+"""The commands. Each is a few lines over the modules; none but run-job, bench and pretrain-mini imports torch."""
 
 import hashlib
 import json
+import math
 import re
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from benchmark import environment, grid, published, store, strict_yaml
+from benchmark import cost, environment, grid, published, store, strict_yaml
 from benchmark.errors import UserError, nearest
 from benchmark.grid import Grid
 from benchmark.job import IMAGENET1K_V1, Job
@@ -34,6 +36,7 @@ Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 TableName = Annotated[str, typer.Option("--table", help="A file of tables/, without .yaml")]
 
+UNFINISHED = 3  # exit status of `run` when its budget was used before the last job ended
 RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
 MAX_WARNINGS = 10  # of one kind
 
@@ -50,23 +53,40 @@ def plan(
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the matrix of a grid, or of all: every job and its state. Nothing runs."""
-    found, counts = [], []
+    """Print the matrix of a grid, or of all: every job, its state, and its hours by what jobs like it took. Nothing
+    runs."""
+    found, counts, measured = [], [], cost.epoch_seconds(runs)
     for name in [grid_name] if grid_name else grid.names():
         chosen, its_scale, _ = resolve_scale(name, scale, data_root, cache)
         jobs = chosen.jobs(its_scale, overrides(chosen, its_scale, sets, weights), selection(only))
-        rows = [
-            {"id": job.id, "grid": name, "state": store.Run(runs / job.scale / job.id).state()}
-            | job.model_dump(mode="json")
-            for job in jobs
-        ]
+        rows = []
+        for job in jobs:
+            hours, machine = cost.hours(job, measured) or (None, None)
+            state = store.Run(runs / job.scale / job.id).state()
+            rows.append({"id": job.id, "grid": name, "state": state, "hours": hours, "machine": machine})
+            rows[-1] |= job.model_dump(mode="json")
         if not as_json:
-            print_rows(rows, ("id", *chosen.matrix_axes(its_scale), "state"))
+            shown = [row | {"hours": "" if row["hours"] is None else f"{row['hours']:.3g}"} for row in rows]
+            print_rows(shown, ("id", *chosen.matrix_axes(its_scale), "state", "hours"))
         found += rows
-        counts.append(f"{name}: {len(jobs)} jobs at scale {its_scale}")
+        counts.append(f"{name}: {len(jobs)} jobs at scale {its_scale}; {costs(rows)}")
     print(json.dumps(found, indent=1) if as_json else "\n".join(counts))
     if not as_json and len(counts) > 1:
-        print(f"together: {len(found)} jobs")
+        print(f"together: {len(found)} jobs; {costs(found)}")
+
+
+def costs(rows: list[dict[str, Any]]) -> str:
+    """Hours of the jobs that are left, on one machine and on several."""
+    left = [row for row in rows if row["state"] != "done"]
+    known = [row["hours"] for row in left if row["hours"] is not None]
+    if not left:
+        return "all done"
+    if not known:
+        return "cost not measured"
+    of = "" if len(known) == len(left) else f" for {len(known)} of the {len(left)} left, the others not measured"
+    on = ", ".join(f"{cost.together(known, n):.3g} h on {n}" for n in cost.SLOTS)
+    machines = sorted({row["machine"] for row in left if row["machine"]})
+    return f"{on}{of} (as measured on {'; '.join(machines)})"
 
 
 @app.command()
@@ -90,14 +110,22 @@ def run(
         float, typer.Option("--hang-timeout", help="Seconds without progress after which a job is killed and repeated")
     ] = 1800.0,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave model.safetensors in each run")] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Time after which to stop at a checkpoint, as 90s, 10m or 2h; call again to go on"),
+    ] = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
     cache: Cache = CACHE,
 ) -> None:
-    """Train what has no result yet, resuming what was cut short, then write and print the grid's tables."""
+    """Train what has no result yet, resuming what was cut short, then write and print the grid's tables.
+
+    Exit status: 0 all jobs have a result, 1 one failed, 2 wrong input, 3 the budget is used and jobs are left.
+    """
     from benchmark.executors import EXECUTORS, local
     from benchmark.view import make_view
 
+    deadline = time.time() + duration("--budget", budget) if budget else math.inf
     chosen, scale, reason = resolve_scale(grid_name, scale, data_root, cache)
     print(f"scale {scale}: {reason}", flush=True)
     if device not in ("auto", "cpu", "cuda"):
@@ -125,13 +153,15 @@ def run(
     arguments += ["--data-root", str(data_root)] if data_root else []
     arguments += ["--weights", str(weights)] if weights else []
     arguments += ["--keep-weights"] if keep_weights else []
+    arguments += ["--deadline", str(deadline)] if budget else []
     with make_view() as view:
         try:
-            outcome = EXECUTORS["local"](folders, arguments, where, view)
+            outcome = EXECUTORS["local"](folders, arguments, where, view, deadline)
         except KeyboardInterrupt:
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
-    failed = {job: how for job, how in outcome.items() if how != "done"}
+    left = sum(how == local.BUDGET_USED for how in outcome.values())
+    failed = {job: how for job, how in outcome.items() if how not in ("done", local.BUDGET_USED)}
     if chosen.scales[scale].readings:
         print_readings(chosen, scale, runs, tables)
     for spec in specs:
@@ -140,6 +170,9 @@ def run(
         print(f"{job}: {how}{explain_failure(store.Run(runs / scale / job))}", file=sys.stderr)
     if failed:
         sys.exit(2 if all(": input" in explain_failure(store.Run(runs / scale / j)) for j in failed) else 1)
+    if left:
+        print(f"budget of {budget} used, {left} of {len(jobs)} jobs left; call again to go on", file=sys.stderr)
+        sys.exit(UNFINISHED)
 
 
 @app.command("run-job")
@@ -150,20 +183,24 @@ def run_job(
     data_root: DataRoot = None,
     weights: Weights = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights")] = False,
+    deadline: Annotated[float, typer.Option(help="Seconds since the epoch by which to stop")] = math.inf,
     cache: Cache = CACHE,
 ) -> None:
     """Train one job in its folder. Executors call this."""
-    from benchmark.executors.local import ALREADY_CLAIMED
+    from benchmark.executors.local import ALREADY_CLAIMED, OUT_OF_TIME
 
     if store.Run(folder).state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
     from benchmark import train
 
     try:
-        execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights)
+        execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights, deadline)
         train.run_job(store.Run(folder), execution)
     except store.Claimed:
         sys.exit(ALREADY_CLAIMED)
+    except train.OutOfTimeError as error:
+        print(f"out of time: {error}", file=sys.stderr)
+        sys.exit(OUT_OF_TIME)
     except train.DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(1)
@@ -302,6 +339,39 @@ def pretrain_mini(
     print(f"{target}: accuracy {accuracy:.3f} on numbers drawn afresh; jobs made from now on use it")
 
 
+@app.command("bench")
+def bench_command(
+    only: Annotated[str | None, typer.Option("--only", help="One group of rows, such as time or memory")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small and short: shows that the bench works")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed as ratios, each of two sides that were seen to compute the same thing; minutes on a CPU."""
+    from dataclasses import asdict
+
+    import torch
+
+    from benchmark import bench, train
+
+    if only is not None and only not in bench.BENCHES:
+        raise UserError(f"--only {only}: no such rows" + nearest(only, bench.BENCHES))
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    settings = bench.Settings(torch.device(train.resolve(device)), cache, quick)
+    rows = []
+    for row in bench.measure(only, settings):
+        rows.append(asdict(row))
+        if not as_json:
+            value = "-" if row.value is None else f"{row.value:.3g}"
+            bound = f", target {row.target}" if row.target else ""
+            print(f"{row.name}: {value} {row.unit}{bound} ({row.note})", flush=True)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    if any(row["note"].startswith("refused") for row in rows):
+        sys.exit(1)
+
+
 def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Path) -> tuple[Grid, str, str]:
     """The grid, its scale and why that one; auto looks whether the real data set is complete under `data_root`."""
     chosen = grid.load(grid_name)
@@ -340,6 +410,14 @@ def overrides(chosen: Grid, scale: str, sets: list[str] | None, weights: Path | 
         "imagenet1k_v1" for name in IMAGENET1K_V1.values() if digest.startswith(name.rpartition("-")[2][:8])
     }
     return changed if declared in named else changed | {"weights": f"sha256:{digest}"}
+
+
+def duration(option: str, text: str) -> float:
+    """Seconds of `90s`, `10m` or `2h`."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", text)
+    if not found:
+        raise UserError(f"{option} {text}: expected a whole number and a unit, as 90s, 10m or 2h")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def selection(only: list[str] | None) -> dict[str, list[Any]]:

@@ -62,3 +62,8 @@ def processor() -> str:
 def has_fast_bfloat16() -> bool:
     """Whether this processor multiplies bfloat16 in hardware; elsewhere it is emulated, many times slower."""
     return any(flag in _cpuinfo() for flag in ("avx512_bf16", "amx_bf16", " bf16"))
+
+
+def has_bfloat16_matrix_units() -> bool:
+    """Whether it multiplies whole tiles of bfloat16 at once (Intel's AMX)."""
+    return "amx_bf16" in _cpuinfo()

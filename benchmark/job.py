@@ -94,7 +94,8 @@ class Job(BaseModel):
     milestones: tuple[Positive, ...] | None = None  # epochs, for `step`
     momentum: Annotated[Float, Field(ge=0, lt=1)]
     weight_decay: Annotated[Float, Field(ge=0)]
-    precision: Literal["float32", "bfloat16", "float64"]  # of the network; attention maps are float32 at least
+    # Of the network; attention maps are float32 at least. tf32: float32 whose products a GPU takes of 10-bit fractions.
+    precision: Literal["float32", "tf32", "bfloat16", "float64"]
 
     # ICASC (method.md's table; None for methods that do not read them)
     attention_weight: Annotated[Float, Field(ge=0)] | None = None  # common factor of the three attention terms

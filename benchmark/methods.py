@@ -73,6 +73,13 @@ def attention_terms(
         gradient_last = last_gradient(model, feat_last_BKhw, logits_BC, cotangent_BC, job.second_order)
         maps_inner.append(attention.attention_map(wide(feat_inner_BKHW), wide(gradient_inner), kind))
         maps_last.append(attention.attention_map(wide(feat_last_BKhw), wide(gradient_last), kind))
+    return terms_of_maps(maps_inner, maps_last, present_BC, absent_BC, job)
+
+
+def terms_of_maps(
+    maps_inner: list[Tensor], maps_last: list[Tensor], present_BC: Tensor, absent_BC: Tensor, job: Job
+) -> Terms:
+    """The three attention terms from the true and the confusing map, (B, H, W) each, of both layers."""
     true_inner, conf_inner = attention.scale_maps(*maps_inner, job.map_scale)
     true_last, conf_last = attention.scale_maps(*maps_last, job.map_scale)
     mask_inner, mask_last = (attention.soft_mask(m, job.omega, job.sigma) for m in (true_inner, true_last))
@@ -98,6 +105,30 @@ def last_gradient(
     weight_CK = weight_CK if second_order else weight_CK.detach()
     positions = feat_last_BKhw.shape[2] * feat_last_BKhw.shape[3]
     return attention.pooled_linear_gradient(weight_CK, cotangent_BC.to(weight_CK.dtype), positions)
+
+
+def class_maps(model: Backbone, images_BCHW: Tensor, classes_BN: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Maps of N classes of each image, (B, N, H, W) at the inner and (B, N, h, w) at the last layer; trains nothing.
+
+    One pass up, and one down to the inner layer for all classes at once. In evaluation mode each map is its image's
+    own; in training mode BatchNorm couples the images, as it does for the loss.
+    """
+    with torch.no_grad():
+        feat_inner = model.to_inner(images_BCHW)
+    feat_inner.requires_grad_()
+    feat_last = model.to_last(feat_inner)
+    logits_BC = model.head(feat_last)
+    cotangents_NBC = F.one_hot(classes_BN.T, logits_BC.shape[1]).to(logits_BC.dtype)
+    closed = model.pooled_linear_weight() is not None
+    layers = [feat_inner] if closed else [feat_inner, feat_last]
+    gradients = list(torch.autograd.grad(logits_BC, layers, cotangents_NBC, is_grads_batched=True))
+    if closed:
+        gradients.append([last_gradient(model, feat_last, logits_BC, c, second_order=False) for c in cotangents_NBC])
+    inner, last = (
+        torch.stack([attention.attention_map(wide(feat).detach(), wide(g), kind) for g in of_classes], dim=1)
+        for feat, of_classes in zip((feat_inner, feat_last), gradients, strict=True)
+    )
+    return inner, last
 
 
 def trained_labels(labels: Tensor, job: Job, num_classes: int) -> tuple[Tensor, Tensor]:

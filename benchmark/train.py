@@ -26,14 +26,16 @@ from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.grid import mini_weights
 from benchmark.job import IMAGENET1K_V1, Job
-from benchmark.methods import METHODS, autocast
+from benchmark.methods import autocast
 from benchmark.models import Backbone
+from benchmark.step import Step
 from benchmark.store import Run, write_atomic, write_json
 
 # ImageNet's channel means and standard deviations, which torchvision's weights expect, on the scale of uint8.
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1) * 255
 STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1) * 255
-TEST_BATCH = 64
+TEST_BATCH = {"cpu": 64, "cuda": 512}
+RESIDENT_BYTES = 2**30  # a split of stored pixels up to this size is kept on the GPU
 MAX_IDS = 20_000  # training images are named in the record up to this many: Caltech-256's split is drawn anew each seed
 HEARTBEAT_SECONDS = 2.0
 # What torch says where its exceptions have no type of their own. A device-side assert or an illegal access is missing
@@ -49,6 +51,10 @@ class DivergedError(Exception):
     """The loss stopped being a number: an outcome of the method, not a fault of the machine."""
 
 
+class OutOfTimeError(Exception):
+    """The budget does not hold what comes next; the run goes on from its last checkpoint when it is called again."""
+
+
 @dataclass(frozen=True)
 class Execution:
     """Where and how a job runs. None of it may change the result, so none of it is in the job."""
@@ -59,6 +65,7 @@ class Execution:
     device: str  # cpu, cuda or cuda:N
     threads: int
     keep_weights: bool = False  # leave the trained network beside the result, as model.safetensors
+    deadline: float = math.inf  # seconds since the epoch by which the process ends, finished or not
 
 
 @dataclass
@@ -74,8 +81,8 @@ class State:
 def run_job(run: Run, execution: Execution) -> None:
     """Train, test and record one job; continues from the run's checkpoint. Holds the claim while it runs.
 
-    Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for a
-    signal's, which leaves the run pending with its checkpoint.
+    Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for
+    OutOfTimeError and a signal's, which leave the run pending with its checkpoint.
     """
     job = run.job()
     with run.claim():
@@ -88,6 +95,8 @@ def run_job(run: Run, execution: Execution) -> None:
             write_json(run.path("environment.json"), describe(execution, state, train, test))
             run.write_metrics(state.epochs)
             train_and_test(run, job, state, execution, train, test)
+        except OutOfTimeError:
+            raise
         except Exception as error:
             write_failure(run, error, state)
             raise
@@ -100,28 +109,22 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     steps_per_epoch = math.ceil(len(chosen) / job.batch_size)
     beat = Heartbeat(run, job.epochs, steps_per_epoch)
     held_out = overlap.held_out(test.images)
+    step = Step(state.model, state.optimizer, job, recorded=device.type == "cuda")
     scores_NC = None
     for epoch in range(len(state.epochs), job.epochs):
         started = time.perf_counter()
+        check_time(execution.deadline, state.epochs)
         torch.manual_seed(epoch * 1_000_003 + job.seed)  # dropout draws the same on resume
         draws = Draws(job, epoch, chosen, len(train))
         state.model.train()
         sums: dict[str, Tensor] = {}
-        batches = np.split(draws.order, range(job.batch_size, len(chosen), job.batch_size))
-        read = ahead(batches, lambda batch, epoch=epoch: train.train_batch(batch, job.seed, epoch))
-        for step, (batch, pixels) in enumerate(read):
-            images = view(pixels, draws.mirrored[batch], draws.offsets[batch])
-            labels = torch.from_numpy(train.images.targets[batch]).to(device)
-            for group in state.optimizer.param_groups:
-                group["lr"] = learning_rate(job, epoch * steps_per_epoch + step, steps_per_epoch)
-            _, terms = METHODS[job.method](state.model, images, labels, job, epoch)
-            loss = torch.stack(list(terms.values())).sum()
-            state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            state.optimizer.step()
-            for name, term in (terms | {"loss": loss}).items():
-                sums[name] = sums.get(name, 0) + term.detach() * len(batch)
-            beat(epoch, step + 1)
+        for i, (images, labels) in enumerate(batches(job, view, train, draws, epoch)):
+            rate = learning_rate(job, epoch * steps_per_epoch + i, steps_per_epoch)
+            for name, term in step(images, labels, epoch, rate).items():
+                sums[name] = sums.get(name, 0) + term * len(labels)
+            beat(epoch, i + 1)
+            if clock() > execution.deadline:
+                raise OutOfTimeError(f"in epoch {epoch + 1}, {i + 1} of {steps_per_epoch} steps done, which are lost")
         means = {name: float(total) / len(chosen) for name, total in sums.items()}
         if not all(map(math.isfinite, means.values())):
             raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
@@ -157,6 +160,18 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     run.path("checkpoint.pt").unlink(missing_ok=True)
 
 
+def clock() -> float:
+    return time.time()
+
+
+def check_time(deadline: float, epochs: list[dict[str, Any]]) -> None:
+    """OutOfTimeError where the next epoch, taken to last as long as the last one, would end after `deadline`. How long
+    a first epoch lasts is not known: it is begun, and dropped at the deadline."""
+    left, needed = deadline - clock(), epochs[-1]["seconds"] if epochs else 0.0
+    if left < needed:
+        raise OutOfTimeError(f"an epoch takes {needed:.0f} s, {max(left, 0):.0f} s are left")
+
+
 def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
     """Training and test images, ready to read. UserError for anything wrong with the data."""
     root = data.locate(job.dataset, execution.data_root, execution.cache)
@@ -165,16 +180,41 @@ def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
     return train, test
 
 
-def ahead(
-    batches: list[np.ndarray], read: Callable[[np.ndarray], np.ndarray]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each batch with its pixels, the next one being read meanwhile."""
+def batches(job: Job, view: "View", train: Pixels, draws: "Draws", epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch of an epoch as the network sees it, with its labels, on the view's device."""
+    device = view.mean.device
+    # What was drawn goes to the device once, in the epoch's order: a copy a batch would make the GPU wait.
+    order, mirrored, offsets, labels = (
+        torch.from_numpy(drawn).to(device)
+        for drawn in (
+            draws.order, draws.mirrored[draws.order], draws.offsets[draws.order], train.images.targets[draws.order]
+        )
+    )  # fmt: skip
+    parts = [slice(i, i + job.batch_size) for i in range(0, len(draws.order), job.batch_size)]
+
+    def read(part: slice) -> Tensor:
+        if view.resident is not None:
+            return view.resident[order[part]]
+        return pinned(train.train_batch(draws.order[part], job.seed, epoch), device)
+
+    for part, pixels in ahead(parts, read):
+        yield view(pixels, mirrored[part], offsets[part]), labels[part]
+
+
+def ahead(parts: list[Any], read: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
+    """Each part with what is read for it, the next two being read meanwhile."""
     with ThreadPoolExecutor(1) as pool:
-        coming = deque(pool.submit(read, batch) for batch in batches[:2])
-        for i, batch in enumerate(batches):
+        coming = deque(pool.submit(read, part) for part in parts[:2])
+        for i, part in enumerate(parts):
             pixels = coming.popleft().result()
-            coming.extend(pool.submit(read, later) for later in batches[i + 2 : i + 3])
-            yield batch, pixels
+            coming.extend(pool.submit(read, later) for later in parts[i + 2 : i + 3])
+            yield part, pixels
+
+
+def pinned(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """As a tensor, for a GPU in memory that it can fetch without stopping the host."""
+    tensor = torch.from_numpy(pixels)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
 
 
 class Draws:
@@ -196,13 +236,16 @@ def training_subset(job: Job, num_images: int) -> np.ndarray:
 
 def start(job: Job, num_classes: int, execution: Execution) -> State:
     """Model and optimiser as they are before the first step."""
+    # PyTorch's own default would run a GPU's convolutions in TF32, and float32 would not be what the job says.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = job.precision == "tf32"
     model = models.build(job.backbone, num_classes, job.seed, job.inner_layer)
     if job.weights != "scratch":
         models.load_weights(model, job.backbone, weights_path(job, execution))
     model.to(execution.device, torch.float64 if job.precision == "float64" else torch.float32)
     model.to(memory_format=torch.channels_last)
+    on_gpu = torch.device(execution.device).type == "cuda"
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=job.learning_rate, momentum=job.momentum, weight_decay=job.weight_decay
+        model.parameters(), job.learning_rate, job.momentum, weight_decay=job.weight_decay, fused=on_gpu or None
     )
     return State(model, optimizer, execution.threads, [])
 
@@ -261,11 +304,15 @@ def learning_rate(job: Job, step: int, steps_per_epoch: int) -> float:
 
 @dataclass(frozen=True)
 class View:
-    """From uint8 pixels to what the network sees. `mean` and `std` are (1, 3, 1, 1) or (1, 3, H, W), on 0 ... 255."""
+    """From uint8 pixels to what the network sees. `mean` and `std` are (1, 3, 1, 1) or (1, 3, H, W), on 0 ... 255.
+
+    resident: all training pixels (N, H, W, 3) where they fit on the GPU, to be picked from by index.
+    """
 
     mean: Tensor
     std: Tensor
     pad_crop: int
+    resident: Tensor | None = None
 
     @classmethod
     def of(cls, job: Job, train: Pixels, chosen: np.ndarray, device: torch.device) -> "View":
@@ -277,26 +324,29 @@ class View:
             mean = torch.from_numpy(total / len(chosen)).permute(2, 0, 1)[None]
             std = torch.full((1, 3, 1, 1), 255.0)
         dtype = torch.float64 if job.precision == "float64" else torch.float32
-        return cls(mean.to(device, dtype), std.to(device, dtype), job.pad_crop or 0)
+        stored = train.array if train.array is not None and train.array.shape[1] == train.size else None
+        fits = device.type == "cuda" and stored is not None and stored.nbytes <= RESIDENT_BYTES
+        resident = torch.from_numpy(np.array(stored)).to(device) if fits else None
+        return cls(mean.to(device, dtype), std.to(device, dtype), job.pad_crop or 0, resident)
 
-    def __call__(self, pixels_NHWC: np.ndarray, mirrored_N: np.ndarray, offsets_N2: np.ndarray) -> Tensor:
+    def __call__(
+        self, pixels_NHWC: Tensor | np.ndarray, mirrored_N: Tensor | np.ndarray, offsets_N2: Tensor | np.ndarray
+    ) -> Tensor:
         """(N, 3, H, W) in channels_last: normalised, padded with zeros and cropped at the offsets, then mirrored."""
-        images = self.plain(pixels_NHWC)
+        images, device = self.plain(pixels_NHWC), self.mean.device
+        mirrored_N, offsets_N2 = (torch.as_tensor(drawn, device=device) for drawn in (mirrored_N, offsets_N2))
         if self.pad_crop:
             height, width = images.shape[2:]
-            padded = F.pad(images, [self.pad_crop] * 4)
-            images = torch.stack(
-                [one[:, y : y + height, x : x + width] for one, (y, x) in zip(padded, offsets_N2.tolist(), strict=True)]
-            )
-        if mirrored_N.any():
-            images = torch.where(
-                torch.from_numpy(mirrored_N).to(images.device)[:, None, None, None], images.flip(3), images
-            )
+            padded_NHWC = F.pad(images, [self.pad_crop] * 4).permute(0, 2, 3, 1)
+            windows = padded_NHWC.unfold(1, height, 1).unfold(2, width, 1)  # (N, y, x, 3, H, W), a view
+            images = windows[torch.arange(len(images), device=device), offsets_N2[:, 0], offsets_N2[:, 1]]
+        if mirrored_N.is_cuda or mirrored_N.any():  # to look would make the GPU wait
+            images = torch.where(mirrored_N[:, None, None, None], images.flip(3), images)
         return images.contiguous(memory_format=torch.channels_last)
 
-    def plain(self, pixels_NHWC: np.ndarray) -> Tensor:
+    def plain(self, pixels_NHWC: Tensor | np.ndarray) -> Tensor:
         """As a test image: normalised, and nothing else."""
-        images = torch.from_numpy(pixels_NHWC).to(self.mean.device).permute(0, 3, 1, 2)
+        images = torch.as_tensor(pixels_NHWC).to(self.mean.device, non_blocking=True).permute(0, 3, 1, 2)
         return ((images.to(self.mean.dtype) - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
@@ -304,16 +354,16 @@ class View:
 def predict(model: Backbone, test: Pixels, view: View, job: Job, beat: "Heartbeat | None" = None) -> np.ndarray:
     """Logits (N, num_classes) float32 in evaluation mode, in the data set's order."""
     model.eval()
-    scores = []
-    batches = np.split(np.arange(len(test)), range(TEST_BATCH, len(test), TEST_BATCH))
-    for _, pixels in ahead(batches, test.test_batch):
+    device, scores = view.mean.device, []
+    batches = np.split(np.arange(len(test)), range(TEST_BATCH[device.type], len(test), TEST_BATCH[device.type]))
+    for _, pixels in ahead(batches, lambda batch: pinned(test.test_batch(batch), device)):
         images = view.plain(pixels)
-        with autocast(images.device, job):
+        with autocast(device, job):
             logits = model(images)
-        scores.append(logits.float().cpu().numpy())
+        scores.append(logits.float())
         if beat is not None:
             beat.touch()
-    return np.concatenate(scores)
+    return torch.cat(scores).cpu().numpy()
 
 
 def save_checkpoint(run: Run, state: State) -> None:

@@ -101,6 +101,9 @@ def test_status_and_plan_show_the_states(finished):
     rows = json.loads(bench(folder, "plan", *QUICK, "--json").stdout)
     assert [r["state"] for r in rows] == ["done"] * 3
     assert {"id", "grid", "scale", "backbone", "method", "seed", "state", "epochs"} <= set(rows[0])
+    assert all(r["hours"] > 0 and r["machine"] for r in rows)
+    assert "on 8 (as measured on " in bench(folder, "plan", *QUICK, "--set", "epochs=4").stdout
+    assert "cost not measured" in bench(folder, "plan", "--grid", "cub200").stdout
     rows = json.loads(bench(folder, "plan", "--grid", "voc", "--only", "method=icasc-a_ch", "--json").stdout)
     assert [(r["method"], r["seed"], r["state"]) for r in rows] == [("icasc-a_ch", s, "pending") for s in (0, 1)]
 
@@ -272,3 +275,23 @@ def test_assumptions_are_printed_with_reasons():
     rows = json.loads(bench(ROOT, "assumptions", "--grid", "voc", "--json").stdout)
     assert {"sigma", "mask_source", "second_order", "ap_definition", "weights"} <= {r["assumption"] for r in rows}
     assert all(len(r["why"]) > 20 for r in rows)
+
+
+def test_a_used_budget_ends_at_a_checkpoint_and_can_be_called_again(workplace, cache_option, finished):
+    # --workers: as many threads as the jobs of `finished` had, which split their sums alike.
+    command = ["run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=baseline", "--workers", "3"]
+    ended = bench(workplace, *command, "--budget", "1s")  # shorter than importing torch
+    assert ended.returncode == 3, ended.stdout + ended.stderr
+    assert ended.stderr.endswith("budget of 1s used, 1 of 1 jobs left; call again to go on\n")
+    assert "1 pending" in bench(workplace, "status").stdout
+    ended = bench(workplace, *command, "--budget", "1h")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for job, its in scores(workplace / "runs").items():
+        assert (its == scores(finished[0] / "runs")[job]).all()
+
+
+@pytest.mark.parametrize("budget", ["10", "0m", "-5m", "1.5h", "10 m", "10min", "m"])
+def test_a_budget_that_is_no_duration_is_named(workplace, budget):
+    ended = bench(workplace, "run", *QUICK, f"--budget={budget}")
+    assert ended.returncode == 2
+    assert ended.stderr == f"error: --budget {budget}: expected a whole number and a unit, as 90s, 10m or 2h\n"

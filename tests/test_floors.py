@@ -14,21 +14,22 @@ LIGHT = [  # never import torch
     ["errors"],
     ["job", "strict_yaml"],
     ["store", "environment", "metrics", "published", "grid", "data", "executors"],
-    ["results", "stats", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
+    ["results", "cost", "stats", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
     ["figures", "report"],
     ["cli", "cli_data", "cli_evidence", "__main__"],
 ]
 HEAVY = [
     ["torchvision_ops", "attention"],
     ["models"],
-    ["methods"],
+    ["methods", "step"],
     ["overlap"],
     ["train"],
-    ["pretrain", "attention_figures"],
+    ["pretrain", "attention_figures", "references"],
+    ["bench"],
 ]
 FIRST_HEAVY = 3  # the training side stands on LIGHT's first three floors
 LAZY = {  # imported inside commands that need torch, when they run
-    ("cli", "train"), ("cli", "pretrain"), ("cli_evidence", "attention_figures"),
+    ("cli", "train"), ("cli", "pretrain"), ("cli", "bench"), ("cli_evidence", "attention_figures"),
 }  # fmt: skip
 
 

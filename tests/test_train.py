@@ -62,6 +62,32 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
     assert mine == theirs
 
 
+@pytest.mark.parametrize(("up_at", "said"), [(5, "in epoch 2, 2 of 3 steps done"), (4, "an epoch takes")])
+def test_a_run_whose_time_is_up_goes_on_later(up_at, said, make_job, execution, tmp_path, monkeypatch):
+    """Time is up within the second epoch, or before it: known from the first one's seconds."""
+    job = make_job(**QUICK)
+    whole, cut = _run(tmp_path / "whole", job, execution), store.submit(tmp_path / "cut", job)
+    readings = iter(range(100))  # one before each epoch and one after each of its three steps
+    monkeypatch.setattr(train, "clock", lambda: next(readings))
+    real, seconds = train.check_time, 60 if "takes" in said else 0
+    monkeypatch.setattr(train, "check_time", lambda d, e: real(d, [x | {"seconds": seconds} for x in e]))
+    with pytest.raises(train.OutOfTimeError, match=said):
+        train.run_job(cut, dataclasses.replace(execution, deadline=up_at + 0.5))
+    monkeypatch.undo()
+    assert cut.state() == "pending"
+    assert len(cut.metrics()) == 1
+    train.run_job(cut, execution)
+    assert (_scores(cut) == _scores(whole)).all()
+
+
+def test_a_deadline_that_has_passed_begins_nothing(make_job, execution, tmp_path):
+    run = store.submit(tmp_path, make_job(**QUICK))
+    with pytest.raises(train.OutOfTimeError, match="0 s are left"):
+        train.run_job(run, dataclasses.replace(execution, deadline=1.0))
+    assert run.state() == "pending"
+    assert not run.path("checkpoint.pt").exists()
+
+
 def test_result_can_be_recomputed_from_the_saved_scores(make_job, execution, tmp_path):
     run = _run(tmp_path, make_job(**QUICK), execution)
     record = run.read("result.json")
@@ -93,6 +119,13 @@ def test_baseline_and_icasc_of_a_seed_start_alike_and_see_the_same_data(make_job
 def test_seeds_differ(make_job, execution):
     a, b = (train.start(make_job(seed=s), 20, execution).model.net.fc.weight for s in (0, 1))
     assert not torch.equal(a, b)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
+def test_a_gpu_rounds_to_tf32_only_where_the_job_says_so(precision, make_job, execution):
+    train.start(make_job(precision=precision), 20, execution)
+    flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    assert flags == (precision == "tf32",) * 2
 
 
 def test_divergence_is_recorded_with_the_last_good_epoch(make_job, execution, tmp_path):

@@ -4,6 +4,7 @@ What the machine did to a job (killed it, took its memory or its device, left it
 that grows. What the job did (a result, divergence, bad input, a crash of the code) is an outcome and never repeated.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -24,6 +25,8 @@ GRACE_SECONDS = 10.0
 ATTEMPTS = 4  # of one job, counted from its last finished epoch
 BACKOFF_SECONDS = 2.0  # before the second attempt; four times as long before each later one
 ALREADY_CLAIMED = 3  # run-job's exit status when another process holds the run
+OUT_OF_TIME = 4  # ... when its time was up
+BUDGET_USED = "budget used"
 FINAL = ("done", "failed", "diverged")
 RUN_JOB = (sys.executable, "-m", "benchmark", "run-job")
 
@@ -92,9 +95,12 @@ def named_gpus(text: str) -> tuple[str, ...]:
     return named
 
 
-def execute(runs: list[Run], arguments: list[str], where: Slots, view: View) -> dict[str, str]:
+def execute(
+    runs: list[Run], arguments: list[str], where: Slots, view: View, deadline: float = math.inf
+) -> dict[str, str]:
     """Run every job of `runs` that has no outcome yet; its id and how it ended. Jobs that another scheduler runs are
-    waited for. On KeyboardInterrupt the workers are asked to stop, and killed after a grace period.
+    waited for. On KeyboardInterrupt the workers are asked to stop, and killed after a grace period. After
+    `deadline`, in seconds since the epoch, nothing is begun or waited for; the jobs themselves keep to it.
     """
     waiting = [run for run in runs if run.state() != "done"]
     outcome: dict[str, str] = {}
@@ -130,6 +136,9 @@ def execute(runs: list[Run], arguments: list[str], where: Slots, view: View) -> 
                 else:
                     again = f", {attempts[run.id]} times; call again to resume" if kind == "spoiled" else ""
                     outcome[run.id] = text + again
+            if time.time() >= deadline:
+                outcome |= {run.id: BUDGET_USED for run in waiting}
+                waiting = []
             for run in list(waiting):
                 if len(active) == where.workers:
                     break
@@ -221,6 +230,8 @@ def _how_it_ended(attempt: Attempt, where: Slots) -> tuple[str, str]:
     state = run.state()
     if state in ("done", "diverged"):
         return "final", state
+    if code == OUT_OF_TIME:
+        return "final", BUDGET_USED
     if attempt.ended_because == "timeout":
         return "final", f"stopped after --timeout {where.timeout:g} s; call again to resume"
     if attempt.ended_because == "hang":
