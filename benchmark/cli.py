@@ -97,7 +97,7 @@ def run(
     prepare(jobs, data_root, weights, cache)
     folders = [store.submit(runs, job) for job in jobs]
     gpus = local.visible_gpus() if device != "cpu" else ()
-    where = local.slots(len(jobs), workers, gpus)
+    where = local.slots(len(jobs), workers, gpus, max((job.ranks for job in jobs), default=1))
     announce(jobs, folders, where)
     arguments = ["--cache", str(cache), "--device", device]
     arguments += ["--data-root", str(data_root)] if data_root else []
@@ -129,11 +129,15 @@ def run_job(
     keep_weights: Annotated[bool, typer.Option("--keep-weights")] = False,
     cache: Cache = CACHE,
 ) -> None:
-    """Train one job in its folder. Executors call this."""
-    from benchmark import train
+    """Train one job in its folder. Executors call this; a job of several ranks starts a process for each."""
+    from benchmark import distributed, train
     from benchmark.executors.local import ALREADY_CLAIMED
 
+    ranks = store.Run(folder).job().ranks
+    if ranks > 1 and distributed.started() == 1:
+        sys.exit(distributed.launch(ranks, sys.argv[1:]))
     try:
+        threads = max(1, threads // ranks)
         execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights)
         train.run_job(store.Run(folder), execution)
     except store.Claimed:

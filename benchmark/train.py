@@ -9,7 +9,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark import data, environment, metrics, models
+from benchmark import data, distributed, environment, metrics, models
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.grid import mini_weights
@@ -66,18 +66,22 @@ def run_job(run: Run, execution: Execution) -> None:
     """Train, test and record one job; continues from the run's checkpoint. Holds the claim while it runs.
 
     Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for a
-    signal's, which leaves the run pending with its checkpoint.
+    signal's, which leaves the run pending with its checkpoint. A job of several ranks runs here in each of them; the
+    first one alone holds the claim and writes records.
     """
     job = run.job()
-    with run.claim():
-        run.path("failure.json").unlink(missing_ok=True)
-        state = None
+    with distributed.group(job.ranks, execution.device) as device, distributed.held_by_leader(run.claim()):
+        execution, state = replace(execution, device=device), None
         try:
-            train, test = open_splits(job, execution)
-            state = start_or_resume(run, job, len(train.images.classes), execution)
+            with distributed.leader_first():  # it decodes, downloads and sets aside what is damaged for all
+                if distributed.leads():
+                    run.path("failure.json").unlink(missing_ok=True)
+                train, test = open_splits(job, execution)
+                state = start_or_resume(run, job, len(train.images.classes), execution)
             torch.set_num_threads(state.threads)
-            write_json(run.path("environment.json"), describe(execution, state, train, test))
-            run.write_metrics(state.epochs)
+            if distributed.leads():
+                write_json(run.path("environment.json"), describe(execution, state, train, test))
+                run.write_metrics(state.epochs)
             train_and_test(run, job, state, execution, train, test)
         except Exception as error:
             write_failure(run, error, state)
@@ -93,12 +97,14 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     scores_NC = None
     for epoch in range(len(state.epochs), job.epochs):
         started = time.perf_counter()
-        torch.manual_seed(epoch * 1_000_003 + job.seed)  # dropout draws the same on resume
+        # Dropout draws the same on resume, and something else in each rank.
+        torch.manual_seed(epoch * 1_000_003 + job.seed + 7919 * distributed.rank())
         draws = Draws(job, epoch, chosen, len(train))
         state.model.train()
         sums: dict[str, Tensor] = {}
         batches = np.split(draws.order, range(job.batch_size, len(chosen), job.batch_size))
-        read = ahead(batches, lambda batch, epoch=epoch: train.train_batch(batch, job.seed, epoch))
+        shares = [distributed.share(batch) for batch in batches]
+        read = ahead([mine for mine, _ in shares], lambda batch, epoch=epoch: train.train_batch(batch, job.seed, epoch))
         for step, (batch, pixels) in enumerate(read):
             images = view(pixels, draws.mirrored[batch], draws.offsets[batch])
             labels = torch.from_numpy(train.images.targets[batch]).to(device)
@@ -107,12 +113,15 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
             _, terms = METHODS[job.method](state.model, images, labels, job, epoch)
             loss = torch.stack(list(terms.values())).sum()
             state.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            weight = shares[step][1]  # of this rank's mean in the whole batch's; 1 where there is one rank
+            (loss * weight).backward()
+            distributed.sum_gradients(state.model)
             state.optimizer.step()
             for name, term in (terms | {"loss": loss}).items():
-                sums[name] = sums.get(name, 0) + term.detach() * len(batch)
+                sums[name] = sums.get(name, 0) + term.detach() * (weight * len(batches[step]))
             beat(epoch, step + 1)
-        means = {name: float(total) / len(chosen) for name, total in sums.items()}
+        distributed.average_buffers(state.model)
+        means = {name: float(total) / len(chosen) for name, total in distributed.summed(sums).items()}
         if not all(map(math.isfinite, means.values())):
             raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
         scores_NC = predict(state.model, test, view, job, beat)
@@ -121,10 +130,13 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
         name, value = metrics.headline(scores_NC, test.images.targets)
         seconds = round(time.perf_counter() - started, 3)
         state.epochs.append({"epoch": epoch + 1, "train": means, f"test_{name}": value, "seconds": seconds})
-        run.write_metrics(state.epochs)
-        save_checkpoint(run, state)
+        if distributed.leads():
+            run.write_metrics(state.epochs)
+            save_checkpoint(run, state)
     if scores_NC is None:  # the process ended between the last checkpoint and the result
         scores_NC = predict(state.model, test, view, job, beat)
+    if not distributed.leads():
+        return
     scores_file = write_scores(run, train, chosen, test, scores_NC)
     if execution.keep_weights:
         kept = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
@@ -278,18 +290,18 @@ class View:
 
 @torch.no_grad()
 def predict(model: Backbone, test: Pixels, view: View, job: Job, beat: "Heartbeat | None" = None) -> np.ndarray:
-    """Logits (N, num_classes) float32 in evaluation mode, in the data set's order."""
+    """Logits (N, num_classes) float32 in evaluation mode, in the data set's order. Ranks take turns on the batches."""
     model.eval()
-    scores = []
+    scores_NC = np.zeros((len(test), len(test.images.classes)), np.float32)
     batches = np.split(np.arange(len(test)), range(TEST_BATCH, len(test), TEST_BATCH))
-    for _, pixels in ahead(batches, test.test_batch):
+    for batch, pixels in ahead(distributed.in_turns(batches), test.test_batch):
         images = view.plain(pixels)
         with autocast(images.device, job):
             logits = model(images)
-        scores.append(logits.float().cpu().numpy())
+        scores_NC[batch] = logits.float().cpu().numpy()
         if beat is not None:
             beat.touch()
-    return np.concatenate(scores)
+    return distributed.summed({"scores": torch.from_numpy(scores_NC)})["scores"].numpy()
 
 
 def save_checkpoint(run: Run, state: State) -> None:
@@ -389,7 +401,7 @@ class Heartbeat:
         self.touch()
 
     def touch(self) -> None:
-        if time.monotonic() >= self._next:
+        if distributed.leads() and time.monotonic() >= self._next:
             done = (self._epoch + self._step / self._steps) / self._epochs
             write_json(self._path, {"epoch": self._epoch + 1, "epochs": self._epochs, "done": round(done, 4)})
             self._next = time.monotonic() + HEARTBEAT_SECONDS

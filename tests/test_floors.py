@@ -18,10 +18,16 @@ LIGHT = [  # never import torch
     ["figures", "report"],
     ["cli", "cli_data", "cli_evidence", "__main__"],
 ]
-HEAVY = [["torchvision_ops", "attention"], ["models"], ["methods"], ["train"], ["pretrain", "attention_figures"]]
+HEAVY = [
+    ["torchvision_ops", "attention", "distributed"],
+    ["models"],
+    ["methods"],
+    ["train"],
+    ["pretrain", "attention_figures"],
+]
 FIRST_HEAVY = 3  # the training side stands on LIGHT's first three floors
 LAZY = {  # imported inside commands that need torch, when they run
-    ("cli", "train"), ("cli", "pretrain"), ("cli_evidence", "attention_figures"),
+    ("cli", "train"), ("cli", "distributed"), ("cli", "pretrain"), ("cli_evidence", "attention_figures"),
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.errors import UserError
 from benchmark.store import Run
 
 POLL_SECONDS = 0.2
@@ -21,18 +22,27 @@ View = Callable[[list[Run], dict[str, str]], None]
 
 @dataclass(frozen=True)
 class Slots:
-    """How many jobs run at once, the CPU threads of each, and the GPUs that they take turns on (none: the CPU)."""
+    """How many jobs run at once, the CPU threads of each, and the GPUs that they take turns on (none: the CPU), so
+    many together as a job has ranks."""
 
     workers: int
     threads: int
     gpus: tuple[str, ...] = ()
+    ranks: int = 1
+
+    def gpus_of(self, slot: int) -> str:
+        first = slot * self.ranks
+        return ",".join(self.gpus[i % len(self.gpus)] for i in range(first, first + self.ranks))
 
 
-def slots(num_jobs: int, workers: int | None, gpus: tuple[str, ...]) -> Slots:
-    """A worker per GPU; without a GPU one per core, and the cores shared where there are fewer jobs than cores."""
+def slots(num_jobs: int, workers: int | None, gpus: tuple[str, ...], ranks: int = 1) -> Slots:
+    """A worker per GPU, or per `ranks` GPUs; without a GPU one per core, and the cores shared where there are fewer
+    jobs than cores."""
+    if 0 < len(gpus) < ranks:
+        raise UserError(f"a job of ranks={ranks} needs a GPU each, here are {len(gpus)}; --device cpu runs it without")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = workers or max(1, min(num_jobs, len(gpus) or cores))
-    return Slots(workers, max(1, cores // workers), gpus)
+    workers = workers or max(1, min(num_jobs, (len(gpus) or cores) // ranks))
+    return Slots(workers, max(1, cores // workers), gpus, ranks)
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -88,7 +98,7 @@ def _start(run: Run, arguments: list[str], where: Slots, slot: int) -> subproces
         "PYTHONUNBUFFERED": "1",
     }
     if where.gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = where.gpus[slot % len(where.gpus)]
+        environment["CUDA_VISIBLE_DEVICES"] = where.gpus_of(slot)
     command = [sys.executable, "-m", "benchmark", "run-job", str(run.folder), "--threads", str(where.threads)]
     with open(run.path("log.txt"), "ab") as log:
         # A session of its own, so that a Ctrl-C at the terminal reaches the scheduler alone, which then ends the group.
