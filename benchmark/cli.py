@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from benchmark import environment, grid, published, store, strict_yaml
 from benchmark.errors import UserError, nearest
@@ -79,25 +80,34 @@ def run(
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    executor: Annotated[str, typer.Option("--executor", help="local, ray or slurm")] = "local",
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="YAML file with the settings of ray or slurm")
+    ] = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave model.safetensors in each run")] = False,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
     cache: Cache = CACHE,
 ) -> None:
     """Train what has no result yet, resuming what was cut short, then write and print the grid's tables."""
-    from benchmark.executors import EXECUTORS, local
+    from benchmark.executors import EXECUTORS, local, read_settings
     from benchmark.view import make_view
 
     chosen, scale, reason = resolve_scale(grid_name, scale, data_root, cache)
     print(f"scale {scale}: {reason}", flush=True)
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    settings = read_settings(executor, settings_file)
+    if settings is not None and workers is not None:
+        raise UserError(f"--workers is the local executor's; --executor {executor} is told in --settings FILE")
+    if settings is not None and settings.gpus and device == "auto":
+        device = "cuda"  # a GPU that was asked for is not quietly done without
     changed = overrides(chosen, scale, sets, weights)
     jobs = chosen.jobs(scale, changed, selection(only))
     prepare(jobs, data_root, weights, cache)
     folders = [store.submit(runs, job) for job in jobs]
     gpus = local.visible_gpus() if device != "cpu" else ()
-    where = local.slots(len(jobs), workers, gpus, max((job.ranks for job in jobs), default=1))
+    where = settings or local.slots(len(jobs), workers, gpus, max((job.ranks for job in jobs), default=1))
     announce(jobs, folders, where)
     arguments = ["--cache", str(cache), "--device", device]
     arguments += ["--data-root", str(data_root)] if data_root else []
@@ -105,7 +115,7 @@ def run(
     arguments += ["--keep-weights"] if keep_weights else []
     with make_view() as view:
         try:
-            outcome = EXECUTORS["local"](folders, arguments, where, view)
+            outcome = EXECUTORS[executor](folders, arguments, where, view)
         except KeyboardInterrupt:
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
@@ -335,7 +345,10 @@ def announce(jobs: list[Job], folders: list[store.Run], where: Any) -> None:
             seconds.setdefault(job.method, []).append((folder.read("result.json") or {}).get("seconds", 0))
     left = [job for job, state in zip(jobs, states, strict=True) if state != "done"]
     text = f"{len(jobs)} jobs, {len(jobs) - len(left)} done, {len(left)} to run"
-    if left:
+    if left and isinstance(where, BaseModel):
+        told = ", ".join(f"{key}: {value}" for key, value in where.model_dump(exclude_defaults=True).items())
+        text += f"; {told or 'with default settings'}"
+    elif left:
         on = f"GPU {', '.join(where.gpus)}" if where.gpus else f"CPU, {where.threads} threads each"
         text += f"; {where.workers} at once ({on})"
         if all(job.method in seconds for job in left):
