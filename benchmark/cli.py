@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from benchmark import cost, environment, grid, published, store, strict_yaml
 from benchmark.errors import UserError, nearest
@@ -109,6 +111,10 @@ def run(
     hang_timeout: Annotated[
         float, typer.Option("--hang-timeout", help="Seconds without progress after which a job is killed and repeated")
     ] = 1800.0,
+    executor: Annotated[str, typer.Option("--executor", help="local, ray or slurm")] = "local",
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="YAML file with the settings of ray or slurm")
+    ] = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave model.safetensors in each run")] = False,
     budget: Annotated[
         str | None,
@@ -122,7 +128,7 @@ def run(
 
     Exit status: 0 all jobs have a result, 1 one failed, 2 wrong input, 3 the budget is used and jobs are left.
     """
-    from benchmark.executors import EXECUTORS, local
+    from benchmark.executors import EXECUTORS, local, read_settings
     from benchmark.view import make_view
 
     deadline = time.time() + duration("--budget", budget) if budget else math.inf
@@ -132,8 +138,14 @@ def run(
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
     if gpus is not None and device == "cpu":
         raise UserError("--gpus with --device cpu: leave one of them out")
+    settings = read_settings(executor, settings_file)
+    if settings is not None:
+        ours = {"--workers": workers, "--gpus": gpus, "--timeout": timeout, "--budget": budget}
+        for option in (name for name, value in ours.items() if value is not None):
+            raise UserError(f"{option} is the local executor's; --executor {executor} is told in --settings FILE")
     on_gpus = local.named_gpus(gpus) if gpus is not None else local.visible_gpus() if device != "cpu" else ()
-    device = "cuda" if gpus is not None else device  # a GPU that was asked for by number is not quietly done without
+    if gpus is not None or (settings is not None and settings.gpus and device == "auto"):
+        device = "cuda"  # a GPU that was asked for is not quietly done without
     for option, seconds in (("--timeout", timeout), ("--hang-timeout", hang_timeout)):
         if seconds is not None and not seconds > 0:
             raise UserError(f"{option} {seconds:g}: expected seconds, more than 0")
@@ -146,8 +158,11 @@ def run(
     prepare(jobs, data_root, weights, cache)
     folders = [store.submit(runs, job) for job in jobs]
     warn_of_corrupt_records(folders)
-    where = local.slots(len(jobs), workers, on_gpus, jobs_per_gpu)
-    where = replace(where, timeout=timeout, hang_timeout=hang_timeout)
+    where = settings
+    if where is None:
+        ranks = max((job.ranks for job in jobs), default=1)
+        where = local.slots(len(jobs), workers, on_gpus, jobs_per_gpu, ranks)
+        where = replace(where, timeout=timeout, hang_timeout=hang_timeout, deadline=deadline)
     announce(jobs, folders, where)
     arguments = ["--cache", str(cache), "--device", device]
     arguments += ["--data-root", str(data_root)] if data_root else []
@@ -156,7 +171,7 @@ def run(
     arguments += ["--deadline", str(deadline)] if budget else []
     with make_view() as view:
         try:
-            outcome = EXECUTORS["local"](folders, arguments, where, view, deadline)
+            outcome = EXECUTORS[executor](folders, arguments, where, view)
         except KeyboardInterrupt:
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
@@ -186,16 +201,21 @@ def run_job(
     deadline: Annotated[float, typer.Option(help="Seconds since the epoch by which to stop")] = math.inf,
     cache: Cache = CACHE,
 ) -> None:
-    """Train one job in its folder. Executors call this."""
+    """Train one job in its folder. Executors call this; a job of several ranks starts a process for each."""
     from benchmark.executors.local import ALREADY_CLAIMED, OUT_OF_TIME
 
-    if store.Run(folder).state() == "running":  # known before torch is imported
+    run = store.Run(folder)
+    if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
-    from benchmark import train
+    from benchmark import distributed, train
 
+    ranks = run.job().ranks
+    if ranks > 1 and distributed.started() == 1:
+        sys.exit(distributed.launch(ranks, sys.argv[1:]))
     try:
+        threads = max(1, threads // ranks)
         execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights, deadline)
-        train.run_job(store.Run(folder), execution)
+        train.run_job(run, execution)
     except store.Claimed:
         sys.exit(ALREADY_CLAIMED)
     except train.OutOfTimeError as error:
@@ -469,7 +489,10 @@ def announce(jobs: list[Job], folders: list[store.Run], where: Any) -> None:
             seconds.setdefault(job.method, []).append((folder.read("result.json") or {}).get("seconds", 0))
     left = [job for job, state in zip(jobs, states, strict=True) if state != "done"]
     text = f"{len(jobs)} jobs, {len(jobs) - len(left)} done, {len(left)} to run"
-    if left:
+    if left and isinstance(where, BaseModel):
+        told = ", ".join(f"{key}: {value}" for key, value in where.model_dump(exclude_defaults=True).items())
+        text += f"; {told or 'with default settings'}"
+    elif left:
         on = f"GPU {', '.join(where.gpus)}" if where.gpus else f"CPU, {where.threads} threads each"
         text += f"; {where.workers} at once ({on})"
         if all(job.method in seconds for job in left):

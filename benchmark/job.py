@@ -96,6 +96,7 @@ class Job(BaseModel):
     weight_decay: Annotated[Float, Field(ge=0)]
     # Of the network; attention maps are float32 at least. tf32: float32 whose products a GPU takes of 10-bit fractions.
     precision: Literal["float32", "tf32", "bfloat16", "float64"]
+    ranks: Positive = 1  # processes that share each batch; BatchNorm sees a rank's own images only
 
     # ICASC (method.md's table; None for methods that do not read them)
     attention_weight: Annotated[Float, Field(ge=0)] | None = None  # common factor of the three attention terms
@@ -123,6 +124,8 @@ class Job(BaseModel):
         missing = sorted(name for name in needed if getattr(self, name) is None)
         if missing:
             raise ValueError(f"{self.method} with {self.loss} and {self.schedule} needs {', '.join(missing)}")
+        if self.ranks > self.batch_size:
+            raise ValueError(f"{self.ranks} ranks cannot share a batch of {self.batch_size} images; set ranks lower")
         return self
 
     def canonical_json(self) -> str:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from benchmark import distributed
 from benchmark.job import Job
 from benchmark.methods import METHODS, Terms
 from benchmark.models import Backbone
@@ -23,7 +24,8 @@ EAGER_STEPS = 3
 class Step:
     """step(images, labels, epoch, rate) -> loss terms and their sum, `loss`, detached, after one update of the model.
 
-    The terms hold until the next call.
+    The terms hold until the next call. weight: of these images in the whole batch, where ranks share it; each rank's
+    terms are its own images'.
 
     recorded: the first batch is a full one; from an epoch's fourth full batch on, a recording is replayed, made anew
     in each epoch, since a method may depend on it. A smaller batch, the epoch's last, is computed as it comes. On the
@@ -44,13 +46,13 @@ class Step:
         self._replay: Callable[[], None] | None = None
         self._terms: Terms = {}
 
-    def __call__(self, images_BCHW: Tensor, labels: Tensor, epoch: int, rate: float) -> Terms:
+    def __call__(self, images_BCHW: Tensor, labels: Tensor, epoch: int, rate: float, weight: float = 1.0) -> Terms:
         if self._rate is not None:
             self._rate.fill_(rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate if self._rate is None else self._rate
         if not self._recorded:
-            return self._compute(images_BCHW, labels, epoch)
+            return self._compute(images_BCHW, labels, epoch, weight)
         if epoch != self._epoch:
             self._epoch, self._taken, self._replay, self._terms = epoch, 0, None, {}
         if self._buffers is None:
@@ -68,11 +70,12 @@ class Step:
         self._replay()
         return self._terms
 
-    def _compute(self, images_BCHW: Tensor, labels: Tensor, epoch: int) -> Terms:
+    def _compute(self, images_BCHW: Tensor, labels: Tensor, epoch: int, weight: float = 1.0) -> Terms:
         _, terms = METHODS[self._job.method](self._model, images_BCHW, labels, self._job, epoch)
         loss = torch.stack(list(terms.values())).sum()
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss if weight == 1.0 else loss * weight).backward()
+        distributed.sum_gradients(self._model)
         self._optimizer.step()
         return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 

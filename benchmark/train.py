@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark import data, environment, metrics, models, overlap
+from benchmark import data, distributed, environment, metrics, models, overlap
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.grid import mini_weights
@@ -82,18 +82,22 @@ def run_job(run: Run, execution: Execution) -> None:
     """Train, test and record one job; continues from the run's checkpoint. Holds the claim while it runs.
 
     Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for
-    OutOfTimeError and a signal's, which leave the run pending with its checkpoint.
+    OutOfTimeError and a signal's, which leave the run pending with its checkpoint. A job of several ranks runs here in
+    each of them; the first one alone holds the claim and writes records.
     """
     job = run.job()
-    with run.claim():
-        run.path("failure.json").unlink(missing_ok=True)
-        state = None
+    with distributed.group(job.ranks, execution.device) as device, distributed.held_by_leader(run.claim()):
+        execution, state = replace(execution, device=device), None
         try:
-            train, test = open_splits(job, execution)
-            state = start_or_resume(run, job, len(train.images.classes), execution)
+            with distributed.leader_first():  # it decodes, downloads and sets aside what is damaged for all
+                if distributed.leads():
+                    run.path("failure.json").unlink(missing_ok=True)
+                train, test = open_splits(job, execution)
+                state = start_or_resume(run, job, len(train.images.classes), execution)
             torch.set_num_threads(state.threads)
-            write_json(run.path("environment.json"), describe(execution, state, train, test))
-            run.write_metrics(state.epochs)
+            if distributed.leads():
+                write_json(run.path("environment.json"), describe(execution, state, train, test))
+                run.write_metrics(state.epochs)
             train_and_test(run, job, state, execution, train, test)
         except OutOfTimeError:
             raise
@@ -109,23 +113,25 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     steps_per_epoch = math.ceil(len(chosen) / job.batch_size)
     beat = Heartbeat(run, job.epochs, steps_per_epoch)
     held_out = overlap.held_out(test.images)
-    step = Step(state.model, state.optimizer, job, recorded=device.type == "cuda")
+    step = Step(state.model, state.optimizer, job, recorded=device.type == "cuda" and job.ranks == 1)
     scores_NC = None
     for epoch in range(len(state.epochs), job.epochs):
         started = time.perf_counter()
         check_time(execution.deadline, state.epochs)
-        torch.manual_seed(epoch * 1_000_003 + job.seed)  # dropout draws the same on resume
+        # Dropout draws the same on resume, and something else in each rank.
+        torch.manual_seed(epoch * 1_000_003 + job.seed + 7919 * distributed.rank())
         draws = Draws(job, epoch, chosen, len(train))
         state.model.train()
         sums: dict[str, Tensor] = {}
-        for i, (images, labels) in enumerate(batches(job, view, train, draws, epoch)):
+        for i, (images, labels, weight, whole) in enumerate(batches(job, view, train, draws, epoch)):
             rate = learning_rate(job, epoch * steps_per_epoch + i, steps_per_epoch)
-            for name, term in step(images, labels, epoch, rate).items():
-                sums[name] = sums.get(name, 0) + term * len(labels)
+            for name, term in step(images, labels, epoch, rate, weight).items():
+                sums[name] = sums.get(name, 0) + term * (weight * whole)
             beat(epoch, i + 1)
-            if clock() > execution.deadline:
+            if distributed.any_rank(clock() > execution.deadline):
                 raise OutOfTimeError(f"in epoch {epoch + 1}, {i + 1} of {steps_per_epoch} steps done, which are lost")
-        means = {name: float(total) / len(chosen) for name, total in sums.items()}
+        distributed.average_buffers(state.model)
+        means = {name: float(total) / len(chosen) for name, total in distributed.summed(sums).items()}
         if not all(map(math.isfinite, means.values())):
             raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
         scores_NC = predict(state.model, test, view, job, beat)
@@ -135,19 +141,15 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
         seconds = round(time.perf_counter() - started, 3)
         held = view.plain(test.test_batch(held_out))
         apart = overlap.measure(state.model, held, test.images.targets[held_out], job)
-        state.epochs.append(
-            {
-                "epoch": epoch + 1,
-                "train": means,
-                f"test_{name}": value,
-                "attention_overlap": apart,
-                "seconds": seconds,
-            }
-        )
-        run.write_metrics(state.epochs)
-        save_checkpoint(run, state)
+        done = {"epoch": epoch + 1, "train": means, f"test_{name}": value, "attention_overlap": apart}
+        state.epochs.append(done | {"seconds": seconds})
+        if distributed.leads():
+            run.write_metrics(state.epochs)
+            save_checkpoint(run, state)
     if scores_NC is None:  # the process ended between the last checkpoint and the result
         scores_NC = predict(state.model, test, view, job, beat)
+    if not distributed.leads():
+        return
     scores_file = write_scores(run, train, chosen, test, scores_NC)
     if execution.keep_weights:
         kept = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
@@ -168,7 +170,7 @@ def check_time(deadline: float, epochs: list[dict[str, Any]]) -> None:
     """OutOfTimeError where the next epoch, taken to last as long as the last one, would end after `deadline`. How long
     a first epoch lasts is not known: it is begun, and dropped at the deadline."""
     left, needed = deadline - clock(), epochs[-1]["seconds"] if epochs else 0.0
-    if left < needed:
+    if distributed.any_rank(left < needed):
         raise OutOfTimeError(f"an epoch takes {needed:.0f} s, {max(left, 0):.0f} s are left")
 
 
@@ -180,8 +182,11 @@ def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
     return train, test
 
 
-def batches(job: Job, view: "View", train: Pixels, draws: "Draws", epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch of an epoch as the network sees it, with its labels, on the view's device."""
+def batches(
+    job: Job, view: "View", train: Pixels, draws: "Draws", epoch: int
+) -> Iterator[tuple[Tensor, Tensor, float, int]]:
+    """Of each batch of an epoch this rank's images, as the network sees them, and labels, on the view's device; their
+    share of the batch, in [0, 1], and the size of the whole batch."""
     device = view.mean.device
     # What was drawn goes to the device once, in the epoch's order: a copy a batch would make the GPU wait.
     order, mirrored, offsets, labels = (
@@ -190,15 +195,17 @@ def batches(job: Job, view: "View", train: Pixels, draws: "Draws", epoch: int) -
             draws.order, draws.mirrored[draws.order], draws.offsets[draws.order], train.images.targets[draws.order]
         )
     )  # fmt: skip
-    parts = [slice(i, i + job.batch_size) for i in range(0, len(draws.order), job.batch_size)]
+    whole = [slice(i, min(i + job.batch_size, len(order))) for i in range(0, len(order), job.batch_size)]
+    shares = [distributed.share(part) for part in whole]
 
     def read(part: slice) -> Tensor:
         if view.resident is not None:
             return view.resident[order[part]]
         return pinned(train.train_batch(draws.order[part], job.seed, epoch), device)
 
-    for part, pixels in ahead(parts, read):
-        yield view(pixels, mirrored[part], offsets[part]), labels[part]
+    read_ahead = ahead([part for part, _ in shares], read)
+    for (part, pixels), (_, weight), batch in zip(read_ahead, shares, whole, strict=True):
+        yield view(pixels, mirrored[part], offsets[part]), labels[part], weight, batch.stop - batch.start
 
 
 def ahead(parts: list[Any], read: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
@@ -352,18 +359,21 @@ class View:
 
 @torch.no_grad()
 def predict(model: Backbone, test: Pixels, view: View, job: Job, beat: "Heartbeat | None" = None) -> np.ndarray:
-    """Logits (N, num_classes) float32 in evaluation mode, in the data set's order."""
+    """Logits (N, num_classes) float32 in evaluation mode, in the data set's order. Ranks take turns on the batches."""
     model.eval()
-    device, scores = view.mean.device, []
-    batches = np.split(np.arange(len(test)), range(TEST_BATCH[device.type], len(test), TEST_BATCH[device.type]))
-    for _, pixels in ahead(batches, lambda batch: pinned(test.test_batch(batch), device)):
+    device = view.mean.device
+    scores_NC = torch.zeros((len(test), len(test.images.classes)), device=device)
+    size = TEST_BATCH[device.type]
+    parts = [slice(i, i + size) for i in range(0, len(test), size)]
+    indices = np.arange(len(test))
+    for part, pixels in ahead(distributed.in_turns(parts), lambda part: pinned(test.test_batch(indices[part]), device)):
         images = view.plain(pixels)
         with autocast(device, job):
             logits = model(images)
-        scores.append(logits.float())
+        scores_NC[part] = logits.float()
         if beat is not None:
             beat.touch()
-    return torch.cat(scores).cpu().numpy()
+    return distributed.summed({"scores": scores_NC.cpu()})["scores"].numpy()
 
 
 def save_checkpoint(run: Run, state: State) -> None:
@@ -477,7 +487,7 @@ class Heartbeat:
         self.touch()
 
     def touch(self) -> None:
-        if time.monotonic() >= self._next:
+        if distributed.leads() and time.monotonic() >= self._next:
             done = (self._epoch + self._step / self._steps) / self._epochs
             with suppress(UserError):  # a disk that is full for a moment spoils no run; its records will say so
                 write_json(self._path, {"epoch": self._epoch + 1, "epochs": self._epochs, "done": round(done, 4)})

@@ -19,7 +19,7 @@ LIGHT = [  # never import torch
     ["cli", "cli_data", "cli_evidence", "__main__"],
 ]
 HEAVY = [
-    ["torchvision_ops", "attention"],
+    ["torchvision_ops", "attention", "distributed"],
     ["models"],
     ["methods", "step"],
     ["overlap"],
@@ -29,7 +29,8 @@ HEAVY = [
 ]
 FIRST_HEAVY = 3  # the training side stands on LIGHT's first three floors
 LAZY = {  # imported inside commands that need torch, when they run
-    ("cli", "train"), ("cli", "pretrain"), ("cli", "bench"), ("cli_evidence", "attention_figures"),
+    ("cli", "train"), ("cli", "distributed"), ("cli", "pretrain"), ("cli", "bench"),
+    ("cli_evidence", "attention_figures"),
 }  # fmt: skip
 
 

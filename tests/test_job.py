@@ -86,3 +86,10 @@ def test_names_fit_the_registries():
 
     assert set(methods.METHODS) == set(job_module.METHODS)
     assert set(models.BACKBONES) == set(job_module.BACKBONES)
+
+
+def test_one_rank_is_what_jobs_without_the_field_had():
+    assert Job(**FIELDS | {"ranks": 1}).id == Job(**FIELDS).id
+    assert Job(**FIELDS | {"ranks": 2}).id != Job(**FIELDS).id
+    with pytest.raises(UserError, match="here: 17 ranks cannot share a batch of 16 images"):
+        make_job(FIELDS | {"ranks": 17}, "here")

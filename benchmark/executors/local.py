@@ -35,20 +35,29 @@ View = Callable[[list[Run], dict[str, str]], None]
 
 @dataclass(frozen=True)
 class Slots:
-    """How many jobs run at once, the CPU threads of each, and the GPUs that they take turns on (none: the CPU).
+    """How many jobs run at once, the CPU threads of each, and the GPUs that they take turns on (none: the CPU), so many
+    together as a job has ranks.
 
-    `timeout`: seconds that one attempt may take; `hang_timeout`: that it may train without saying how far it is.
+    `timeout`: seconds that one attempt may take; `hang_timeout`: that it may train without saying how far it is;
+    `deadline`: seconds since the epoch after which nothing is begun or waited for.
     """
 
     workers: int
     threads: int
     gpus: tuple[str, ...] = ()
+    ranks: int = 1
     timeout: float | None = None
     hang_timeout: float = 1800.0
+    deadline: float = math.inf
+
+    def gpus_of(self, slot: int) -> str:
+        """The GPUs of a slot's jobs, as many as they have ranks."""
+        first = slot % (len(self.gpus) // self.ranks) * self.ranks
+        return ",".join(self.gpus[first : first + self.ranks])
 
     def place(self, slot: int) -> str:
         """What the jobs of a slot share memory on."""
-        return f"GPU {self.gpus[slot % len(self.gpus)]}" if self.gpus else "CPU"
+        return f"GPU {self.gpus_of(slot)}" if self.gpus else "CPU"
 
 
 @dataclass
@@ -65,11 +74,15 @@ class Attempt:
     kill_at: float = float("inf")
 
 
-def slots(num_jobs: int, workers: int | None, gpus: tuple[str, ...], jobs_per_gpu: int = 1) -> Slots:
-    """`jobs_per_gpu` workers per GPU; without a GPU one per core, and the cores shared where jobs are fewer."""
+def slots(num_jobs: int, workers: int | None, gpus: tuple[str, ...], jobs_per_gpu: int = 1, ranks: int = 1) -> Slots:
+    """`jobs_per_gpu` workers per GPU, or per `ranks` GPUs; without a GPU one per core, and the cores shared where jobs
+    are fewer. UserError where the GPUs are fewer than the ranks."""
+    if 0 < len(gpus) < ranks:
+        raise UserError(f"a job of ranks={ranks} needs a GPU each, here are {len(gpus)}; --device cpu runs it without")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = workers or max(1, min(num_jobs, len(gpus) * jobs_per_gpu or cores))
-    return Slots(workers, max(1, cores // workers), gpus)
+    at_once = len(gpus) // ranks * jobs_per_gpu or max(1, cores // ranks)
+    workers = workers or max(1, min(num_jobs, at_once))
+    return Slots(workers, max(1, cores // workers), gpus, ranks)
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -95,12 +108,10 @@ def named_gpus(text: str) -> tuple[str, ...]:
     return named
 
 
-def execute(
-    runs: list[Run], arguments: list[str], where: Slots, view: View, deadline: float = math.inf
-) -> dict[str, str]:
+def execute(runs: list[Run], arguments: list[str], where: Slots, view: View) -> dict[str, str]:
     """Run every job of `runs` that has no outcome yet; its id and how it ended. Jobs that another scheduler runs are
-    waited for. On KeyboardInterrupt the workers are asked to stop, and killed after a grace period. After
-    `deadline`, in seconds since the epoch, nothing is begun or waited for; the jobs themselves keep to it.
+    waited for. On KeyboardInterrupt the workers are asked to stop, and killed after a grace period. The
+    jobs themselves keep to the deadline.
     """
     waiting = [run for run in runs if run.state() != "done"]
     outcome: dict[str, str] = {}
@@ -136,7 +147,7 @@ def execute(
                 else:
                     again = f", {attempts[run.id]} times; call again to resume" if kind == "spoiled" else ""
                     outcome[run.id] = text + again
-            if time.time() >= deadline:
+            if time.time() >= where.deadline:
                 outcome |= {run.id: BUDGET_USED for run in waiting}
                 waiting = []
             for run in list(waiting):
@@ -188,7 +199,7 @@ def _start(run: Run, arguments: list[str], where: Slots, slot: int, number: int)
     if where.gpus:
         # By default CUDA numbers the fastest GPU first; nvidia-smi, and so a person, numbers them by their slot.
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        environment["CUDA_VISIBLE_DEVICES"] = where.gpus[slot % len(where.gpus)]
+        environment["CUDA_VISIBLE_DEVICES"] = where.gpus_of(slot)
     command = [*RUN_JOB, str(run.folder), "--threads", str(where.threads), *arguments]
     _log(run, f"attempt {number} on {where.place(slot)}")
     try:

@@ -1,0 +1,124 @@
+"""A Ray cluster: one task a job. Ray finds the place, and repeats a task elsewhere when its node dies."""
+
+import os
+import signal
+import threading
+import time
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.errors import UserError
+from benchmark.executors import launch
+from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
+from benchmark.job import Float
+from benchmark.store import Run
+
+POLL_SECONDS = 0.2
+RETRIES = 5  # of a job whose node dies: each goes on from the checkpoint
+
+
+class Settings(BaseModel):
+    """What `run --executor ray --settings FILE` reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str | None = None  # HOST:PORT of the head node, or auto; without one, a cluster on this machine
+    cpus: Annotated[Float, Field(gt=0)] = 1.0  # for each rank of a job
+    gpus: Annotated[Float, Field(ge=0)] = 0.0  # for each rank; 0.5 puts two jobs on one
+
+
+def execute(runs: list[Run], arguments: list[str], where: Settings, view: View) -> dict[str, str]:
+    """As local's. The tasks end with the command that started them, their claims released and checkpoints kept."""
+    ray = _connect(where)
+    waiting = [run for run in runs if run.state() != "done"]
+    outcome: dict[str, str] = {}
+    active: dict[Any, Run] = {}
+    try:
+        while waiting or active:
+            for run in list(waiting):
+                state = run.state()
+                if state in ("done", "diverged"):
+                    outcome[run.id] = state
+                    waiting.remove(run)
+                elif state != "running":  # one that runs elsewhere is looked at again
+                    active[_submit(ray, run, arguments, where)] = run
+                    waiting.remove(run)
+            ended = ray.wait(list(active), num_returns=len(active), timeout=POLL_SECONDS)[0] if active else []
+            for task in ended:
+                run = active.pop(task)
+                how = _outcome(ray, task, run)
+                if how is None:
+                    waiting.append(run)
+                else:
+                    outcome[run.id] = how
+            view(runs, outcome)
+            if waiting and not active:
+                time.sleep(POLL_SECONDS)
+    finally:
+        for task in active:
+            ray.cancel(task)
+        if active:
+            ray.wait(list(active), num_returns=len(active), timeout=2 * launch.GRACE_SECONDS)
+        ray.shutdown()
+    view(runs, outcome)
+    return outcome
+
+
+def _connect(where: Settings) -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--executor ray: Ray is not installed; pip install .[ray]") from None
+    # A cluster of this machine's own needs no dashboard; another one has its own settings.
+    options = {"address": where.address} if where.address else {"address": "local", "include_dashboard": False}
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--executor ray: no cluster answers at address {where.address} ({str(error).splitlines()[0]}); "
+            "'ray start --head' starts one, and without an address one is started here"
+        ) from None
+    finally:
+        if on_main_thread:
+            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place, which ends without unwinding
+    return ray
+
+
+def _submit(ray: Any, run: Run, arguments: list[str], where: Settings) -> Any:
+    ranks = launch.ranks(run)
+    cpus, gpus = where.cpus * ranks, where.gpus * ranks
+    if gpus > 1 and gpus != int(gpus):
+        raise UserError(f"{run.id}: {ranks} ranks with gpus: {where.gpus:g} each; above one GPU, Ray takes whole ones")
+    task = ray.remote(_work).options(name=run.id, num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
+    return task.remote(str(run.folder), arguments, max(1, int(cpus)), os.getcwd(), gpus == 0)
+
+
+def _work(folder: str, arguments: list[str], threads: int, cwd: str, hide_gpus: bool) -> int:
+    """In a worker of Ray's: the exit status of the run's process, which is ended when the task is cancelled."""
+    process = launch.start(folder, arguments, threads, cwd, hide_gpus)
+    try:
+        while process.poll() is None:
+            time.sleep(POLL_SECONDS)  # where a cancelled task gets its KeyboardInterrupt
+        return process.returncode
+    finally:
+        launch.end(process)
+
+
+def _outcome(ray: Any, task: Any, run: Run) -> str | None:
+    """How the run ended; None where another process has it."""
+    try:
+        status = ray.get(task)
+    except ray.exceptions.RayError as error:
+        return f"lost by Ray ({str(error).splitlines()[0]}); call again to resume"
+    state = run.state()
+    if state != "done" and status == ALREADY_CLAIMED:
+        return None
+    if state in FINAL:
+        return state
+    if status < 0 or status > 128:
+        number = -status if status < 0 else status - 128
+        return f"killed by signal {number}; call again to resume"
+    return f"ended with status {status} and no record; see {run.path('log.txt')}"

@@ -1,0 +1,200 @@
+"""A SLURM cluster, through submitit: a job array. SLURM goes on without the command that submitted it, so this only
+watches the run folders and may be stopped at any time; a later one finds in slurm.json what is in the queue already.
+
+submitit hands a job over as a pickle in runs/<scale>/.slurm, which the job loads: whoever may write there may run code
+as the user."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.errors import UserError
+from benchmark.executors import launch
+from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
+from benchmark.job import Int, Positive
+from benchmark.store import Run, write_json
+
+POLL_SECONDS = 0.5
+QUEUE_SECONDS = 5.0  # between two looks at the queue, which all of a cluster's users share
+GONE_AFTER = 3  # looks that do not find a job: its last records have then reached this machine's file system
+MAX_TIMEOUTS = 1000  # time limits that a run may need; each one starts from the last checkpoint
+STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # how a run ends on SIGTERM
+
+
+class Settings(BaseModel):
+    """What `run --executor slurm --settings FILE` reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time_limit: Positive = 60  # minutes; a run that needs more is requeued and goes on from its checkpoint
+    notice: Positive = 90  # seconds before the limit at which it is stopped for that
+    partition: str | None = None
+    cpus: Positive = 1  # for each rank of a job
+    gpus: Annotated[Int, Field(ge=0)] = 0  # for each rank
+    memory_gb: Positive | None = None  # for each job
+    at_once: Positive = 256  # jobs of the array
+    setup: tuple[str, ...] = ()  # lines of shell before the job starts, such as `module load cuda`
+    sbatch: dict[str, str | int] = {}  # any other option of sbatch: {account: vision, qos: low}
+    cluster: Literal["slurm", "local"] = "slurm"  # local: submitit's stand-in on this machine, to try a file
+
+
+@dataclass
+class Task:
+    """What a SLURM job does with a run folder. submitit pickles it, and calls `checkpoint` before the time limit and
+    on preemption."""
+
+    arguments: list[str]
+    threads: int
+    cwd: str
+    hide_gpus: bool
+    process: subprocess.Popen | None = None
+
+    def __call__(self, folder: str) -> None:
+        status = self._run(folder)
+        while status == ALREADY_CLAIMED and Run(Path(self.cwd, folder)).state() != "done":
+            time.sleep(QUEUE_SECONDS)  # a node that died has left its claim, which turns stale after a while
+            status = self._run(folder)
+        if status in STOPPED:
+            # SLURM has signalled the whole job, to end or to requeue it: to return now would count as success.
+            time.sleep(120)
+        if status not in (0, ALREADY_CLAIMED):
+            raise RuntimeError(f"run-job ended with status {status}; see {folder}/log.txt")
+
+    def _run(self, folder: str) -> int:
+        # SIGUSR2 announces the time limit to this process, which then stops the run.
+        self.process = launch.start(
+            folder, self.arguments, self.threads, self.cwd, self.hide_gpus, ignored=(signal.SIGUSR2,)
+        )
+        while self.process.poll() is None:
+            time.sleep(0.2)
+        return self.process.returncode
+
+    def checkpoint(self, folder: str) -> Any:
+        """The run is stopped; what to do when SLURM starts the job again."""
+        from submitit.helpers import DelayedSubmission
+
+        launch.end(self.process)
+        return DelayedSubmission(replace(self, process=None), folder)
+
+
+def execute(runs: list[Run], arguments: list[str], where: Settings, view: View) -> dict[str, str]:
+    """As local's, but that stopping this stops no job."""
+    if not runs:
+        return {}
+    outcome: dict[str, str] = {}
+    waiting = [run for run in runs if run.state() != "done"]
+    ids = _submit_what_is_not_queued(waiting, arguments, where)
+    missed: Counter[str] = Counter()
+    next_look = 0.0
+    try:
+        while waiting:
+            looked = time.monotonic() >= next_look
+            if looked:
+                queued = _queued(where, ids.values())
+                next_look = time.monotonic() + (QUEUE_SECONDS if where.cluster == "slurm" else POLL_SECONDS)
+            for run in list(waiting):
+                state = run.state()
+                if looked and queued is not None:
+                    missed[run.id] = 0 if ids.get(run.id) in queued or state == "running" else missed[run.id] + 1
+                if state in ("done", "diverged"):
+                    outcome[run.id] = state
+                elif missed[run.id] >= GONE_AFTER and run.id not in ids:
+                    ids |= _submit_what_is_not_queued([run], arguments, where)  # another executor has let go of it
+                    missed[run.id] = 0
+                elif missed[run.id] >= GONE_AFTER:
+                    lost = f"SLURM job {ids[run.id]} ended without a record; see {run.path('log.txt')}"
+                    outcome[run.id] = state if state in FINAL else f"{lost}; call again to resume"
+                if run.id in outcome:
+                    waiting.remove(run)
+            view(runs, outcome)
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        left = ", ".join(sorted({ids[run.id].split("_")[0] for run in waiting if run.id in ids}))
+        print(f"\nSLURM goes on with job {left}; 'scancel {left.replace(',', '')}' would end it", file=sys.stderr)
+        raise
+    view(runs, outcome)
+    return outcome
+
+
+def _submit_what_is_not_queued(runs: list[Run], arguments: list[str], where: Settings) -> dict[str, str]:
+    """SLURM's id of each run, a new one where it has none in the queue; none where another executor runs it."""
+    if not runs:
+        return {}
+    folder = runs[0].folder.parent / ".slurm"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:  # two commands would submit the same
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = {run.id: (run.read("slurm.json") or {}).get("id", "") for run in runs}
+        queued = _queued(where, known.values())
+        if queued is None:
+            raise UserError("--executor slurm: squeue does not answer; is SLURM up, and is this a host of it?")
+        ids = {run_id: job_id for run_id, job_id in known.items() if job_id in queued}
+        new = [run for run in runs if run.id not in ids and run.state() not in ("done", "diverged", "running")]
+        for ranks in sorted({launch.ranks(run) for run in new}):
+            array = [run for run in new if launch.ranks(run) == ranks]
+            task = Task(arguments, where.cpus * ranks, os.getcwd(), where.gpus == 0)
+            for run, job in zip(array, _map_array(folder, task, array, where, ranks), strict=True):
+                write_json(run.path("slurm.json"), {"id": job.job_id, "submitted": time.time()})
+                ids[run.id] = job.job_id
+    return ids
+
+
+def _map_array(folder: Path, task: Task, runs: list[Run], where: Settings, ranks: int) -> list[Any]:
+    try:
+        import submitit
+    except ImportError:
+        raise UserError("--executor slurm: submitit is not installed; pip install .[slurm]") from None
+    try:
+        executor = submitit.AutoExecutor(
+            folder=folder.absolute() / "%j", cluster=where.cluster, slurm_max_num_timeout=MAX_TIMEOUTS
+        )
+    except RuntimeError:
+        raise UserError("--executor slurm: no srun is found; call on a host from which jobs are submitted") from None
+    executor.update_parameters(
+        name="icasc",
+        timeout_min=where.time_limit,
+        cpus_per_task=where.cpus * ranks,
+        gpus_per_node=where.gpus * ranks or None,
+        mem_gb=where.memory_gb,
+        stderr_to_stdout=True,
+        slurm_partition=where.partition,
+        slurm_signal_delay_s=where.notice,
+        slurm_array_parallelism=where.at_once,
+        slurm_setup=list(where.setup),
+        slurm_srun_args=[f"--cpus-per-task={where.cpus * ranks}"],  # since SLURM 22.05, srun does not take sbatch's
+        slurm_additional_parameters={"requeue": True, **where.sbatch},
+    )
+    try:
+        return executor.map_array(task, [str(run.folder) for run in runs])
+    except submitit.core.utils.UncompletedJobError as error:
+        said = [line for line in str(error).splitlines() if "sbatch: error" in line] or str(error).splitlines()
+        raise UserError(f"--executor slurm: {said[0].strip()}; see the settings") from None
+
+
+def _queued(where: Settings, ids: Iterable[str]) -> set[str] | None:
+    """Those that pend or run; None where SLURM does not answer."""
+    if where.cluster == "local":  # their ids are those of processes
+        return {job_id for job_id in ids if _is_alive(job_id)}
+    try:
+        command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return set(listed.stdout.split())
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

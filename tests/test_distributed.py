@@ -1,0 +1,121 @@
+"""Two ranks do what one does where BatchNorm is not involved, and a job in two ranks is claimed, killed and resumed as
+any other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark import distributed, store
+from benchmark.errors import UserError
+from benchmark.methods import METHODS
+from tests import ranks
+from tests.test_cli import ROOT, _env, bench, scores, start, wait_for
+
+QUICK = ["--grid", "voc", "--set", "epochs=2", "--set", "limit_train=50", "--set", "image_size=32", "--device", "cpu"]
+ONE_JOB = ["--set", "seed=0", "--only", "method=icasc-a_ch"]
+
+
+@pytest.fixture(scope="module")
+def of_two_ranks(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
+    path = tmp_path_factory.mktemp("ranks") / "found.pt"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*command, "-m", "tests.ranks", str(path)], cwd=ROOT, env=_env(), check=True, timeout=200)
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def of_one() -> dict[str, dict[str, torch.Tensor]]:
+    return ranks.everything()
+
+
+@pytest.mark.parametrize("num_images", ranks.BATCHES)
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_equal_one_process_on_the_joined_batch(method, num_images, of_two_ranks, of_one):
+    two, one = (found[f"{method} {num_images}"] for found in (of_two_ranks, of_one))
+    assert two.keys() == one.keys()
+    for name in one:
+        assert torch.allclose(two[name], one[name], rtol=1e-9, atol=1e-13), name
+
+
+def test_the_attention_terms_are_a_part_of_what_is_compared(of_one):
+    plain = of_one["baseline 6"]
+    for method in METHODS:
+        if method != "baseline":
+            moved = sum((of_one[f"{method} 6"][n] - plain[n]).norm() for n in plain if n.startswith("net."))
+            assert moved > 0.01 * sum(plain[n].norm() for n in plain if n.startswith("net."))
+
+
+def test_ranks_take_each_test_batch_once_and_agree_on_the_statistics(of_two_ranks):
+    assert of_two_ranks["test images"]["seen"].tolist() == [1] * 5
+    assert of_two_ranks["buffers"]["running_mean"].tolist() == [0.5]
+
+
+def test_one_process_shares_with_nobody():
+    assert distributed.share(slice(3, 8)) == (slice(3, 8), 1.0)
+
+
+def test_ranks_that_were_not_started_are_named():
+    with pytest.raises(UserError, match="ranks=3, but 1 started"), distributed.group(3, "cpu"):
+        pass
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cache, mini_voc):
+    folder = tmp_path_factory.mktemp("two")
+    ended = bench(folder, "run", *QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(cache), "--tables", "none")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder
+
+
+def test_whole_job_in_two_ranks_equals_one(tmp_path, cache, mini_voc):
+    """In float64 and without BatchNorm. 50 images in batches of 16: the last one has 2."""
+    smooth = ["--set", "backbone=vgg11_narrow", "--set", "weights=scratch", "--set", "precision=float64", *ONE_JOB]
+    for count in (1, 2):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        changed = [*QUICK, *smooth, "--set", f"ranks={count}", "--cache", str(cache), "--tables", "none"]
+        ended = bench(folder, "run", *changed)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+    ((_, one),), ((_, two),) = (scores(tmp_path / str(count) / "runs").items() for count in (1, 2))
+    assert np.abs(one - one[0]).max() > 1e-4, "images differ, so their order matters"
+    assert np.allclose(one, two, rtol=1e-6, atol=1e-7)
+    epochs = [store.all_runs(tmp_path / str(count) / "runs")[0].metrics() for count in (1, 2)]
+    for a, b in zip(*epochs, strict=True):
+        assert a["train"] == pytest.approx(b["train"], rel=1e-9)
+
+
+@pytest.mark.parametrize("victim", ["first rank", "launcher"])
+def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(victim, undisturbed, tmp_path, cache):
+    options = [*QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(cache), "--tables", "none"]
+    process = start(tmp_path, "run", *options)
+    runs = tmp_path / "runs"
+    wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")))
+    claim = next(runs.glob("*/*/claim.json"))
+    pid = json.loads(claim.read_text())["pid"]
+    launcher = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    siblings = [int(p) for p in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
+    assert len(siblings) == 2
+    os.kill(pid if victim == "first rank" else launcher, signal.SIGKILL)
+    process.communicate(timeout=200)
+    wait_for(lambda: all(store._process_start(p) is None for p in siblings), 60)
+    assert [r.state() for r in store.all_runs(runs)] != ["done"]
+    ended = bench(tmp_path, "run", *options)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (ours,), (expected,) = scores(runs).values(), scores(undisturbed / "runs").values()
+    assert (ours == expected).all()
+
+
+def test_job_of_two_ranks_that_another_process_runs_is_left_to_it(undisturbed, tmp_path):
+    run = next(iter(store.all_runs(undisturbed / "runs")))
+    other = store.submit(tmp_path, run.job())
+    with other.claim():
+        ended = bench(tmp_path, "run-job", str(other.folder), "--device", "cpu")
+    assert ended.returncode == 3, ended.stdout + ended.stderr
+    assert other.state() == "pending"
