@@ -11,7 +11,7 @@ OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS)
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff report figures test test-gpu bench lint format clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff report figures test test-faults test-gpu bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -65,6 +65,9 @@ test-gpu: setup ## run the tests that need a GPU (elsewhere they are skipped, by
 
 bench: setup ## measure speed as ratios, each of two sides that compute the same (ARGS="--quick", "--only time")
 	@$(PY) -m benchmark bench $(ARGS)
+
+test-faults: setup ## kill, fill and damage 50 times, feed 10 times as many broken files (docs/reliability.md)
+	FAULT_ROUNDS=50 FUZZ=10 OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_faults.py tests/test_fuzz.py
 
 lint: setup ## check style and format
 	.venv/bin/ruff check .

@@ -3,7 +3,6 @@ same numbers on bootstrap samples of the test images."""
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +79,10 @@ def items(run: Run, ap_definition: str, min_positives: int = 1) -> dict[str, flo
                 ap = {name: value if name in kept else None for name, value in ap.items()}
                 mean = metrics.mean_ap(list(ap.values()))
             values |= ap | {"mAP": mean}
+        if not all(v is None or (isinstance(v, int | float) and 0 <= v <= 1) for v in values.values()):
+            raise ValueError("a measured number is no share from 0 to 1")
         return {item: None if v is None else 100 * float(v) for item, v in values.items()}
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{run.path('result.json')}: not a result ({type(error).__name__}: {error}); "
             "move the folder away and call again"
@@ -106,9 +107,11 @@ def read_scores(run: Run) -> Scores:
     try:
         with np.load(io.BytesIO(saved)) as arrays:
             ids, labels, scores_NC = arrays["ids"], arrays["labels"], arrays["scores"]
+            if scores_NC.ndim != 2 or not len(ids) == len(labels) == len(scores_NC) or scores_NC.dtype.kind != "f":
+                raise ValueError("not as many ids, labels and rows of scores")
             classes = arrays["classes"].tolist() if "classes" in arrays else _classes(record, labels, scores_NC)
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a file of scores ({error})") from None
+    except Exception as error:  # whatever a damaged zip can raise, zlib.error and EOFError among them
+        raise UserError(f"{path}: not a file of scores ({type(error).__name__}: {error})") from None
     return Scores(ids, labels, scores_NC, classes)
 
 

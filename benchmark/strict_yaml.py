@@ -78,7 +78,7 @@ def _construct(node: yaml.Node, at: tuple, lines: Lines, where: str) -> Any:
 
 
 def line_of(lines: Lines, loc: tuple) -> int:
-    """The line of the longest known prefix of `loc`."""
-    while loc not in lines:
+    """The line of the longest known prefix of `loc`; 1 in an empty document, which has none."""
+    while loc and loc not in lines:
         loc = loc[:-1]
-    return lines[loc]
+    return lines.get(loc, 1)

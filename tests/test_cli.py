@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import store
+from benchmark import grid, store
 from tests.conftest import MAIN
 
 ROOT = Path(__file__).parents[1]
@@ -148,17 +148,27 @@ def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_op
         assert (ours[job] == expected).all()
 
 
-def test_crash_of_one_job_leaves_the_others_alone(workplace, cache_option):
-    process = start(workplace, "run", *QUICK, *cache_option, "--device", "cpu", "--workers", "1")
-    runs = workplace / "runs"
-    wait_for(lambda: list(runs.glob("*/*/claim.json")))
-    claim = next(runs.glob("*/*/claim.json"))
-    os.kill(json.loads(claim.read_text())["pid"], signal.SIGKILL)
-    printed, _ = process.communicate(timeout=200)
-    assert process.returncode == 1
-    assert "killed by signal 9 (SIGKILL); call again to resume" in printed
-    assert sorted(r.state() for r in store.all_runs(runs)) == ["done", "done", "stale"]
-    assert "running" in printed
+def test_status_watches_until_nothing_is_left_to_run(workplace, cache_option):
+    """From the run folders alone: it begins before there are any workers, in a process of its own."""
+    one = ["--only", "method=baseline"]
+    process = start(workplace, "run", *QUICK, *one, *cache_option, "--device", "cpu")
+    wait_for(lambda: list((workplace / "runs").glob("*/*/job.json")))
+    watching = bench(workplace, "status", "--watch")
+    assert watching.returncode == 0, watching.stderr
+    assert "running" in watching.stdout
+    assert "epoch 2, test mAP" in watching.stdout
+    assert watching.stdout.strip().endswith("1 done")
+    process.communicate(timeout=200)
+    assert process.returncode == 0
+
+
+def test_watching_ends_with_ctrl_c(workplace):
+    store.submit(workplace / "runs", grid.load("voc").jobs("mini")[0])
+    process = start(workplace, "status", "--watch")
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert (process.returncode, printed.strip().splitlines()[-1]) == (0, "1 pending"), printed
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -204,6 +214,10 @@ BAD = {
     "empty root": (["run", "--grid", "voc", "--scale", "paper", "--data-root", "."], "must hold VOCdevkit/VOC2012"),
     "weights": (["run", "--grid", "voc", "--weights", "nowhere"], "nowhere: no such file or folder"),
     "table": (["diff", "--table", "table3"], "unknown table 'table3'; did you mean"),
+    "no gpu": (["run", "--grid", "voc", "--gpus", "0"], "--gpus 0: no GPU '0' here"),
+    "gpus on the cpu": (["run", "--grid", "voc", "--gpus", "0", "--device", "cpu"], "leave one of them out"),
+    "timeout": (["run", "--grid", "voc", "--timeout", "0"], "--timeout 0: expected seconds, more than 0"),
+    "watch": (["status", "--watch", "--json"], "--watch with --json: leave one of them out"),
     "job folder": (["run-job", "nowhere"], "job.json: missing"),
     "no grid": (["run"], "Missing option '--grid'"),
     "option": (["run", "--gird", "voc"], "No such option"),

@@ -32,6 +32,8 @@ try:
     with run.claim():
         run.path("failure.json").unlink(missing_ok=True)
         run.path("began").write_text(str(time.monotonic()))
+        with open(run.path("held"), "a") as held:
+            print("held", file=held)
         time.sleep(step.get("seconds", 0))
         if "child" in step:
             child = subprocess.Popen(["sleep", "600"])
@@ -275,6 +277,19 @@ def test_a_run_of_another_scheduler_is_waited_for(submit):
     thread.join()
     assert first == {run.id: "done"}
     assert attempts(run) == 1
+
+
+@pytest.mark.parametrize("num_schedulers", [2, 8])
+def test_schedulers_share_one_folder(num_schedulers, submit):
+    """All start at once, each with workers of its own; each job is held once, and all see every job done."""
+    runs, ended = [submit({"seconds": 0.2}) for _ in range(5)], []
+    schedulers = [Thread(target=lambda: ended.append(execute(runs))) for _ in range(num_schedulers)]
+    for scheduler in schedulers:
+        scheduler.start()
+    for scheduler in schedulers:
+        scheduler.join()
+    assert ended == [dict.fromkeys((run.id for run in runs), "done")] * num_schedulers
+    assert [run.path("held").read_text() for run in runs] == ["held\n"] * len(runs)
 
 
 # The kinds, as train.py writes them

@@ -280,3 +280,10 @@ def test_failed_write_keeps_the_old_file(run, monkeypatch, code, message):
 def test_no_record_holds_nan(run):
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.write_json(run.path("result.json"), {"loss": float("nan")})
+
+
+def test_looking_at_a_finished_run_reads_no_file(run, monkeypatch):
+    """10,000 runs are listed and tabulated in seconds: a state costs a look at names, not at contents."""
+    store.write_json(run.path("result.json"), {})
+    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    assert run.state() == "done"
