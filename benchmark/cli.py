@@ -140,10 +140,11 @@ def run_job(
     cache: Cache = CACHE,
 ) -> None:
     """Train one job in its folder. Executors call this; a job of several ranks starts a process for each."""
-    from benchmark import distributed, train
     from benchmark.executors.local import ALREADY_CLAIMED
 
     ranks = store.Run(folder).job().ranks
+    from benchmark import distributed, train
+
     if ranks > 1 and distributed.started() == 1:
         sys.exit(distributed.launch(ranks, sys.argv[1:]))
     try:
