@@ -207,9 +207,9 @@ def run_job(
     run = store.Run(folder)
     if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
+    ranks = run.job().ranks
     from benchmark import distributed, train
 
-    ranks = run.job().ranks
     if ranks > 1 and distributed.started() == 1:
         sys.exit(distributed.launch(ranks, sys.argv[1:]))
     try:

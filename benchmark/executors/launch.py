@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmark.environment import ROOT
 from benchmark.errors import UserError
 from benchmark.store import Run
 
@@ -35,10 +34,8 @@ def start(
     if sys.platform == "linux":
         command = [sys.executable, "-c", LEASH, *command]
     count = str(threads)
-    # The suite is found wherever the worker was started.
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"}
-    environment |= {"PYTHONPATH": path} | ({"CUDA_VISIBLE_DEVICES": ""} if hide_gpus else {})
+    environment |= {"CUDA_VISIBLE_DEVICES": ""} if hide_gpus else {}
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}  # which the new process inherits
     try:
         with open(Path(cwd, folder, "log.txt"), "ab") as log:

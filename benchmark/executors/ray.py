@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from benchmark.environment import ROOT
 from benchmark.errors import UserError
 from benchmark.executors import launch
 from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
@@ -72,6 +73,9 @@ def _connect(where: Settings) -> Any:
         raise UserError("--executor ray: Ray is not installed; pip install .[ray]") from None
     # A cluster of this machine's own needs no dashboard; another one has its own settings.
     options = {"address": where.address} if where.address else {"address": "local", "include_dashboard": False}
+    # Workers find the suite where this process does, on a file system that all nodes share.
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    options["runtime_env"] = {"env_vars": {"PYTHONPATH": path}}
     on_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -112,7 +116,7 @@ def _outcome(ray: Any, task: Any, run: Run) -> str | None:
     try:
         status = ray.get(task)
     except ray.exceptions.RayError as error:
-        return f"lost by Ray ({str(error).splitlines()[0]}); call again to resume"
+        return f"lost by Ray ({str(error).splitlines()[-1]}); call again to resume"
     state = run.state()
     if state != "done" and status == ALREADY_CLAIMED:
         return None

@@ -5,6 +5,7 @@ submitit hands a job over as a pickle in runs/<scale>/.slurm, which the job load
 as the user."""
 
 import fcntl
+import io
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -134,7 +136,7 @@ def _submit_what_is_not_queued(runs: list[Run], arguments: list[str], where: Set
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:  # two commands would submit the same
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = {run.id: (run.read("slurm.json") or {}).get("id", "") for run in runs}
+        known = {run.id: record["id"] for run in runs if "id" in (record := run.read("slurm.json") or {})}
         queued = _queued(where, known.values())
         if queued is None:
             raise UserError("--executor slurm: squeue does not answer; is SLURM up, and is this a host of it?")
@@ -175,7 +177,8 @@ def _map_array(folder: Path, task: Task, runs: list[Run], where: Settings, ranks
         slurm_additional_parameters={"requeue": True, **where.sbatch},
     )
     try:
-        return executor.map_array(task, [str(run.folder) for run in runs])
+        with redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says; it is told below
+            return executor.map_array(task, [str(run.folder) for run in runs])
     except submitit.core.utils.UncompletedJobError as error:
         said = [line for line in str(error).splitlines() if "sbatch: error" in line] or str(error).splitlines()
         raise UserError(f"--executor slurm: {said[0].strip()}; see the settings") from None
