@@ -14,6 +14,7 @@ from benchmark.store import write_atomic
 from benchmark.tables import Cell, Table
 
 SUBSCRIPT = re.compile(r"(\w+)_\{(.+?)\}")
+MEAN = "mAP"  # the row that sums up those above it, ruled off from them
 BLANK = "–"  # a cell that cannot have a value: a gain of the baseline, a spread of one run
 LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "Δ": r"$\Delta$",
@@ -181,7 +182,7 @@ def latex(table: Table) -> str:
     lines = [
         " & ".join([escape_latex(row[0]), *map(_latex_cell, row[1:])]) + r" \\" for row in body(table, _latex_bold)
     ]
-    if len(lines) > 1:
+    if len(lines) > 1 and table.spec.rows[-1].key == MEAN:
         lines.insert(-1, r"\midrule")
     notes = r" \\ ".join(escape_latex(note) for note in table.notes)
     return "\n".join([
@@ -235,7 +236,7 @@ def html(table: Table) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     groups = [(header(name), subs) for name, subs in columns(table)]
-    return page.get_template("table.html").render(table=table, groups=groups, rows=body(table, bold))
+    return page.get_template("table.html").render(table=table, groups=groups, rows=body(table, bold), mean=MEAN)
 
 
 def records(table: Table) -> list[dict[str, Any]]:
