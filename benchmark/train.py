@@ -141,11 +141,11 @@ def clock() -> float:
 
 
 def check_time(deadline: float, epochs: list[dict[str, Any]]) -> None:
-    """OutOfTimeError where the next epoch, taken to last as long as the last one, would end after `deadline`. How long
-    a first epoch lasts is not known: it is begun, and dropped at the deadline."""
-    left, needed = deadline - clock(), epochs[-1]["seconds"] if epochs else 0.0
-    if left < needed:
-        raise OutOfTimeError(f"an epoch takes {needed:.0f} s, {max(left, 0):.0f} s are left")
+    """OutOfTimeError where the next epoch, taken to last a tenth longer than the last one, would end after `deadline`.
+    How long a first epoch lasts is not known: it is begun, and dropped at the deadline."""
+    left, last = deadline - clock(), epochs[-1]["seconds"] if epochs else 0.0
+    if left < 1.1 * last:
+        raise OutOfTimeError(f"an epoch takes {last:.0f} s, {max(left, 0):.0f} s are left")
 
 
 def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
@@ -169,12 +169,14 @@ def batches(job: Job, view: "View", train: Pixels, draws: "Draws", epoch: int) -
     parts = [slice(i, i + job.batch_size) for i in range(0, len(draws.order), job.batch_size)]
 
     def read(part: slice) -> Tensor:
-        if view.resident is not None:
-            return view.resident[order[part]]
         return pinned(train.train_batch(draws.order[part], job.seed, epoch), device)
 
-    for part, pixels in ahead(parts, read):
-        yield view(pixels, mirrored[part], offsets[part]), labels[part]
+    if view.resident is None:
+        pixels = ahead(parts, read)
+    else:  # nothing to wait for
+        pixels = ((part, view.resident[order[part]]) for part in parts)
+    for part, pixels_NHWC in pixels:
+        yield view(pixels_NHWC, mirrored[part], offsets[part]), labels[part]
 
 
 def ahead(parts: list[Any], read: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:
