@@ -171,10 +171,8 @@ def batches(job: Job, view: "View", train: Pixels, draws: "Draws", epoch: int) -
     def read(part: slice) -> Tensor:
         return pinned(train.train_batch(draws.order[part], job.seed, epoch), device)
 
-    if view.resident is None:
-        pixels = ahead(parts, read)
-    else:  # nothing to wait for
-        pixels = ((part, view.resident[order[part]]) for part in parts)
+    resident = view.resident
+    pixels = ahead(parts, read) if resident is None else ((part, resident[order[part]]) for part in parts)
     for part, pixels_NHWC in pixels:
         yield view(pixels_NHWC, mirrored[part], offsets[part]), labels[part]
 
