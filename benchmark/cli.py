@@ -175,7 +175,7 @@ def run(
         except KeyboardInterrupt:
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
-    left = sum(how == local.BUDGET_USED for how in outcome.values())
+    left = [store.Run(runs / scale / job) for job, how in outcome.items() if how == local.BUDGET_USED]
     failed = {job: how for job, how in outcome.items() if how not in ("done", local.BUDGET_USED)}
     if chosen.scales[scale].readings:
         print_readings(chosen, scale, runs, tables)
@@ -186,7 +186,9 @@ def run(
     if failed:
         sys.exit(2 if all(": input" in explain_failure(store.Run(runs / scale / j)) for j in failed) else 1)
     if left:
-        print(f"budget of {budget} used, {left} of {len(jobs)} jobs left; call again to go on", file=sys.stderr)
+        for folder in left:
+            print(f"{folder.id}: {len(folder.metrics())} epochs kept{why_stopped(folder)}", file=sys.stderr)
+        print(f"budget of {budget} used, {len(left)} of {len(jobs)} jobs left; call again to go on", file=sys.stderr)
         sys.exit(UNFINISHED)
 
 
@@ -507,6 +509,15 @@ def explain_failure(folder: store.Run) -> str:
     except UserError as error:
         return f": {error}"
     return f": {failure.get('kind')}: {failure.get('error')}" if failure else ""
+
+
+def why_stopped(folder: store.Run) -> str:
+    """What a job said when its time was up. An epoch that no budget holds would otherwise be begun again and again."""
+    try:
+        last = folder.path("log.txt").read_text(errors="replace").splitlines()[-1:]
+    except FileNotFoundError:
+        return ""
+    return "".join(f"; {line}" for line in last if line.startswith("out of time: "))
 
 
 def build_table(spec: published.Spec, chosen: Grid, scale: str, changed: dict[str, Any], runs: Path) -> Any:

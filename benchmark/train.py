@@ -167,11 +167,11 @@ def clock() -> float:
 
 
 def check_time(deadline: float, epochs: list[dict[str, Any]]) -> None:
-    """OutOfTimeError where the next epoch, taken to last as long as the last one, would end after `deadline`. How long
-    a first epoch lasts is not known: it is begun, and dropped at the deadline."""
-    left, needed = deadline - clock(), epochs[-1]["seconds"] if epochs else 0.0
-    if distributed.any_rank(left < needed):
-        raise OutOfTimeError(f"an epoch takes {needed:.0f} s, {max(left, 0):.0f} s are left")
+    """OutOfTimeError where the next epoch, taken to last a tenth longer than the last one, would end after `deadline`.
+    How long a first epoch lasts is not known: it is begun, and dropped at the deadline."""
+    left, last = deadline - clock(), epochs[-1]["seconds"] if epochs else 0.0
+    if distributed.any_rank(left < 1.1 * last):
+        raise OutOfTimeError(f"an epoch takes {last:.0f} s, {max(left, 0):.0f} s are left")
 
 
 def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
@@ -199,13 +199,12 @@ def batches(
     shares = [distributed.share(part) for part in whole]
 
     def read(part: slice) -> Tensor:
-        if view.resident is not None:
-            return view.resident[order[part]]
         return pinned(train.train_batch(draws.order[part], job.seed, epoch), device)
 
-    read_ahead = ahead([part for part, _ in shares], read)
-    for (part, pixels), (_, weight), batch in zip(read_ahead, shares, whole, strict=True):
-        yield view(pixels, mirrored[part], offsets[part]), labels[part], weight, batch.stop - batch.start
+    mine, resident = [part for part, _ in shares], view.resident
+    pixels = ahead(mine, read) if resident is None else ((part, resident[order[part]]) for part in mine)
+    for (part, pixels_NHWC), (_, weight), batch in zip(pixels, shares, whole, strict=True):
+        yield view(pixels_NHWC, mirrored[part], offsets[part]), labels[part], weight, batch.stop - batch.start
 
 
 def ahead(parts: list[Any], read: Callable[[Any], Any]) -> Iterator[tuple[Any, Any]]:

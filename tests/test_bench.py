@@ -1,6 +1,7 @@
 """The bench gives no ratio of two sides that differ; what it counts can be counted by hand. No time is tested."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,3 +128,14 @@ def test_every_row_runs_on_a_gpu(only, cache):
         pytest.skip("no CUDA device")
     for row in bench.measure(only, Settings(torch.device("cuda"), cache, quick=True)):
         assert row.value is not None or "not installed" in row.note
+
+
+def test_the_documented_rows_are_the_measured_ones():
+    docs = Path(__file__).parents[1] / "docs"
+    lines = (docs / "performance.md").read_text().splitlines()
+    rows = json.loads((docs / "performance.json").read_text())
+    shown = [line for line in lines if line.startswith("| ") and line.split(":")[0][2:] in bench.BENCHES]
+    assert len(shown) == len(rows) > 0
+    for row, line in zip(rows, shown, strict=True):
+        value = "–" if row["value"] is None else f"{row['value']:.3g}"
+        assert line == f"| {row['name']} | {value} | {row['unit']} | {row['target'] or ''} | {row['note']} |"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import grid, store
+from benchmark import cli, grid, store
 from tests.conftest import MAIN
 
 ROOT = Path(__file__).parents[1]
@@ -296,7 +296,9 @@ def test_a_used_budget_ends_at_a_checkpoint_and_can_be_called_again(workplace, c
     command = ["run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=baseline", "--workers", "3"]
     ended = bench(workplace, *command, "--budget", "1s")  # shorter than importing torch
     assert ended.returncode == 3, ended.stdout + ended.stderr
-    assert ended.stderr.endswith("budget of 1s used, 1 of 1 jobs left; call again to go on\n")
+    said, last = ended.stderr.splitlines()
+    assert ": 0 epochs kept" in said
+    assert last == "budget of 1s used, 1 of 1 jobs left; call again to go on"
     assert "1 pending" in bench(workplace, "status").stdout
     ended = bench(workplace, *command, "--budget", "1h")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -309,3 +311,12 @@ def test_a_budget_that_is_no_duration_is_named(workplace, budget):
     ended = bench(workplace, "run", *QUICK, f"--budget={budget}")
     assert ended.returncode == 2
     assert ended.stderr == f"error: --budget {budget}: expected a whole number and a unit, as 90s, 10m or 2h\n"
+
+
+def test_a_job_that_ran_out_of_time_says_where(tmp_path):
+    run = store.Run(tmp_path)
+    assert cli.why_stopped(run) == ""  # not begun
+    run.path("log.txt").write_text("Traceback\nout of time: an epoch takes 60 s, 43 s are left\n")
+    assert cli.why_stopped(run) == "; out of time: an epoch takes 60 s, 43 s are left"
+    run.path("log.txt").write_text("out of time: an epoch takes 60 s, 43 s are left\nanother, later call\n")
+    assert cli.why_stopped(run) == ""
