@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,23 @@ def test_unknown_split_is_named(root):
 def test_verify_counts(small):
     assert cifar.verify(small) == "train has 200 images, the official one 50000"
     assert cifar.verify(small, {"train": 200, "test": 100}) == ""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02}r\xff\xff\xff\x3f.",
+        b"\x80\x05\x96" + (2**34).to_bytes(8, "little") + b".",
+        b"\x80\x04\x95" + b"\x7f" * 8,
+    ],
+)
+def test_a_few_bytes_do_not_ask_for_gigabytes(content, root):
+    """What is remembered under number 2^30, a byte array of 16 GiB, a frame of many more: refused, or read, in little."""
+    (root / cifar.FOLDER / "train").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError):
+            cifar.load(root, "train")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
