@@ -163,16 +163,15 @@ def test_verify_counts(small):
     assert cifar.verify(small, {"train": 200, "test": 100}) == ""
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"\x80\x02}r\xff\xff\xff\x3f.",
-        b"\x80\x05\x96" + (2**34).to_bytes(8, "little") + b".",
-        b"\x80\x04\x95" + b"\x7f" * 8,
-    ],
-)
+LARGE = (2**34).to_bytes(8, "little")
+
+
+NUMBER = b"\x80\x02}r\xff\xff\xff\x3f."
+
+
+@pytest.mark.parametrize("content", [NUMBER, b"\x80\x05\x96" + LARGE, b"\x80\x04\x95" + LARGE])
 def test_a_few_bytes_do_not_ask_for_gigabytes(content, root):
-    """What is remembered under number 2^30, a byte array of 16 GiB, a frame of many more: refused, or read, in little."""
+    """A number of 2^30 to be remembered under, a byte array or a frame of 16 GiB: refused, in little memory."""
     (root / cifar.FOLDER / "train").write_bytes(content)
     tracemalloc.start()
     try:
