@@ -33,6 +33,7 @@ def make_view() -> Iterator[View]:
 
 def watch(select: Any) -> None:
     """Show the runs that `select()` finds, again and again, until none is left to run or KeyboardInterrupt."""
+    print(f"watching: {counted([_state(run) for run in select()]) or 'no job'}", flush=True)
     with make_view() as view:
         while True:
             runs, began = select(), time.monotonic()

@@ -165,7 +165,7 @@ def test_status_watches_until_nothing_is_left_to_run(workplace, cache_option):
 def test_watching_ends_with_ctrl_c(workplace):
     store.submit(workplace / "runs", grid.load("voc").jobs("mini")[0])
     process = start(workplace, "status", "--watch")
-    time.sleep(3)
+    assert process.stdout.readline() == "watching: 1 pending\n"
     process.send_signal(signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert (process.returncode, printed.strip().splitlines()[-1]) == (0, "1 pending"), printed

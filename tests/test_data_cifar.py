@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,22 @@ def test_unknown_split_is_named(root):
 def test_verify_counts(small):
     assert cifar.verify(small) == "train has 200 images, the official one 50000"
     assert cifar.verify(small, {"train": 200, "test": 100}) == ""
+
+
+LARGE = (2**34).to_bytes(8, "little")
+
+
+NUMBER = b"\x80\x02}r\xff\xff\xff\x3f."
+
+
+@pytest.mark.parametrize("content", [NUMBER, b"\x80\x05\x96" + LARGE, b"\x80\x04\x95" + LARGE])
+def test_a_few_bytes_do_not_ask_for_gigabytes(content, root):
+    """A number of 2^30 to be remembered under, a byte array or a frame of 16 GiB: refused, in little memory."""
+    (root / cifar.FOLDER / "train").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError):
+            cifar.load(root, "train")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()

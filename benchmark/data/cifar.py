@@ -7,9 +7,10 @@ Source of layout: the README on the data set's page. A pickle can call anything 
 three names, and none of them reaches numpy or any other module's code.
 """
 
+import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -64,8 +65,7 @@ def _classes(path: Path) -> tuple[str, ...]:
 def unpickle(path: Path) -> dict[str, Any]:
     """The dictionary in one of the files, by a reader that builds lists, strings, numbers and byte arrays only."""
     try:
-        with open(path, "rb") as file:
-            content = _Unpickler(file, encoding="latin1").load()
+        content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the official archive holds it") from None
     except OSError as error:
@@ -120,7 +120,16 @@ ALLOWED = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """In Python, not in C: there a few damaged bytes make it set 16 GiB aside for a table of what it remembers."""
+
+    # Opcodes of later protocols that set memory aside by a length they only claim, or take it from outside.
+    dispatch: ClassVar[dict] = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code not in (pickle.BYTEARRAY8[0], pickle.NEXT_BUFFER[0], pickle.READONLY_BUFFER[0])
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise _Forbidden(f"{module}.{name}"[:120].replace("\n", " "))
