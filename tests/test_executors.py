@@ -1,14 +1,17 @@
 """Settings of the executors are read strictly, and a job never holds them."""
 
 import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.executors import EXECUTORS, SETTINGS, read_settings, slurm
+from benchmark.executors import EXECUTORS, SETTINGS, local, read_settings, slurm
 from benchmark.job import FIELDS
-from tests.test_cli import bench
+from tests.test_cli import ROOT, bench, wait_for
 
 BAD = {
     "executor": ("rai", None, "--executor rai: there is no such executor; did you mean 'ray'?"),
@@ -60,3 +63,34 @@ def test_engine_that_is_not_installed_is_named(executor, package, extra, tmp_pat
     runs = [store.submit(tmp_path, make_job())]
     with pytest.raises(UserError, match=rf"--executor {executor}: .* is not installed; pip install \.\[{extra}\]"):
         EXECUTORS[executor](runs, [], SETTINGS[executor](), lambda *_: None)
+
+
+def test_examples_of_the_readme_are_valid(tmp_path):
+    examples = re.findall(r"```yaml\n# (ray|slurm)\.yaml(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [name for name, _ in examples] == ["ray", "slurm"]
+    for name, text in examples:
+        (tmp_path / "example.yaml").write_text(f"#{text}")
+        named = read_settings(name, tmp_path / "example.yaml").model_fields_set
+        assert named == set(SETTINGS[name].model_fields) - {"cluster"}
+
+
+def test_job_of_several_ranks_has_as_many_gpus_to_itself():
+    where = local.slots(8, None, ("0", "1", "2", "5"), ranks=2)
+    assert where.workers == 2
+    assert [where.gpus_of(slot) for slot in (0, 1)] == ["0,1", "2,5"]
+    with pytest.raises(UserError, match="ranks=2 needs a GPU each, here are 1"):
+        local.slots(1, None, ("0",), ranks=2)
+
+
+def test_process_on_a_leash_ends_with_the_one_that_started_it(tmp_path):
+    """Even where that is killed: an engine's worker must not leave a run behind on its GPU."""
+    code = f"from benchmark.executors.launch import LEASH; import subprocess, sys; \
+print(subprocess.Popen([sys.executable, '-c', LEASH, '{shutil.which('sleep')}', '300']).pid, flush=True); input()"
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    child = int(worker.stdout.readline())
+    wait_for(lambda: "sleep" in Path(f"/proc/{child}/comm").read_text())
+    worker.kill()
+    worker.communicate()
+    wait_for(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
