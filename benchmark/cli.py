@@ -116,6 +116,9 @@ def run(
         Path | None, typer.Option("--settings", help="YAML file with the settings of ray or slurm")
     ] = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave model.safetensors in each run")] = False,
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Replay the step as a CUDA graph; check it with 'make test-gpu' first")
+    ] = False,
     budget: Annotated[
         str | None,
         typer.Option(help="Time after which to stop at a checkpoint, as 90s, 10m or 2h; call again to go on"),
@@ -168,6 +171,7 @@ def run(
     arguments += ["--data-root", str(data_root)] if data_root else []
     arguments += ["--weights", str(weights)] if weights else []
     arguments += ["--keep-weights"] if keep_weights else []
+    arguments += ["--cuda-graph"] if cuda_graph else []
     arguments += ["--deadline", str(deadline)] if budget else []
     with make_view() as view:
         try:
@@ -200,6 +204,7 @@ def run_job(
     data_root: DataRoot = None,
     weights: Weights = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights")] = False,
+    cuda_graph: Annotated[bool, typer.Option("--cuda-graph")] = False,
     deadline: Annotated[float, typer.Option(help="Seconds since the epoch by which to stop")] = math.inf,
     cache: Cache = CACHE,
 ) -> None:
@@ -216,7 +221,12 @@ def run_job(
         sys.exit(distributed.launch(ranks, sys.argv[1:]))
     try:
         threads = max(1, threads // ranks)
-        execution = train.Execution(data_root, weights, cache, train.resolve(device), threads, keep_weights, deadline)
+        device = train.resolve(device)
+        if cuda_graph and device == "cpu":
+            raise UserError("--cuda-graph: this machine has no GPU, or --device cpu says not to use it")
+        execution = train.Execution(
+            data_root, weights, cache, device, threads, keep_weights, cuda_graph=cuda_graph, deadline=deadline
+        )
         train.run_job(run, execution)
     except store.Claimed:
         sys.exit(ALREADY_CLAIMED)

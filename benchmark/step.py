@@ -1,4 +1,5 @@
-"""One training step: forward, losses, backward, update. On a GPU it is recorded once an epoch and then replayed.
+"""One training step: forward, losses, backward, update. On a GPU it can be recorded once an epoch, then
+replayed.
 
 A small network's step is thousands of kernels, each shorter than Python needs to launch it; a CUDA graph launches them
 all at once. It reads its batch and its learning rate from tensors that stay where they are, so each step first copies

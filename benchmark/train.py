@@ -65,6 +65,7 @@ class Execution:
     device: str  # cpu, cuda or cuda:N
     threads: int
     keep_weights: bool = False  # leave the trained network beside the result, as model.safetensors
+    cuda_graph: bool = False  # record the training step and replay it, on a GPU
     deadline: float = math.inf  # seconds since the epoch by which the process ends, finished or not
 
 
@@ -113,7 +114,7 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     steps_per_epoch = math.ceil(len(chosen) / job.batch_size)
     beat = Heartbeat(run, job.epochs, steps_per_epoch)
     held_out = overlap.held_out(test.images)
-    step = Step(state.model, state.optimizer, job, recorded=device.type == "cuda" and job.ranks == 1)
+    step = Step(state.model, state.optimizer, job, recorded=execution.cuda_graph and job.ranks == 1)
     scores_NC = None
     for epoch in range(len(state.epochs), job.epochs):
         started = time.perf_counter()
@@ -450,6 +451,7 @@ def describe(execution: Execution, state: State, train: Pixels, test: Pixels) ->
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": state.threads,
         "memory_format": "channels_last",
+        "cuda_graph": execution.cuda_graph,
         "tf32": torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
         "data_sha256": {"train": train.digest(), "test": test.digest()},
     }
