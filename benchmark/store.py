@@ -225,7 +225,7 @@ class Run:
 
     def _keep_alive(self, mine: dict[str, Any], released: threading.Event) -> None:
         """Touch the claim for other hosts to see. A process that finds its claim in other hands, having been frozen for
-        so long that it was taken for dead, ends itself: two must not write into one folder."""
+        so long that it was taken for dead, ends itself without another word: two must not write into one folder."""
         while not released.wait(BEAT_SECONDS):
             try:
                 if self._read_claim() == mine:
@@ -236,7 +236,7 @@ class Run:
             except OSError:
                 continue  # a file server that does not answer for a while
             if not released.is_set():
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGKILL)  # SIGTERM would have it write a checkpoint first
             return
 
     def metrics(self) -> list[dict[str, Any]]:

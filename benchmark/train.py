@@ -4,16 +4,19 @@ import hashlib
 import io
 import math
 import os
+import signal
+import sys
+import threading
 import time
 import traceback
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import safetensors.torch
@@ -38,6 +41,7 @@ TEST_BATCH = {"cpu": 64, "cuda": 512}
 RESIDENT_BYTES = 2**30  # a split of stored pixels up to this size is kept on the GPU
 MAX_IDS = 20_000  # training images are named in the record up to this many: Caltech-256's split is drawn anew each seed
 HEARTBEAT_SECONDS = 2.0
+SAVE_SECONDS = 3.0  # before the deadline, for the checkpoint
 # What torch says where its exceptions have no type of their own. A device-side assert or an illegal access is missing
 # on purpose: those are errors of the code.
 OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -77,14 +81,15 @@ class State:
     optimizer: torch.optim.SGD
     threads: int  # sums depend on how they are split, so a resumed run keeps the number that it began with
     epochs: list[dict[str, Any]]  # metrics of the whole epochs done
+    partial: dict[str, Any] | None = None  # of the epoch that was stopped: steps done, loss sums, seconds, rng
 
 
 def run_job(run: Run, execution: Execution) -> None:
     """Train, test and record one job; continues from the run's checkpoint. Holds the claim while it runs.
 
     Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for
-    OutOfTimeError and a signal's, which leave the run pending with its checkpoint. A job of several ranks runs here in
-    each of them; the first one alone holds the claim and writes records.
+    OutOfTimeError and SIGTERM's SystemExit, which leave the run pending with a checkpoint of the step that they came
+    in. A job of several ranks runs here in each of them; the first one alone holds the claim and writes records.
     """
     job = run.job()
     with distributed.group(job.ranks, execution.device) as device, distributed.held_by_leader(run.claim()):
@@ -115,40 +120,41 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     beat = Heartbeat(run, job.epochs, steps_per_epoch)
     held_out = overlap.held_out(test.images)
     step = Step(state.model, state.optimizer, job, recorded=execution.cuda_graph and job.ranks == 1)
-    scores_NC = None
-    for epoch in range(len(state.epochs), job.epochs):
-        started = time.perf_counter()
-        check_time(execution.deadline, state.epochs)
-        # Dropout draws the same on resume, and something else in each rank.
-        torch.manual_seed(epoch * 1_000_003 + job.seed + 7919 * distributed.rank())
-        draws = Draws(job, epoch, chosen, len(train))
-        state.model.train()
-        sums: dict[str, Tensor] = {}
-        for i, (images, labels, weight, whole) in enumerate(batches(job, view, train, draws, epoch)):
-            rate = learning_rate(job, epoch * steps_per_epoch + i, steps_per_epoch)
-            for name, term in step(images, labels, epoch, rate, weight).items():
-                sums[name] = sums.get(name, 0) + term * (weight * whole)
-            beat(epoch, i + 1)
-            if distributed.any_rank(clock() > execution.deadline):
-                raise OutOfTimeError(f"in epoch {epoch + 1}, {i + 1} of {steps_per_epoch} steps done, which are lost")
-        distributed.average_buffers(state.model)
-        means = {name: float(total) / len(chosen) for name, total in distributed.summed(sums).items()}
-        if not all(map(math.isfinite, means.values())):
-            raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
-        scores_NC = predict(state.model, test, view, job, beat)
-        if not np.isfinite(scores_NC).all():
-            raise DivergedError(f"the scores after epoch {epoch + 1} are not numbers")
-        name, value = metrics.headline(scores_NC, test.images.targets)
-        seconds = round(time.perf_counter() - started, 3)
-        held = view.plain(test.test_batch(held_out))
-        apart = overlap.measure(state.model, held, test.images.targets[held_out], job)
-        done = {"epoch": epoch + 1, "train": means, f"test_{name}": value, "attention_overlap": apart}
-        state.epochs.append(done | {"seconds": seconds})
-        if distributed.leads():
-            run.write_metrics(state.epochs)
-            save_checkpoint(run, state)
-    if scores_NC is None:  # the process ended between the last checkpoint and the result
-        scores_NC = predict(state.model, test, view, job, beat)
+    scores_NC, stop = None, Stop(run, state, execution.deadline)
+    with stop.listening():
+        for epoch in range(len(state.epochs), job.epochs):
+            stop.before_epoch()
+            started = time.perf_counter()
+            # Dropout draws the same on resume, and something else in each rank.
+            torch.manual_seed(epoch * 1_000_003 + job.seed + 7919 * distributed.rank())
+            draws = Draws(job, epoch, chosen, len(train))
+            state.model.train()
+            done, sums, spent = stop.position = resume_epoch(state)
+            for images, labels, weight, whole in batches(job, view, train, draws, epoch, done):
+                rate = learning_rate(job, epoch * steps_per_epoch + done, steps_per_epoch)
+                for name, term in step(images, labels, epoch, rate, weight).items():
+                    sums[name] = sums.get(name, 0) + term * (weight * whole)
+                done += 1
+                beat(epoch, done)
+                stop.after_step(done, sums, spent + time.perf_counter() - started)
+            distributed.average_buffers(state.model)
+            means = {name: float(total) / len(chosen) for name, total in distributed.summed(sums).items()}
+            if not all(map(math.isfinite, means.values())):
+                raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
+            scores_NC = predict(state.model, test, view, job, lambda: (beat.touch(), stop.in_test()))
+            if not np.isfinite(scores_NC).all():
+                raise DivergedError(f"the scores after epoch {epoch + 1} are not numbers")
+            name, value = metrics.headline(scores_NC, test.images.targets)
+            held = view.plain(test.test_batch(held_out))
+            apart = overlap.measure(state.model, held, test.images.targets[held_out], job)
+            seconds = round(spent + time.perf_counter() - started, 3)
+            numbers = {"train": means, f"test_{name}": value, "attention_overlap": apart, "seconds": seconds}
+            state.epochs.append({"epoch": epoch + 1} | numbers)
+            if distributed.leads():
+                run.write_metrics(state.epochs)
+                save_checkpoint(run, state)
+        if scores_NC is None:  # the process ended between the last checkpoint and the result
+            scores_NC = predict(state.model, test, view, job, beat.touch)
     if not distributed.leads():
         return
     scores_file = write_scores(run, train, chosen, test, scores_NC)
@@ -167,12 +173,75 @@ def clock() -> float:
     return time.time()
 
 
-def check_time(deadline: float, epochs: list[dict[str, Any]]) -> None:
-    """OutOfTimeError where the next epoch, taken to last a tenth longer than the last one, would end after `deadline`.
-    How long a first epoch lasts is not known: it is begun, and dropped at the deadline."""
-    left, last = deadline - clock(), epochs[-1]["seconds"] if epochs else 0.0
-    if distributed.any_rank(left < 1.1 * last):
-        raise OutOfTimeError(f"an epoch takes {last:.0f} s, {max(left, 0):.0f} s are left")
+class Stop:
+    """Ends the run in time and without a loss: on SIGTERM, or so long before the deadline that a checkpoint can be
+    written. Ranks stop together, and where there are several, only between epochs: what each has seen of one that is
+    cut short is in no checkpoint."""
+
+    def __init__(self, run: Run, state: State, deadline: float) -> None:
+        self._run, self._state, self._deadline = run, state, deadline
+        self._asked = threading.Event()
+        self.position: tuple[int, dict[str, Tensor], float] = (0, {}, 0.0)  # in the epoch: steps, loss sums, seconds
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """SIGTERM waits for the end of the step; elsewhere it unwinds at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def before_epoch(self) -> None:
+        """With several ranks, also where the next epoch, taken to last a tenth longer than the last one, would end
+        after the deadline. How long a first epoch lasts is not known: it is begun, and dropped at the deadline."""
+        last = self._state.epochs[-1]["seconds"] if self._state.epochs and distributed.size() > 1 else 0.0
+        left = self._deadline - clock()
+        if distributed.any_rank(self._asked.is_set() or left < max(1.1 * last, SAVE_SECONDS)):
+            self._end(f"an epoch takes {last:.0f} s, {max(left, 0):.0f} s are left" if last else "no time is left")
+
+    def after_step(self, done: int, sums: dict[str, Tensor], seconds: float) -> None:
+        self.position = done, sums, seconds
+        if distributed.any_rank(self._due()):
+            self._keep()
+            self._end(f"in epoch {len(self._state.epochs) + 1}, after {done} steps")
+
+    def in_test(self) -> None:
+        """Between test batches: the epoch's steps are kept, and the test begins anew."""
+        if distributed.size() == 1 and self._due():
+            self._keep()
+            self._end(f"in the test after epoch {len(self._state.epochs) + 1}")
+
+    def _due(self) -> bool:
+        return self._asked.is_set() or self._deadline - clock() < SAVE_SECONDS
+
+    def _keep(self) -> None:
+        if distributed.size() == 1:
+            done, sums, seconds = self.position
+            rng = {"cpu": torch.get_rng_state()}
+            rng |= {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+            self._state.partial = {"done": done, "sums": sums, "seconds": seconds, "rng": rng}
+            save_checkpoint(self._run, self._state)
+
+    def _end(self, where: str) -> NoReturn:
+        if distributed.any_rank(self._asked.is_set()):
+            sys.exit(143)
+        raise OutOfTimeError(where)
+
+
+def resume_epoch(state: State) -> tuple[int, dict[str, Tensor], float]:
+    """Steps done, loss sums and seconds of the epoch that begins: none, or where a stopped one goes on."""
+    partial, state.partial = state.partial, None
+    if partial is None:
+        return 0, {}, 0.0
+    torch.set_rng_state(partial["rng"]["cpu"])
+    if torch.cuda.is_available() and "cuda" in partial["rng"]:
+        torch.cuda.set_rng_state(partial["rng"]["cuda"])
+    device = next(state.model.parameters()).device
+    return partial["done"], {name: total.to(device) for name, total in partial["sums"].items()}, partial["seconds"]
 
 
 def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
@@ -184,10 +253,10 @@ def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
 
 
 def batches(
-    job: Job, view: "View", train: Pixels, draws: "Draws", epoch: int
+    job: Job, view: "View", train: Pixels, draws: "Draws", epoch: int, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor, float, int]]:
-    """Of each batch of an epoch this rank's images, as the network sees them, and labels, on the view's device; their
-    share of the batch, in [0, 1], and the size of the whole batch."""
+    """Of each batch of an epoch, from the `first`, this rank's images, as the network sees them, and labels, on the
+    view's device; their share of the batch, in [0, 1], and the size of the whole batch."""
     device = view.mean.device
     # What was drawn goes to the device once, in the epoch's order: a copy a batch would make the GPU wait.
     order, mirrored, offsets, labels = (
@@ -196,7 +265,7 @@ def batches(
             draws.order, draws.mirrored[draws.order], draws.offsets[draws.order], train.images.targets[draws.order]
         )
     )  # fmt: skip
-    whole = [slice(i, min(i + job.batch_size, len(order))) for i in range(0, len(order), job.batch_size)]
+    whole = [slice(i, min(i + job.batch_size, len(order))) for i in range(0, len(order), job.batch_size)][first:]
     shares = [distributed.share(part) for part in whole]
 
     def read(part: slice) -> Tensor:
@@ -358,7 +427,9 @@ class View:
 
 
 @torch.no_grad()
-def predict(model: Backbone, test: Pixels, view: View, job: Job, beat: "Heartbeat | None" = None) -> np.ndarray:
+def predict(
+    model: Backbone, test: Pixels, view: View, job: Job, after_batch: Callable[[], Any] = lambda: None
+) -> np.ndarray:
     """Logits (N, num_classes) float32 in evaluation mode, in the data set's order. Ranks take turns on the batches."""
     model.eval()
     device = view.mean.device
@@ -371,8 +442,7 @@ def predict(model: Backbone, test: Pixels, view: View, job: Job, beat: "Heartbea
         with autocast(device, job):
             logits = model(images)
         scores_NC[part] = logits.float()
-        if beat is not None:
-            beat.touch()
+        after_batch()
     return distributed.summed({"scores": scores_NC.cpu()})["scores"].numpy()
 
 
@@ -381,7 +451,8 @@ def save_checkpoint(run: Run, state: State) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         saved = {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
-        torch.save(saved | {"threads": state.threads, "epochs": state.epochs}, temporary)
+        saved |= {"threads": state.threads, "epochs": state.epochs, "partial": state.partial}
+        torch.save(saved, temporary)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise UserError(
@@ -393,7 +464,8 @@ def save_checkpoint(run: Run, state: State) -> None:
 
 
 def start_or_resume(run: Run, job: Job, num_classes: int, execution: Execution) -> State:
-    """The state after the last whole epoch. A checkpoint that cannot be read is set aside and the run starts anew."""
+    """The state of the checkpoint: after an epoch, or within the one that was stopped. A checkpoint that cannot be read
+    is set aside and the run starts anew."""
     state, path = start(job, num_classes, execution), run.path("checkpoint.pt")
     if not path.exists():
         return state
@@ -406,7 +478,7 @@ def start_or_resume(run: Run, job: Job, num_classes: int, execution: Execution) 
         state.optimizer.load_state_dict(saved["optimizer"])
         if [epoch["epoch"] for epoch in saved["epochs"]] != list(range(1, len(saved["epochs"]) + 1)):
             raise ValueError("its epochs are not 1, 2, ...")
-        return State(state.model, state.optimizer, int(saved["threads"]), list(saved["epochs"]))
+        return State(state.model, state.optimizer, int(saved["threads"]), list(saved["epochs"]), saved.get("partial"))
     except Exception as error:  # whatever a damaged pickle or zip can raise
         aside = path.with_name(f"checkpoint.corrupt-{time.time_ns()}")
         path.rename(aside)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -62,27 +64,68 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
     assert mine == theirs
 
 
-@pytest.mark.parametrize(("up_at", "said"), [(5, "in epoch 2, 2 of 3 steps done"), (4, "an epoch takes")])
-def test_a_run_whose_time_is_up_goes_on_later(up_at, said, make_job, execution, tmp_path, monkeypatch):
-    """Time is up within the second epoch, or before it: known from the first one's seconds."""
-    job = make_job(**QUICK)
+@pytest.mark.parametrize("why", ["SIGTERM", "its time is up"])
+@pytest.mark.parametrize(
+    ("where", "moment"),
+    [("in epoch 2, after 1 steps", 4), ("in epoch 2, after 3 steps", 6), ("in the test after epoch 2", 6)],
+)
+def test_a_run_that_is_stopped_loses_no_step(where, moment, why, make_job, execution, tmp_path, monkeypatch):
+    """And ends with the same scores and metrics as one that was not, dropout's draws included."""
+    job, real_step, real_predict = make_job("icasc-a_ch", **QUICK), train.Step.__call__, train.predict
+
+    def drawing(step, images, *args):
+        return real_step(step, images * torch.rand(()), *args)  # as dropout would
+
+    monkeypatch.setattr(train.Step, "__call__", drawing)
     whole, cut = _run(tmp_path / "whole", job, execution), store.submit(tmp_path / "cut", job)
-    readings = iter(range(100))  # one before each epoch and one after each of its three steps
-    monkeypatch.setattr(train, "clock", lambda: next(readings))
-    real, seconds = train.check_time, 60 if "takes" in said else 0
-    monkeypatch.setattr(train, "check_time", lambda d, e: real(d, [x | {"seconds": seconds} for x in e]))
-    with pytest.raises(train.OutOfTimeError, match=said):
-        train.run_job(cut, dataclasses.replace(execution, deadline=up_at + 0.5))
+    now, taken = {"time": 0.0}, []
+
+    def up() -> None:
+        if why == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            now["time"] = 1e9
+
+    def step(*args):
+        taken.append(drawing(*args))
+        if len(taken) == moment and "test" not in where:
+            up()
+        return taken[-1]
+
+    def predict(model, test, view, job, after_batch):
+        if len(taken) == moment and "test" in where:
+            up()
+        return real_predict(model, test, view, job, after_batch)
+
+    monkeypatch.setattr(train, "clock", lambda: now["time"])
+    monkeypatch.setattr(train.Step, "__call__", step)
+    monkeypatch.setattr(train, "predict", predict)
+    ending = SystemExit if why == "SIGTERM" else train.OutOfTimeError
+    with pytest.raises(ending) as ended:
+        train.run_job(cut, dataclasses.replace(execution, deadline=1e6))
     monkeypatch.undo()
+    assert str(ended.value) == ("143" if why == "SIGTERM" else where)
     assert cut.state() == "pending"
     assert len(cut.metrics()) == 1
+
+    taken.clear()
+    monkeypatch.setattr(train.Step, "__call__", lambda *args: taken.append(None) or drawing(*args))
     train.run_job(cut, execution)
+    assert len(taken) == 9 - moment, "no step is taken twice"
     assert (_scores(cut) == _scores(whole)).all()
+    mine, theirs = ([{k: v for k, v in e.items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole))
+    assert mine == theirs
+
+
+def test_sigterm_s_own_handler_is_back_afterwards(make_job, execution, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    _run(tmp_path, make_job(**QUICK), execution)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_deadline_that_has_passed_begins_nothing(make_job, execution, tmp_path):
     run = store.submit(tmp_path, make_job(**QUICK))
-    with pytest.raises(train.OutOfTimeError, match="0 s are left"):
+    with pytest.raises(train.OutOfTimeError, match="no time is left"):
         train.run_job(run, dataclasses.replace(execution, deadline=1.0))
     assert run.state() == "pending"
     assert not run.path("checkpoint.pt").exists()

@@ -9,8 +9,11 @@ All of it may lie in <root>/ILSVRC2012 instead. A tar is unpacked once, beside i
 ids of the training folders, as torchvision numbers them; the devkit has another order, and its meta.mat translates.
 """
 
+import json
 import os
 import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -163,6 +166,14 @@ def _ground_truth(devkit: Path) -> list[str]:
     return [wnids[int(line)] for line in lines]
 
 
+READ_META = """
+import json, sys
+from scipy.io import loadmat
+synsets = loadmat(sys.argv[1], squeeze_me=True)["synsets"]
+json.dump([[str(v) for v in synsets[k].tolist()] for k in ("ILSVRC2012_ID", "WNID", "num_children")], sys.stdout)
+"""
+
+
 def _wnids(devkit: Path) -> dict[int, str]:
     """The devkit's class numbers and their WordNet ids; synsets with children are no classes."""
     path = devkit / "meta.mat"
@@ -177,13 +188,9 @@ def _wnids(devkit: Path) -> dict[int, str]:
 
 @cache
 def _read_meta(path: Path, size: int, mtime_ns: int) -> dict[int, str]:
-    from scipy.io import loadmat  # half a second to import
-
-    synsets = loadmat(path, squeeze_me=True)["synsets"]
-    return {
-        int(number): str(wnid)
-        for number, wnid, children in zip(
-            synsets["ILSVRC2012_ID"], synsets["WNID"], synsets["num_children"], strict=True
-        )
-        if int(children) == 0
-    }
+    # In a process of its own: scipy's compiled reader can take the whole process along where a few bytes are damaged.
+    ended = subprocess.run([sys.executable, "-c", READ_META, path], capture_output=True, text=True, timeout=60)
+    if ended.returncode != 0:
+        raise ValueError((ended.stderr.strip() or f"its reader ended with status {ended.returncode}").splitlines()[-1])
+    synsets = zip(*json.loads(ended.stdout), strict=True)
+    return {int(float(number)): wnid for number, wnid, children in synsets if float(children) == 0}

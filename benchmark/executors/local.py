@@ -247,7 +247,8 @@ def _how_it_ended(attempt: Attempt, where: Slots) -> tuple[str, str]:
         return "final", f"stopped after --timeout {where.timeout:g} s; call again to resume"
     if attempt.ended_because == "hang":
         return "spoiled", f"hung: no progress for {where.hang_timeout:g} s, killed"
-    if code < 0 or code == 128 + signal.SIGTERM:  # run-job ends so on SIGTERM, its last checkpoint whole
+    # run-job ends so on SIGTERM, its checkpoint written, and where one of its ranks was killed.
+    if code < 0 or code in (128 + signal.SIGTERM, 128 + signal.SIGKILL):
         number = -code if code < 0 else code - 128
         name = next((s.name for s in signal.Signals if s == number), "real-time")
         return "spoiled", f"killed by signal {number} ({name})"
