@@ -522,12 +522,12 @@ def explain_failure(folder: store.Run) -> str:
 
 
 def why_stopped(folder: store.Run) -> str:
-    """What a job said when its time was up. An epoch that no budget holds would otherwise be begun again and again."""
+    """What a job said when its time was up."""
     try:
-        last = folder.path("log.txt").read_text(errors="replace").splitlines()[-1:]
+        lines = folder.path("log.txt").read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return ""
-    return "".join(f"; {line}" for line in last if line.startswith("out of time: "))
+    return "".join([f"; {line}" for line in lines if line.startswith("out of time: ")][-1:])
 
 
 def build_table(spec: published.Spec, chosen: Grid, scale: str, changed: dict[str, Any], runs: Path) -> Any:
