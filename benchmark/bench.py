@@ -123,7 +123,7 @@ class Loop:
     def __call__(self) -> Terms:
         self._calls += 1  # a GPU records anew in each epoch, and that time counts
         total: Any = 0
-        for images, labels in train.batches(self.job, self.view, self.pixels, self.draws, 0):
+        for images, labels, *_ in train.batches(self.job, self.view, self.pixels, self.draws, 0):
             total = total + self._step(images, labels, self._calls, 0.0)["loss"] * len(labels)
         return {"loss": total / len(self.draws.order)}
 
@@ -131,7 +131,7 @@ class Loop:
         """Of an epoch's time after its first batch, the part between asking for a batch and having it."""
         self._calls += 1
         batches = train.batches(self.job, self.view, self.pixels, self.draws, 0)
-        self._step(*next(batches), self._calls, 0.0)
+        self._step(*next(batches)[:2], self._calls, 0.0)
         _synchronize(self.view.mean.device)
         began, waited = time.perf_counter(), 0.0
         while True:
@@ -141,7 +141,7 @@ class Loop:
             if batch is None:
                 return waited / (asked - began)
             waited += time.perf_counter() - asked
-            self._step(*batch, self._calls, 0.0)
+            self._step(*batch[:2], self._calls, 0.0)
             _synchronize(self.view.mean.device)
 
 

@@ -127,8 +127,8 @@ def test_pixels_on_the_device_give_the_batches_that_reading_gives(cache):
     assert view.resident is None
     resident = dataclasses.replace(view, resident=torch.from_numpy(np.array(pixels.array)))
     pairs = list(zip(*(train.batches(job, v, pixels, draws, 0) for v in (view, resident)), strict=True))
-    assert [len(labels) for (_, labels), _ in pairs] == [32, 18]
-    for (images, labels), (its_images, its_labels) in pairs:
+    assert [(len(labels), *rest) for (_, labels, *rest), _ in pairs] == [(32, 1.0, 32), (18, 1.0, 18)]
+    for (images, labels, *_), (its_images, its_labels, *_) in pairs:
         assert torch.equal(images, its_images)
         assert torch.equal(labels, its_labels)
 

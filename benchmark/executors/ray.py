@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from benchmark.job import Float
 from benchmark.store import Run
 
 POLL_SECONDS = 0.2
+CONNECT_SECONDS = 10.0
 RETRIES = 5  # of a job whose node dies: each goes on from the checkpoint
 
 
@@ -71,6 +73,7 @@ def _connect(where: Settings) -> Any:
         import ray
     except ImportError:
         raise UserError("--executor ray: Ray is not installed; pip install .[ray]") from None
+    _answers(where.address)
     # A cluster of this machine's own needs no dashboard; another one has its own settings.
     options = {"address": where.address} if where.address else {"address": "local", "include_dashboard": False}
     # Workers find the suite where this process does, on a file system that all nodes share.
@@ -89,6 +92,20 @@ def _connect(where: Settings) -> Any:
         if on_main_thread:
             signal.signal(signal.SIGTERM, handler)  # Ray has put its own in place, which ends without unwinding
     return ray
+
+
+def _answers(address: str | None) -> None:
+    """UserError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host:  # `auto`, ray://..., which Ray looks into
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--executor ray: no cluster answers at address {address} ({error}); 'ray start --head' starts one, and "
+            "without an address one is started here"
+        ) from None
 
 
 def _submit(ray: Any, run: Run, arguments: list[str], where: Settings) -> Any:
