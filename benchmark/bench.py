@@ -6,7 +6,7 @@ every step of a side does the same work on the same numbers.
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark import environment, grid, methods, models, train
 from benchmark.data import ImageSet, Pixels
+from benchmark.errors import UserError
+from benchmark.executors import throughput
 from benchmark.job import BACKBONES, Job
 from benchmark.methods import Terms
 from benchmark.references import NaiveIcasc, PlainLoop, PlainStep
@@ -408,6 +410,16 @@ def replay(settings: Settings) -> Iterator[Row]:
         )
 
 
+def scheduler(settings: Settings) -> Iterator[Row]:
+    """Empty jobs, so that what is counted is the executor's own work and the start of a process."""
+    for name in ("local", "ray"):
+        row = Row(f"scheduler: empty jobs, {name}", None, "jobs per second", None, "44 jobs against 4, a core each")
+        try:
+            yield replace(row, value=throughput.measure(name))
+        except UserError as error:
+            yield replace(row, note=str(error))
+
+
 def _setting(side: Side) -> str:
     job = side.job
     return f"{job.backbone} at {job.image_size}, batch {len(side.images)}, {job.precision}"
@@ -423,4 +435,5 @@ BENCHES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "loop": cifar_loop,
     "wait": waiting,
     "replay": replay,
+    "scheduler": scheduler,
 }

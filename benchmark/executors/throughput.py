@@ -35,8 +35,3 @@ def _seconds(executor: str, num_jobs: int) -> float:
         ended = [run.id for run in runs if "job.json: missing" in run.path("log.txt").read_text()]
     assert len(ended) == len(outcome) == num_jobs, "every job was really started"
     return seconds
-
-
-if __name__ == "__main__":
-    for name in ("local", "ray"):
-        print(f"{name}: {measure(name):.2f} jobs per second")
