@@ -522,11 +522,12 @@ def explain_failure(folder: store.Run) -> str:
 
 
 def why_stopped(folder: store.Run) -> str:
-    """What a job said when its time was up."""
+    """What a job said in its last attempt when its time was up."""
     try:
-        lines = folder.path("log.txt").read_text(errors="replace").splitlines()
+        text = folder.path("log.txt").read_text(errors="replace")
     except FileNotFoundError:
         return ""
+    lines = re.split(r"^--- \S+ attempt .*$", text, flags=re.MULTILINE)[-1].splitlines()
     return "".join([f"; {line}" for line in lines if line.startswith("out of time: ")][-1:])
 
 

@@ -316,7 +316,8 @@ def test_a_budget_that_is_no_duration_is_named(workplace, budget):
 def test_a_job_that_ran_out_of_time_says_where(tmp_path):
     run = store.Run(tmp_path)
     assert cli.why_stopped(run) == ""  # not begun
-    run.path("log.txt").write_text("Traceback\nout of time: an epoch takes 60 s, 43 s are left\n")
-    assert cli.why_stopped(run) == "; out of time: an epoch takes 60 s, 43 s are left"
-    run.path("log.txt").write_text("out of time: an epoch takes 60 s, 43 s are left\nanother, later call\n")
+    first = "--- 2026-01-01T00:00:00Z attempt 1 on CPU\nout of time: in epoch 2, after 3 steps\n--- 2026-01-01 ended\n"
+    run.path("log.txt").write_text(first)
+    assert cli.why_stopped(run) == "; out of time: in epoch 2, after 3 steps"
+    run.path("log.txt").write_text(first + "--- 2026-01-01T00:00:09Z attempt 1 on CPU\na later call\n")
     assert cli.why_stopped(run) == ""

@@ -12,7 +12,7 @@ from tests.test_cli import bench, scores, start, wait_for
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install .[ray]")
 
-QUICK = ["--grid", "voc", "--set", "epochs=3", "--set", "limit_train=32", "--set", "image_size=32", "--set", "seed=0"]
+QUICK = ["--grid", "voc", "--set", "epochs=40", "--set", "limit_train=32", "--set", "image_size=32", "--set", "seed=0"]
 TWO_JOBS = ["--only", "method=baseline", "--only", "method=icasc-a_ch"]
 ONE_JOB = ["--only", "method=icasc-a_ch"]
 OPTIONS = ["--device", "cpu", "--tables", "none"]
