@@ -18,7 +18,9 @@ from benchmark.store import Run
 from benchmark.tables import Cell, Table, paired_over, shown
 
 # Modules whose change can change a trained network or its scores; the rest only reads or starts runs.
-TRAINING = frozenset(("attention", "data", "distributed", "methods", "metrics", "models", "torchvision_ops", "train"))
+TRAINING = frozenset(
+    ("attention", "data", "distributed", "methods", "metrics", "models", "step", "torchvision_ops", "train")
+)
 
 
 def locate(address: str, specs: dict[str, Spec]) -> tuple[Spec, str, str]:
