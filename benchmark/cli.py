@@ -149,6 +149,8 @@ def run(
     on_gpus = local.named_gpus(gpus) if gpus is not None else local.visible_gpus() if device != "cpu" else ()
     if gpus is not None or (settings is not None and settings.gpus and device == "auto"):
         device = "cuda"  # a GPU that was asked for is not quietly done without
+    if cuda_graph and settings is None and not on_gpus:
+        raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
     for option, seconds in (("--timeout", timeout), ("--hang-timeout", hang_timeout)):
         if seconds is not None and not seconds > 0:
             raise UserError(f"{option} {seconds:g}: expected seconds, more than 0")

@@ -321,3 +321,10 @@ def test_a_job_that_ran_out_of_time_says_where(tmp_path):
     assert cli.why_stopped(run) == "; out of time: in epoch 2, after 3 steps"
     run.path("log.txt").write_text(first + "--- 2026-01-01T00:00:09Z attempt 1 on CPU\na later call\n")
     assert cli.why_stopped(run) == ""
+
+
+def test_a_cuda_graph_without_a_gpu_is_refused_before_anything_is_written(tmp_path):
+    ended = bench(tmp_path, "run", "--grid", "voc", "--scale", "mini", "--device", "cpu", "--cuda-graph")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: --cuda-graph: there is no GPU here")
+    assert not (tmp_path / "runs").exists()
