@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmark import attention, methods, models, overlap, stats, train
+from benchmark import attention, batches, methods, models, overlap, stats, train
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.figures import Drawing, settings
@@ -35,7 +35,7 @@ class Pair:
     ours: Run
     job: Job  # the ICASC job: its options are read for both networks
     test: Pixels
-    view: train.View
+    view: batches.View
 
 
 def missing(runs: Path, jobs: list[Job]) -> list[Job]:
@@ -46,7 +46,7 @@ def missing(runs: Path, jobs: list[Job]) -> list[Job]:
 def load_pair(runs: Path, baseline: Job, ours: Job, data_root: Path | None, cache: Path) -> Pair:
     """The two runs and the images that both were tested on."""
     trained_on, test = train.open_splits(ours, train.Execution(data_root, None, cache, "cpu", 1))
-    view = train.View.of(ours, trained_on, train.training_subset(ours, len(trained_on)), _device())
+    view = batches.View.of(ours, trained_on, batches.training_subset(ours, len(trained_on)), _device())
     of = [Run(runs / job.scale / job.id) for job in (baseline, ours)]
     return Pair(of[0], of[1], ours, test, view)
 

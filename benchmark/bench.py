@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark import environment, grid, methods, models, train
+from benchmark import batches, environment, grid, methods, models, train
 from benchmark.data import ImageSet, Pixels
 from benchmark.errors import UserError
 from benchmark.executors import throughput
 from benchmark.job import BACKBONES, Job
 from benchmark.methods import Terms
-from benchmark.references import NaiveIcasc, PlainLoop, PlainStep
+from benchmark.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep
 from benchmark.step import Step
 
 ICASC = "icasc-a_ch"  # the other method's step differs by one ReLU
@@ -115,9 +115,9 @@ class Loop:
 
     def __init__(self, job: Job, pixels: Pixels, settings: Settings) -> None:
         self.job, self.pixels = job, pixels
-        chosen = train.training_subset(job, len(pixels))
-        self.draws = train.Draws(job, 0, chosen, len(pixels))
-        self.view = train.View.of(job, pixels, chosen, settings.device)
+        chosen = batches.training_subset(job, len(pixels))
+        self.draws = batches.Draws(job, 0, chosen, len(pixels))
+        self.view = batches.View.of(job, pixels, chosen, settings.device)
         state = train.start(job, len(pixels.images.classes), _execution(settings))
         self.model, self._step, self._calls = state.model.train(), None, 0
         self._step = Step(state.model, state.optimizer, job, settings.on_gpu)
@@ -125,20 +125,20 @@ class Loop:
     def __call__(self) -> Terms:
         self._calls += 1  # a GPU records anew in each epoch, and that time counts
         total: Any = 0
-        for images, labels, *_ in train.batches(self.job, self.view, self.pixels, self.draws, 0):
+        for images, labels, *_ in batches.of_epoch(self.job, self.view, self.pixels, self.draws, 0):
             total = total + self._step(images, labels, self._calls, 0.0)["loss"] * len(labels)
         return {"loss": total / len(self.draws.order)}
 
     def share_waited(self) -> float:
         """Of an epoch's time after its first batch, the part between asking for a batch and having it."""
         self._calls += 1
-        batches = train.batches(self.job, self.view, self.pixels, self.draws, 0)
-        self._step(*next(batches)[:2], self._calls, 0.0)
+        coming = batches.of_epoch(self.job, self.view, self.pixels, self.draws, 0)
+        self._step(*next(coming)[:2], self._calls, 0.0)
         _synchronize(self.view.mean.device)
         began, waited = time.perf_counter(), 0.0
         while True:
             asked = time.perf_counter()
-            batch = next(batches, None)
+            batch = next(coming, None)
             _synchronize(self.view.mean.device)
             if batch is None:
                 return waited / (asked - began)
@@ -291,6 +291,25 @@ def eager(settings: Settings) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def compiled(settings: Settings) -> Iterator[Row]:
+    """What torch.compile would gain; it takes minutes before the first step. No job is run with it."""
+    for backbone in settings.networks:
+        for precision in ("float32",) if settings.quick else ("float32", "bfloat16"):
+            for method in ("baseline", ICASC):
+                ours = Side(method, backbone, precision, settings)
+                fused = CompiledStep(ours.model, ours.images, ours.labels, ours.job)
+
+                def same(ours: Side = ours, fused: CompiledStep = fused, precision: str = precision) -> None:
+                    try:
+                        same_terms(fused(), ours(), precision)
+                    except torch._dynamo.exc.BackendCompilerFailed as error:  # no compiler, or none that works
+                        raise NotTheSameError(str(error).splitlines()[0]) from None
+                    same_gradients(fused.model, ours.model, precision)
+
+                name = f"compile: {method}, ours / torch.compile, {_setting(ours)}"
+                yield compared(name, ours, fused, same, None, settings)
+
+
 def memory(settings: Settings) -> Iterator[Row]:
     how = "torch.cuda.max_memory_allocated" if settings.on_gpu else "all that torch.profiler saw allocated at once"
     for backbone in settings.networks:
@@ -430,6 +449,7 @@ BENCHES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "time": wall_time,
     "naive": naive,
     "eager": eager,
+    "compile": compiled,
     "memory": memory,
     "maps": maps,
     "loop": cifar_loop,

@@ -217,7 +217,7 @@ def run_job(
     if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
     ranks = run.job().ranks
-    from benchmark import distributed, train
+    from benchmark import checkpoint, distributed, train
 
     if ranks > 1 and distributed.started() == 1:
         sys.exit(distributed.launch(ranks, sys.argv[1:]))
@@ -232,7 +232,7 @@ def run_job(
         train.run_job(run, execution)
     except store.Claimed:
         sys.exit(ALREADY_CLAIMED)
-    except train.OutOfTimeError as error:
+    except checkpoint.OutOfTimeError as error:
         print(f"out of time: {error}", file=sys.stderr)
         sys.exit(OUT_OF_TIME)
     except train.DivergedError as error:

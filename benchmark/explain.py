@@ -19,7 +19,20 @@ from benchmark.tables import Cell, Table, paired_over, shown
 
 # Modules whose change can change a trained network or its scores; the rest only reads or starts runs.
 TRAINING = frozenset(
-    ("attention", "data", "distributed", "methods", "metrics", "models", "step", "torchvision_ops", "train")
+    (
+        "attention",
+        "batches",
+        "checkpoint",
+        "data",
+        "distributed",
+        "methods",
+        "metrics",
+        "models",
+        "step",
+        "torchvision_ops",
+        "train",
+        "weights",
+    )
 )
 
 

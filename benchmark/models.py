@@ -8,14 +8,11 @@ A Backbone runs as three consecutive pieces, so that the maps need no hooks:
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmark.errors import UserError
 from benchmark.torchvision_ops import torchvision
 
 
@@ -241,40 +238,3 @@ def build(backbone: str, num_classes: int, seed: int, inner_layer: str | None = 
     net = architecture.make(num_classes)
     inner = architecture.stages[INNER_STAGE[inner_layer or "stage_before_last"]]
     return Backbone(net, architecture.trunk, architecture.top, inner)
-
-
-def load_weights(model: Backbone, backbone: str, path: Path) -> None:
-    """Pretrained parameters from a .safetensors or .pth file, all but the classifier's, which stay as initialised.
-
-    UserError where the file cannot be read or does not fit the network.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = {name: tensor.float() for name, tensor in state.items()}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such weights file") from None
-    except Exception as error:  # a damaged file, or one that holds other things than tensors, fails in many ways
-        raise UserError(f"{path}: not a weights file ({type(error).__name__})") from None
-    prefix = BACKBONES[backbone].classifier
-    own = model.net.state_dict()
-    kept = {name: tensor for name, tensor in own.items() if name.startswith(prefix)}
-    given = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
-    # Files from before torch 0.4 lack BatchNorm's batch counters, which nothing here reads.
-    counters = {n: t for n, t in own.items() if n.endswith("num_batches_tracked") and n not in given}
-    for name, tensor in own.items():
-        if name in kept or name in counters:
-            continue
-        if name not in given:
-            raise UserError(f"{path}: does not fit {backbone}: it has no '{name}'")
-        if given[name].shape != tensor.shape:
-            raise UserError(
-                f"{path}: does not fit {backbone}: '{name}' is {tuple(given[name].shape)}, "
-                f"the network's is {tuple(tensor.shape)}"
-            )
-    extra = [name for name in given if name not in own]
-    if extra:
-        raise UserError(f"{path}: does not fit {backbone}: it has '{extra[0]}', which the network has not")
-    model.net.load_state_dict(given | kept | counters)

@@ -15,9 +15,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from benchmark import models
+from benchmark.batches import MEAN, STD, View
 from benchmark.data import mini
 from benchmark.store import write_atomic
-from benchmark.train import MEAN, STD, View
 
 NUM_TEST, BATCH = 1_000, 64
 

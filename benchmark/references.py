@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmark import attention, methods
+from benchmark.batches import Draws, View
 from benchmark.data import Pixels
 from benchmark.data.loading import num_threads
 from benchmark.job import Job
 from benchmark.methods import METHODS, Terms
 from benchmark.models import Backbone
 from benchmark.torchvision_ops import torchvision
-from benchmark.train import Draws, View
 
 
 class NaiveIcasc:
@@ -43,6 +43,54 @@ class NaiveIcasc:
                 feat.grad = None
         terms = {"classification": methods.classification_loss(logits_BC, self.labels, job)}
         terms |= methods.terms_of_maps(*maps, present_BC, absent_BC, job)
+        self.optimizer.zero_grad()
+        loss = torch.stack(list(terms.values())).sum()
+        loss.backward()
+        self.optimizer.step()
+        return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
+
+
+def terms_by_vjp(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> Terms:
+    """ICASC's terms with the inner layer's gradient by `torch.func.vjp`: another road to the same second order, and one
+    that torch.compile takes as a whole. The model's BatchNorm must keep no running statistics: in-place changes of what
+    lies outside are not seen by `vjp`."""
+    with methods.autocast(images_BCHW.device, job):
+        feat_inner = model.to_inner(images_BCHW)
+
+        def top(feat_BKHW: Tensor) -> tuple[Tensor, Tensor]:
+            feat_last = model.to_last(feat_BKHW)
+            return model.head(feat_last), feat_last
+
+        logits_BC, pull_back, feat_last = torch.func.vjp(top, feat_inner, has_aux=True)
+    present_BC, absent_BC = methods.trained_labels(labels, job, logits_BC.shape[1])
+    layers: tuple[list[Tensor], list[Tensor]] = [], []
+    kind = job.method.removeprefix("icasc-")
+    for cotangent_BC in attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target):
+        (inner,) = pull_back(cotangent_BC.to(logits_BC.dtype))
+        cotangent_BC = cotangent_BC.to(methods.wide(logits_BC).dtype)
+        last = methods.last_gradient(model, feat_last, logits_BC, cotangent_BC, second_order=True)
+        for maps, feat, gradient in zip(layers, (feat_inner, feat_last), (inner, last), strict=True):
+            maps.append(attention.attention_map(methods.wide(feat), methods.wide(gradient), kind))
+    terms = {"classification": methods.classification_loss(logits_BC, labels, job)}
+    return terms | methods.terms_of_maps(*layers, present_BC, absent_BC, job)
+
+
+def baseline_terms(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> Terms:
+    return METHODS["baseline"](model, images_BCHW, labels, job, 0)[1]
+
+
+class CompiledStep:
+    """One step whose terms and their gradient torch.compile has fused. A network with a pooled linear head, whose last
+    map needs no autograd."""
+
+    def __init__(self, model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> None:
+        self.model, self.images, self.labels, self.job = copy.deepcopy(model), images_BCHW, labels, job
+        torch.func.replace_all_batch_norm_modules_(self.model)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=job.weight_decay)
+        self._terms = torch.compile(baseline_terms if job.method == "baseline" else terms_by_vjp, fullgraph=True)
+
+    def __call__(self) -> Terms:
+        terms = self._terms(self.model, self.images, self.labels, self.job)
         self.optimizer.zero_grad()
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import data, grid, store, tables, train
+from benchmark import checkpoint, data, grid, store, tables, train
 from benchmark.errors import UserError
 from benchmark.store import Run
 from tests.conftest import MAIN
@@ -377,14 +377,14 @@ def test_a_picture_that_disappears_in_mid_run(tmp_path, tiny_voc, cache, monkeyp
     execution = train.Execution(root, None, cache, "cpu", 1)
     undisturbed = store.submit(tmp_path / "undisturbed", job)
     train.run_job(undisturbed, execution)
-    picture, real = next((root / MAIN.parents[1] / "JPEGImages").iterdir()), train.save_checkpoint
+    picture, real = next((root / MAIN.parents[1] / "JPEGImages").iterdir()), checkpoint.save
     run = store.submit(tmp_path / "runs", job)
 
     def save_and_remove(*arguments):
         real(*arguments)
         picture.rename(tmp_path / "elsewhere.jpg")
 
-    monkeypatch.setattr(train, "save_checkpoint", save_and_remove)
+    monkeypatch.setattr(checkpoint, "save", save_and_remove)
     with pytest.raises(UserError, match=rf"{picture.name}: cannot be (read|decoded)"):
         train.run_job(run, execution)
     monkeypatch.undo()

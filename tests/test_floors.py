@@ -22,14 +22,14 @@ HEAVY = [
     ["torchvision_ops", "attention", "distributed"],
     ["models"],
     ["methods", "step"],
-    ["overlap"],
+    ["overlap", "batches", "checkpoint", "weights"],
     ["train"],
     ["pretrain", "attention_figures", "references"],
     ["bench"],
 ]
 FIRST_HEAVY = 3  # the training side stands on LIGHT's first three floors
 LAZY = {  # imported inside commands that need torch, when they run
-    ("cli", "train"), ("cli", "distributed"), ("cli", "pretrain"), ("cli", "bench"),
+    ("cli", "checkpoint"), ("cli", "train"), ("cli", "distributed"), ("cli", "pretrain"), ("cli", "bench"),
     ("cli_evidence", "attention_figures"),
 }  # fmt: skip
 

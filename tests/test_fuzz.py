@@ -318,7 +318,7 @@ def test_checkpoints_are_refused_by_their_checksums(tmp_path):
     """Every mutation that changes a tensor's bytes is found; what is left reads as what was saved."""
     import torch
 
-    from benchmark import train
+    from benchmark import checkpoint, train
 
     job = grid.load("cifar100").jobs("mini", {}, {"method": ["baseline"]})[0]
     run = store.submit(tmp_path, job)
@@ -326,11 +326,11 @@ def test_checkpoints_are_refused_by_their_checksums(tmp_path):
     state = train.start(job, 100, execution)
     state.epochs.append({"epoch": 1, "test_top1": 0.5})
     saved = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-    train.save_checkpoint(run, state)
+    checkpoint.save(run, state)
     path, fresh = run.path("checkpoint.pt"), train.start(job, 100, execution).model.state_dict()
 
     def resume():
-        resumed = train.start_or_resume(run, job, 100, execution)
+        resumed = checkpoint.resume(run, lambda: train.start(job, 100, execution))
         expected = saved if resumed.epochs else fresh
         assert all(torch.equal(t, expected[n]) for n, t in resumed.model.state_dict().items())
         for aside in run.folder.glob("checkpoint.corrupt-*"):

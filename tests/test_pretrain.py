@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from benchmark import models, pretrain, train
+from benchmark import batches, models, pretrain, weights
 from benchmark.grid import mini_weights
 
 VGG = "vgg11_narrow"
@@ -12,7 +12,7 @@ VGG = "vgg11_narrow"
 def drawn(count: int) -> torch.Tensor:
     """Images of the recipe, as the network sees them."""
     pixels = np.stack([pretrain.RECIPES[VGG].draw(i)[0] for i in range(count)])
-    return train.View(train.MEAN, train.STD, 0).plain(pixels)
+    return batches.View(batches.MEAN, batches.STD, 0).plain(pixels)
 
 
 @torch.no_grad()
@@ -44,7 +44,7 @@ def test_unit_scale_keeps_what_the_network_computes():
 
 def test_packaged_vgg_is_of_unit_scale():
     model = models.build(VGG, 30, seed=0)
-    models.load_weights(model, VGG, mini_weights(VGG))
+    weights.load(model, VGG, mini_weights(VGG))
     assert all(0.9 < size < 1.1 for size in sizes(model, drawn(32)))
 
 

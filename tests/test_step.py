@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import grid, models, train
+from benchmark import batches, grid, models, references, train
 from benchmark.methods import METHODS
 from benchmark.models import BACKBONES
 from benchmark.step import Step
@@ -115,18 +115,32 @@ def test_precisions_agree_with_float64(method, backbone, make_job):
     assert loss == pytest.approx(expected, rel=2e-2)
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet8", "resnet18_narrow", "resnet50_narrow"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "baseline"])
+def test_the_second_order_by_vjp_is_the_one_by_autograd(method, backbone, make_job):
+    """The gradient through dY/dF twice: by autograd.grad(create_graph=True), and with torch.func.vjp as a function."""
+    job = make_job(method, image_size=64, precision="float64", attention_weight=1.0)
+    job = job.model_copy(update={"backbone": backbone})
+    loss, gradient = _loss_and_gradient(job, torch.float64)
+    model = torch.func.replace_all_batch_norm_modules_(models.build(backbone, 20, 0).double())
+    terms = references.terms_by_vjp(model, *_images(3, 64, torch.float64), job)
+    torch.stack(list(terms.values())).sum().backward()
+    assert sum(terms.values()).item() == pytest.approx(loss, rel=1e-12)
+    assert _distance(torch.cat([p.grad.flatten() for p in model.parameters()]), gradient) < 1e-9
+
+
 # Batches
 
 
 def test_pixels_on_the_device_give_the_batches_that_reading_gives(cache):
     job = grid.load("cifar100").jobs("mini", {"limit_train": 50, "flip": True}, {"method": ["baseline"]})[0]
     pixels, _ = train.open_splits(job, train.Execution(None, None, cache, "cpu", 1))
-    chosen = train.training_subset(job, len(pixels))
-    draws = train.Draws(job, 0, chosen, len(pixels))
-    view = train.View.of(job, pixels, chosen, torch.device("cpu"))
+    chosen = batches.training_subset(job, len(pixels))
+    draws = batches.Draws(job, 0, chosen, len(pixels))
+    view = batches.View.of(job, pixels, chosen, torch.device("cpu"))
     assert view.resident is None
     resident = dataclasses.replace(view, resident=torch.from_numpy(np.array(pixels.array)))
-    pairs = list(zip(*(train.batches(job, v, pixels, draws, 0) for v in (view, resident)), strict=True))
+    pairs = list(zip(*(batches.of_epoch(job, v, pixels, draws, 0) for v in (view, resident)), strict=True))
     assert [(len(labels), *rest) for (_, labels, *rest), _ in pairs] == [(32, 1.0, 32), (18, 1.0, 18)]
     for (images, labels, *_), (its_images, its_labels, *_) in pairs:
         assert torch.equal(images, its_images)
@@ -136,7 +150,7 @@ def test_pixels_on_the_device_give_the_batches_that_reading_gives(cache):
 def test_crops_are_cut_where_they_were_drawn():
     pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), np.uint8)
     offsets = np.array([[0, 0], [4, 4], [2, 2], [1, 3], [3, 0]])
-    view = train.View(train.MEAN, train.STD, 2)
+    view = batches.View(batches.MEAN, batches.STD, 2)
     padded = torch.nn.functional.pad(view.plain(pixels), [2] * 4)
     for image, whole, (y, x) in zip(view(pixels, np.zeros(5, bool), offsets), padded, offsets, strict=True):
         assert torch.equal(image, whole[:, y : y + 6, x : x + 7])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmark import grid, metrics, models, store, train
+from benchmark import batches, checkpoint, grid, metrics, models, store, train, weights
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.models import BACKBONES
@@ -97,10 +97,10 @@ def test_a_run_that_is_stopped_loses_no_step(where, moment, why, make_job, execu
             up()
         return real_predict(model, test, view, job, after_batch)
 
-    monkeypatch.setattr(train, "clock", lambda: now["time"])
+    monkeypatch.setattr(checkpoint, "clock", lambda: now["time"])
     monkeypatch.setattr(train.Step, "__call__", step)
     monkeypatch.setattr(train, "predict", predict)
-    ending = SystemExit if why == "SIGTERM" else train.OutOfTimeError
+    ending = SystemExit if why == "SIGTERM" else checkpoint.OutOfTimeError
     with pytest.raises(ending) as ended:
         train.run_job(cut, dataclasses.replace(execution, deadline=1e6))
     monkeypatch.undo()
@@ -125,7 +125,7 @@ def test_sigterm_s_own_handler_is_back_afterwards(make_job, execution, tmp_path)
 
 def test_a_deadline_that_has_passed_begins_nothing(make_job, execution, tmp_path):
     run = store.submit(tmp_path, make_job(**QUICK))
-    with pytest.raises(train.OutOfTimeError, match="no time is left"):
+    with pytest.raises(checkpoint.OutOfTimeError, match="no time is left"):
         train.run_job(run, dataclasses.replace(execution, deadline=1.0))
     assert run.state() == "pending"
     assert not run.path("checkpoint.pt").exists()
@@ -147,10 +147,10 @@ def test_result_can_be_recomputed_from_the_saved_scores(make_job, execution, tmp
 
 def test_baseline_and_icasc_of_a_seed_start_alike_and_see_the_same_data(make_job, execution, tmp_path, monkeypatch):
     seen = {}
-    real = train.View.__call__
+    real = batches.View.__call__
     for method in ("baseline", "icasc-a_ch"):
-        batches = seen.setdefault(method, [])
-        monkeypatch.setattr(train.View, "__call__", lambda *a, b=batches: b.append(real(*a)) or b[-1])
+        mine = seen.setdefault(method, [])
+        monkeypatch.setattr(batches.View, "__call__", lambda *a, b=mine: b.append(real(*a)) or b[-1])
         _run(tmp_path, make_job(method, flip=True, pad_crop=4, **QUICK), execution)
     assert len(seen["baseline"]) == 9
     for a, b in zip(*seen.values(), strict=True):
@@ -228,13 +228,13 @@ def test_full_disk_ends_in_one_line(make_job, execution, tmp_path, monkeypatch):
 def test_view_normalises_pads_crops_and_mirrors():
     pixels = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
     no, still = np.array([False, False]), np.zeros((2, 2), int)
-    view = train.View(train.MEAN.double(), train.STD.double(), 0)
+    view = batches.View(batches.MEAN.double(), batches.STD.double(), 0)
     plain = view.plain(pixels)
     assert plain[1, 2, 0, 1].item() == pytest.approx((pixels[1, 0, 1, 2] / 255 - 0.406) / 0.225)
     one = view(pixels, np.array([True, False]), still)
     assert torch.equal(one[0], plain[0].flip(2))
     assert torch.equal(one[1], plain[1])
-    padded = train.View(view.mean, view.std, 1)
+    padded = batches.View(view.mean, view.std, 1)
     assert torch.equal(padded(pixels, no, still + 1), plain)
     corner = padded(pixels, no, still)
     assert corner[:, :, 0].abs().sum() == corner[:, :, :, 0].abs().sum() == 0
@@ -252,17 +252,17 @@ def test_learning_rate_is_one_cosine_or_falls_in_steps(make_job):
 
 
 def test_reading_ahead_keeps_the_order():
-    batches = [np.array([i, i + 1]) for i in range(7)]
-    assert [(b.tolist(), p) for b, p in train.ahead(batches, lambda b: b.sum())] == [
-        (b.tolist(), b.sum()) for b in batches
+    parts = [np.array([i, i + 1]) for i in range(7)]
+    assert [(b.tolist(), p) for b, p in batches.ahead(parts, lambda b: b.sum())] == [
+        (b.tolist(), b.sum()) for b in parts
     ]
 
 
 def test_limit_draws_the_same_images_for_every_method(make_job):
-    a, b = (train.training_subset(make_job(m, limit_train=10), 100) for m in ("baseline", "icasc-a_ch"))
+    a, b = (batches.training_subset(make_job(m, limit_train=10), 100) for m in ("baseline", "icasc-a_ch"))
     assert (a == b).all()
     assert len(set(a)) == 10
-    assert not (a == train.training_subset(make_job(seed=1, limit_train=10), 100)).all()
+    assert not (a == batches.training_subset(make_job(seed=1, limit_train=10), 100)).all()
 
 
 # Weights
@@ -293,7 +293,7 @@ def test_inner_layer_two_before_last(name):
 def test_mini_weights_are_the_packaged_ones():
     model = models.build("resnet18_narrow", 20, seed=0)
     before = model.net.fc.weight.clone()
-    models.load_weights(model, "resnet18_narrow", grid.mini_weights("resnet18_narrow"))
+    weights.load(model, "resnet18_narrow", grid.mini_weights("resnet18_narrow"))
     assert torch.equal(model.net.conv1.weight, load_file(grid.mini_weights("resnet18_narrow"))["conv1.weight"].float())
     assert torch.equal(model.net.fc.weight, before)
 
@@ -315,7 +315,7 @@ def _damaged(path, change):
 def test_weights_that_do_not_fit_are_named(tmp_path, change, message):
     _damaged(tmp_path / "w.safetensors", change)
     with pytest.raises(UserError, match=f"does not fit resnet18_narrow: {message}"):
-        models.load_weights(models.build("resnet18_narrow", 20, 0), "resnet18_narrow", tmp_path / "w.safetensors")
+        weights.load(models.build("resnet18_narrow", 20, 0), "resnet18_narrow", tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
@@ -323,7 +323,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path, change, message):
 def test_files_that_are_no_weights(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="not a"):
-        models.load_weights(models.build("resnet18_narrow", 20, 0), "resnet18_narrow", tmp_path / name)
+        weights.load(models.build("resnet18_narrow", 20, 0), "resnet18_narrow", tmp_path / name)
 
 
 def test_imagenet_weights_that_are_missing_are_named(make_job, execution, tmp_path, monkeypatch):
@@ -334,12 +334,12 @@ def test_imagenet_weights_that_are_missing_are_named(make_job, execution, tmp_pa
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     job = grid.load("voc").jobs("paper")[0]
     with pytest.raises(UserError, match=r"resnet18-f37072fd.pth is missing and cannot be downloaded.*--weights-dir"):
-        train.weights_path(job, execution)
+        weights.find(job, None)
     with pytest.raises(UserError, match=r"resnet18-f37072fd.pth: no such weights file"):
-        train.weights_path(job, dataclasses.replace(execution, weights_file=tmp_path))
+        weights.find(job, tmp_path)
     (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"another")
     with pytest.raises(UserError, match="the job needs f37072fd"):
-        train.weights_path(job, dataclasses.replace(execution, weights_file=tmp_path))
+        weights.find(job, tmp_path)
 
 
 def test_no_metric_line_holds_nan(make_job, execution, tmp_path):
