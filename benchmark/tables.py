@@ -309,9 +309,10 @@ def _notes(
     backbones = {job.backbone for job in jobs}
     stand_ins = [f"{new} for {old}" for old, new in grid.scales[scale].stand_ins.items() if new in backbones]
     about += f" ({', '.join(stand_ins)})" if stand_ins and not table.ran_as else ""  # else the rows say it
+    planned = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
     notes = [
         f"Scale {scale}: {about}{why}.",
-        f"Ours: mean ± sample standard deviation over n seeds ({', '.join(map(str, seeds))} planned), in {spec.unit}; "
+        f"Ours: mean ± sample standard deviation over n seeds ({planned} planned), in {spec.unit}; "
         f"Δ: ours - paper; gain: method - baseline, paired by seed. Last epoch, never the best on the test set.",
     ]
     if grid.scales[scale].image_intervals:

@@ -218,6 +218,7 @@ BAD = {
     "gpus on the cpu": (["run", "--grid", "voc", "--gpus", "0", "--device", "cpu"], "leave one of them out"),
     "timeout": (["run", "--grid", "voc", "--timeout", "0"], "--timeout 0: expected seconds, more than 0"),
     "watch": (["status", "--watch", "--json"], "--watch with --json: leave one of them out"),
+    "status scale": (["status", "--scale", "papr"], "unknown scale 'papr'; did you mean 'paper'"),
     "job folder": (["run-job", "nowhere"], "job.json: missing"),
     "no grid": (["run"], "Missing option '--grid'"),
     "option": (["run", "--gird", "voc"], "No such option"),
