@@ -21,6 +21,7 @@ from benchmark.tables import Cell, Table, paired_over, shown
 TRAINING = frozenset(
     (
         "attention",
+        "batch_norm",
         "batches",
         "checkpoint",
         "data",

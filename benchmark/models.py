@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.batch_norm import TwiceDifferentiableBatchNorm2d
 from benchmark.torchvision_ops import torchvision
 
 
@@ -30,6 +31,12 @@ class Backbone(nn.Module):
         for module in net.modules():
             if hasattr(module, "inplace"):
                 module.inplace = False  # an in-place ReLU would overwrite the feature map that a piece returned
+        for module in self._modules_above_inner():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = TwiceDifferentiableBatchNorm2d  # the same parameters and names
+
+    def _modules_above_inner(self) -> list[nn.Module]:
+        return [module for name in self._pieces["to_last"] for module in self.net.get_submodule(name).modules()]
 
     def _run(self, piece: str, x: Tensor) -> Tensor:
         for name in self._pieces[piece]:
@@ -51,8 +58,7 @@ class Backbone(nn.Module):
             mean, var = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), correction=0)
             return F.batch_norm(inputs[0], mean, var, module.weight, module.bias, training=False, eps=module.eps)
 
-        modules = [m for name in self._pieces["to_last"] for m in self.net.get_submodule(name).modules()]
-        frozen = [m for m in modules if isinstance(m, nn.BatchNorm2d) and m.training]
+        frozen = [m for m in self._modules_above_inner() if isinstance(m, nn.BatchNorm2d) and m.training]
         hooks = [m.eval().register_forward_hook(normalise) for m in frozen]
         try:
             return self.to_last(feat_inner_BKHW)

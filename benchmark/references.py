@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmark import attention, methods
+from benchmark.batch_norm import TwiceDifferentiableBatchNorm2d
 from benchmark.batches import Draws, View
 from benchmark.data import Pixels
 from benchmark.data.loading import num_threads
@@ -75,6 +76,14 @@ def terms_by_vjp(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job)
     return terms | methods.terms_of_maps(*layers, present_BC, absent_BC, job)
 
 
+def plain_batch_norm(model: Backbone) -> Backbone:
+    """The model with torch.nn's BatchNorm everywhere, and so with PyTorch's own second derivative of it."""
+    for module in model.modules():
+        if isinstance(module, TwiceDifferentiableBatchNorm2d):
+            module.__class__ = torch.nn.BatchNorm2d
+    return model
+
+
 def baseline_terms(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> Terms:
     return METHODS["baseline"](model, images_BCHW, labels, job, 0)[1]
 
@@ -85,7 +94,7 @@ class CompiledStep:
 
     def __init__(self, model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> None:
         self.model, self.images, self.labels, self.job = copy.deepcopy(model), images_BCHW, labels, job
-        torch.func.replace_all_batch_norm_modules_(self.model)
+        torch.func.replace_all_batch_norm_modules_(plain_batch_norm(self.model))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=job.weight_decay)
         self._terms = torch.compile(baseline_terms if job.method == "baseline" else terms_by_vjp, fullgraph=True)
 
@@ -136,7 +145,7 @@ class PlainLoop:
     """An epoch of the same network over a DataLoader, eager, contiguous; returns the mean loss."""
 
     def __init__(self, model: Backbone, pixels: Pixels, view: View, draws: Draws, job: Job) -> None:
-        self.model, self.job = copy.deepcopy(model).to(memory_format=torch.contiguous_format), job
+        self.model, self.job = plain_batch_norm(copy.deepcopy(model)).to(memory_format=torch.contiguous_format), job
         self.device, self.num = view.mean.device, len(pixels)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=job.weight_decay)
         self.loader = DataLoader(

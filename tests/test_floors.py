@@ -19,7 +19,7 @@ LIGHT = [  # never import torch
     ["cli", "cli_data", "cli_evidence", "__main__"],
 ]
 HEAVY = [
-    ["torchvision_ops", "attention", "distributed"],
+    ["torchvision_ops", "attention", "batch_norm", "distributed"],
     ["models"],
     ["methods", "step"],
     ["overlap", "batches", "checkpoint", "weights"],

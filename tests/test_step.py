@@ -80,6 +80,7 @@ def _loss_and_gradient(job, dtype, plain=False):
     images, labels = _images(3, 64, dtype)
     if plain:
         images, model.pooled_linear_weight = images.contiguous(), lambda: None
+        references.plain_batch_norm(model)
     else:
         model.to(memory_format=torch.channels_last)
     _, terms = METHODS[job.method](model, images, labels, job, 0)
@@ -122,7 +123,8 @@ def test_the_second_order_by_vjp_is_the_one_by_autograd(method, backbone, make_j
     job = make_job(method, image_size=64, precision="float64", attention_weight=1.0)
     job = job.model_copy(update={"backbone": backbone})
     loss, gradient = _loss_and_gradient(job, torch.float64)
-    model = torch.func.replace_all_batch_norm_modules_(models.build(backbone, 20, 0).double())
+    model = references.plain_batch_norm(models.build(backbone, 20, 0).double())
+    torch.func.replace_all_batch_norm_modules_(model)
     terms = references.terms_by_vjp(model, *_images(3, 64, torch.float64), job)
     torch.stack(list(terms.values())).sum().backward()
     assert sum(terms.values()).item() == pytest.approx(loss, rel=1e-12)
