@@ -3,10 +3,10 @@
 import signal
 import sys
 
-from benchmark import cli_data, cli_evidence
+from benchmark import cli, cli_data, cli_evidence, cli_tables  # noqa: F401  (each adds its commands to the app)
+from benchmark.cli_common import app
 from benchmark.errors import UserError
 
-app = cli_evidence.app  # cli's, with the commands that cli_evidence adds
 app.add_typer(cli_data.app, name="data")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark import grid, published, store, strict_yaml
-from benchmark.cli import (
+from benchmark.cli_common import (
     CACHE,
     RUNS,
     TABLES,

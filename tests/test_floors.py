@@ -16,7 +16,7 @@ LIGHT = [  # never import torch
     ["store", "environment", "metrics", "published", "grid", "data", "executors"],
     ["results", "cost", "stats", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
     ["figures", "report"],
-    ["cli", "cli_data", "cli_evidence", "__main__"],
+    ["cli_common", "cli", "cli_data", "cli_evidence", "cli_tables", "__main__"],
 ]
 HEAVY = [
     ["torchvision_ops", "attention", "batch_norm", "distributed"],

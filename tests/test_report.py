@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, cli_evidence, figures, grid, render, report, results, stats
+from benchmark import cli_common, cli_evidence, figures, grid, render, report, results, stats
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
-assert cli_evidence.app is cli.app
+assert cli_evidence.app is cli_common.app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -131,10 +131,10 @@ def test_command_writes_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(grid.load, "__defaults__", (GOLDEN,))
     (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
     words = ["--runs", str(RUNS), "--tables", str(tmp_path)]
-    result = CliRunner().invoke(cli.app, ["report", "--rounds", "10", *words], catch_exceptions=False)
+    result = CliRunner().invoke(cli_common.app, ["report", "--rounds", "10", *words], catch_exceptions=False)
     assert result.exit_code == 0
     assert (tmp_path / "mini" / "report.html").read_text().startswith("<!doctype html>")
-    result = CliRunner().invoke(cli.app, ["figures", *words], catch_exceptions=False)
+    result = CliRunner().invoke(cli_common.app, ["figures", *words], catch_exceptions=False)
     made = sorted(path.name for path in (tmp_path / "mini" / "figures" / "table2").iterdir())
     assert made == [
         f"{name}.{ending}" for name in ("curves-resnet18_narrow", "gains", "values") for ending in ("pdf", "png")

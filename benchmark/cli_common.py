@@ -1,0 +1,158 @@
+"""What the commands share: their options, what these mean as jobs, and tables as they are written and printed."""
+
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmark import grid, published, store, strict_yaml
+from benchmark.errors import UserError
+from benchmark.grid import Grid
+from benchmark.job import IMAGENET1K_V1
+
+app = typer.Typer(
+    help="Does ICASC reproduce? Train the grid, regenerate the paper's tables, compare with the published numbers.",
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
+ScaleName = Annotated[
+    str, typer.Option("--scale", help="A scale of the grid; auto: paper where the data are, else mini")
+]
+Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, overrides a field of every job (repeatable)")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="key=value[,key=value]: only these jobs")]
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none")]
+Weights = Annotated[Path | None, typer.Option("--weights", "--weights-dir", help="Pretrained weights: file, or folder")]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records")]
+Tables = Annotated[Path, typer.Option("--tables", help="Folder of the table files, and of what is generated")]
+Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and decoded images")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
+TableName = Annotated[str, typer.Option("--table", help="A file of tables/, without .yaml")]
+
+RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
+
+
+def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Path) -> tuple[Grid, str, str]:
+    """The grid, its scale and why that one; auto looks whether the real data set is complete under `data_root`."""
+    chosen = grid.load(grid_name)
+    if scale != "auto":
+        return chosen, scale, chosen.scales[scale].why if scale in chosen.scales else ""
+    dataset = chosen.base["dataset"]
+    if data_root is None:
+        return (
+            chosen,
+            "mini",
+            f"no data root is given (--data-root, make: DATA=), so no {dataset}; embedded data instead",
+        )
+    from benchmark.data import verified
+
+    problem = verified(dataset, data_root, cache)
+    if problem:
+        return chosen, "mini", f"{dataset} under {data_root} is not complete ({problem}); embedded data instead"
+    return chosen, "paper", f"{dataset} is complete under {data_root}"
+
+
+def overrides(chosen: Grid, scale: str, sets: list[str] | None, weights: Path | None) -> dict[str, Any]:
+    """--set and --weights as fields. A weights file that is not the one the grid names makes other jobs."""
+    changed: dict[str, Any] = {}
+    for text in sets or []:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"--set {text}: expected key=value")
+        changed[key.strip()] = strict_yaml.scalar(value)
+    if weights is not None and not weights.exists():
+        raise UserError(f"--weights {weights}: no such file or folder")
+    if weights is None or weights.is_dir() or "weights" in changed or scale not in chosen.scales:
+        return changed
+    declared = (chosen.base | chosen.scales[scale].set)["weights"]
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    named = {f"sha256:{digest}"} | {
+        "imagenet1k_v1" for name in IMAGENET1K_V1.values() if digest.startswith(name.rpartition("-")[2][:8])
+    }
+    return changed if declared in named else changed | {"weights": f"sha256:{digest}"}
+
+
+def duration(option: str, text: str) -> float:
+    """Seconds of `90s`, `10m` or `2h`."""
+    found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", text)
+    if not found:
+        raise UserError(f"{option} {text}: expected a whole number and a unit, as 90s, 10m or 2h")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def selection(only: list[str] | None) -> dict[str, list[Any]]:
+    chosen: dict[str, list[Any]] = {}
+    for pair in ",".join(only or []).split(","):
+        key, equals, value = pair.partition("=")
+        if equals:
+            chosen.setdefault(key.strip(), []).append(strict_yaml.scalar(value))
+        elif pair.strip():
+            raise UserError(f"--only {pair}: expected key=value[,key=value]")
+    return chosen
+
+
+def build_table(spec: published.Spec, chosen: Grid, scale: str, changed: dict[str, Any], runs: Path) -> Any:
+    from benchmark import tables as table_module
+
+    built = table_module.build(spec, chosen, scale, chosen.jobs(scale, changed), runs)
+    for warning in built.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return built
+
+
+def render_table(
+    spec: published.Spec, scale: str, sets: list[str] | None, data_root: Path | None, weights: Path | None, runs: Path,
+    tables: Path, cache: Path,
+) -> None:  # fmt: skip
+    """Write and print one table, unless its grid has no such scale. An overridden matrix has a folder of its own inside
+    its scale's."""
+    from benchmark import render, summary
+
+    changed: dict[str, Any] = {}
+    if spec.grid:
+        chosen = grid.load(spec.grid)
+        if scale not in chosen.scales or chosen.scales[scale].readings:  # readings have a table of their own
+            return
+        changed = overrides(chosen, scale, sets, weights)
+        built = build_table(spec, chosen, scale, changed, runs)
+    elif any(row.table for row in spec.rows):
+        parts = [published.load(row.table, tables) for row in spec.rows if row.table]
+        with_scale = [(part, grid.load(part.grid)) for part in parts if part.grid]
+        of = {p.name: build_table(p, g, scale, {}, runs) for p, g in with_scale if scale in g.scales}
+        built = summary.headline(spec, of, scale)
+    else:
+        built = summary.protocol(spec, scale, data_root, cache)
+    paths = render.write(built, tables / scale / slug(changed) if changed else tables / scale)
+    print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
+
+
+def print_readings(chosen: Grid, scale: str, runs: Path, tables: Path) -> None:
+    """Write and print the scale's readings of the method side by side."""
+    from benchmark import sensitivity
+
+    lines = sensitivity.readings(chosen, scale, runs)
+    path = tables / scale / f"{chosen.name}-readings.md"
+    store.write_atomic(path, sensitivity.readings_text(chosen, scale, lines, "pipe").encode())
+    print(f"\n{sensitivity.readings_text(chosen, scale, lines, 'simple')}\nwritten: {path}")
+
+
+def slug(changed: dict[str, Any]) -> str:
+    """A folder name for a set of overrides."""
+    text = ",".join(f"{key}={changed[key]}" for key in sorted(changed))
+    name = re.sub(r"[^\w.,=\-]+", "-", re.sub(r"(sha256:\w{12})\w*", r"\1", text))
+    # A file system takes 255 bytes at most.
+    return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def print_rows(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:
+    from tabulate import tabulate
+
+    if rows:
+        print(
+            tabulate(
+                [[row[key] for key in keys] for row in rows], headers=keys, tablefmt="simple", disable_numparse=True
+            )
+        )

@@ -1,0 +1,84 @@
+"""The commands that print what is known: tables, published, assumptions."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from benchmark import grid, published
+from benchmark.cli_common import (
+    CACHE,
+    RUNS,
+    TABLES,
+    AsJson,
+    Cache,
+    DataRoot,
+    Runs,
+    Set,
+    Tables,
+    Weights,
+    app,
+    print_rows,
+    render_table,
+)
+from benchmark.errors import UserError, nearest
+
+
+@app.command("tables")
+def tables_command(
+    table: Annotated[str | None, typer.Option("--table", help="Only this one")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="Only this one; default: every scale with runs")] = None,
+    sets: Set = None,
+    data_root: DataRoot = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+    cache: Cache = CACHE,
+) -> None:
+    """Write the tables from the run folders as Markdown, LaTeX, HTML, CSV and JSON, and print them."""
+    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
+    if not specs:
+        raise UserError(f"{tables}/ holds no table; run from the checkout")
+    known = list(dict.fromkeys(s for name in grid.names() for s in grid.load(name).scales))
+    if scale is not None and scale not in known:
+        raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
+    scales = [scale] if scale else [s for s in known if any((runs / s).glob("*/job.json"))] or ["mini"]
+    for each in scales:
+        for spec in specs:
+            render_table(spec, each, sets, data_root, weights, runs, tables, cache)
+
+
+@app.command("published")
+def published_command(
+    table: Annotated[str | None, typer.Option("--table", help="Only this one")] = None,
+    tables: Tables = TABLES,
+    as_json: AsJson = False,
+) -> None:
+    """Print the published cells, each with its place in the paper."""
+    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
+    cells = [cell for spec in specs for cell in published.cells(spec)]
+    if as_json:
+        print(json.dumps(cells, indent=1, ensure_ascii=False))
+        return
+    print_rows(cells, ("table", "row", "column", "value", "unit"))
+    for spec in specs:
+        print(f"{spec.name}: {spec.source.document}, {spec.source.place}")
+        print("".join(f"  in the paper: {text}\n" for text in spec.discrepancies), end="")
+
+
+@app.command()
+def assumptions(
+    grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's")] = None, as_json: AsJson = False
+) -> None:
+    """Print what the paper leaves open, what is assumed here, and why."""
+    rows = [
+        {"grid": name, "assumption": key, **assumption.model_dump()}
+        for name in ([grid_name] if grid_name else grid.names())
+        for key, assumption in grid.load(name).assumptions.items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        others = f" (or {', '.join(map(str, row['alternatives']))})" if row["alternatives"] else ""
+        print(f"{row['grid']}  {row['assumption']}: {row['value']}{others}\n      {row['why']}")
