@@ -21,7 +21,7 @@ from benchmark.errors import UserError
 from benchmark.executors import throughput
 from benchmark.job import BACKBONES, Job
 from benchmark.methods import Terms
-from benchmark.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep
+from benchmark.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
 from benchmark.step import Step
 
 ICASC = "icasc-a_ch"  # the other method's step differs by one ReLU
@@ -291,9 +291,23 @@ def eager(settings: Settings) -> Iterator[Row]:
         )  # fmt: skip
 
 
+def batch_norm(settings: Settings) -> Iterator[Row]:
+    for backbone in settings.networks:
+        for precision in ("float32", "bfloat16"):
+            ours, plain = (Side(ICASC, backbone, precision, settings) for _ in range(2))
+            plain_batch_norm(plain.model)
+
+            def same(ours: Side = ours, plain: Side = plain, precision: str = precision) -> None:
+                same_terms(plain(), ours(), precision)
+                same_gradients(plain.model, ours.model, precision)
+
+            name = f"norm: PyTorch's second derivative of BatchNorm / ours, ICASC step, {_setting(ours)}"
+            yield compared(name, plain, ours, same, ">= 1", settings)
+
+
 def compiled(settings: Settings) -> Iterator[Row]:
     """What torch.compile would gain; it takes minutes before the first step. No job is run with it."""
-    for backbone in settings.networks:
+    for backbone in settings.networks if settings.on_gpu else ("resnet18",):
         for precision in ("float32",) if settings.quick else ("float32", "bfloat16"):
             for method in ("baseline", ICASC):
                 ours = Side(method, backbone, precision, settings)
@@ -449,6 +463,7 @@ BENCHES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "time": wall_time,
     "naive": naive,
     "eager": eager,
+    "norm": batch_norm,
     "compile": compiled,
     "memory": memory,
     "maps": maps,
