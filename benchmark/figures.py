@@ -73,7 +73,7 @@ def forest(table: Table) -> Drawing | None:
         gains = [np.nan if c.gain is None else c.gain for c in cells]
         printed = [np.nan if c.published_gain is None else c.published_gain for c in cells]
         axes.plot(gains, at, marker, color=color, markersize=4.5, label=f"{_plain(method.header)}, ours")
-        axes.plot(printed, at, marker, color=color, markersize=5.5, fillstyle="none", label="published")
+        axes.plot(printed, at, marker, color=color, markersize=5.5, fillstyle="none", label=_published(printed))
         marks += [g for g in (*gains, *printed) if not np.isnan(g)]
     axes.axvline(0, color="black", linewidth=0.8)
     # With few seeds an interval can be a hundred times as wide as the effect; the axis follows the points.
@@ -105,7 +105,7 @@ def dots(table: Table) -> Drawing:
         means = [np.nan if c.mean is None else c.mean for c in cells]
         printed = [np.nan if c.published is None else c.published for c in cells]
         axes.plot(means, at, marker, color=color, markersize=4, label=f"{_plain(column.header)}, ours")
-        axes.plot(printed, at, marker, color=color, markersize=5, fillstyle="none", label="published")
+        axes.plot(printed, at, marker, color=color, markersize=5, fillstyle="none", label=_published(printed))
     axes.set_xlabel(f"{_quantity(table)} ({table.spec.unit})")
     _legend(figure, axes, len(columns))
     caption = (
@@ -213,6 +213,11 @@ def _offsets(rows: int, index: int, count: int) -> np.ndarray:
 def _legend(figure: Figure, axes: Axes, columns: int) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize=8)
+
+
+def _published(printed: list[float]) -> str | None:
+    """What the legend calls them; nothing where nothing is published."""
+    return None if np.isnan(printed).all() else "published"
 
 
 def _plain(header: str) -> str:
