@@ -53,6 +53,25 @@ def test_buffers_and_a_rate_in_a_tensor_change_nothing(method, make_job):
     assert "consistency" not in logged[0]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_fused_optimiser_with_a_rate_in_a_tensor_takes_the_same_steps(method, make_job):
+    """As on a GPU: momentum, weight decay and a rate that falls, in one kernel."""
+    job = make_job(method, precision="float64", image_size=32)
+    images, labels = _images(BATCH, dtype=torch.float64)
+    ended = []
+    for fused in (False, True):
+        state = train.start(job.model_copy(update={"weights": "scratch"}), 20, train.Execution(*[None] * 3, "cpu", 1))
+        before = torch.cat([p.detach().flatten() for p in state.model.parameters()])
+        settings = {k: v for k, v in state.optimizer.defaults.items() if k in ("lr", "momentum", "weight_decay")}
+        optimizer = torch.optim.SGD(state.model.parameters(), **settings, fused=fused)
+        step = Step(state.model, optimizer, job, recorded=fused)
+        for epoch in range(3):
+            step(images, labels, epoch, 0.5 ** (4 + epoch))
+        ended.append(torch.cat([p.detach().flatten() for p in state.model.parameters()]))
+    assert _distance(*ended) < 1e-12
+    assert _distance(before, ended[0]) > 1e-3
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", ["resnet18_narrow", "resnet20", "vgg11_narrow"])
