@@ -34,13 +34,17 @@ def make_view() -> Iterator[View]:
 def watch(select: Any) -> None:
     """Show the runs that `select()` finds, again and again, until none is left to run or KeyboardInterrupt."""
     print(f"watching: {counted([_state(run) for run in select()]) or 'no job'}", flush=True)
+    looks: list[float] = []
     with make_view() as view:
         while True:
-            runs, began = select(), time.monotonic()
+            began = time.process_time()
+            runs = select()
             view(runs, {})
             if not any(_state(run) in ("pending", "running", "stale") for run in runs):
                 return
-            time.sleep(max(WATCH_SECONDS, 10 * (time.monotonic() - began)))  # 10,000 runs take long to look at
+            # 10,000 runs take long to look at; how long, the quickest look says: the machine may be busy.
+            looks.append(time.process_time() - began)
+            time.sleep(max(WATCH_SECONDS, 10 * min(looks)))
 
 
 def counted(states: list[str]) -> str:

@@ -151,7 +151,7 @@ def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_op
 
 def test_status_watches_until_nothing_is_left_to_run(workplace, cache_option):
     """From the run folders alone: it begins before there are any workers, in a process of its own."""
-    one = ["--only", "method=baseline", "--set", "epochs=6"]  # enough of them that it looks in between
+    one = ["--only", "method=baseline", "--set", "epochs=20"]  # enough of them that it looks in between
     process = start(workplace, "run", *QUICK, *one, *cache_option, "--device", "cpu")
     try:
         wait_for(lambda: list((workplace / "runs").glob("*/*/job.json")))
