@@ -24,7 +24,7 @@ _backward = torch.ops.aten.native_batch_norm_backward
 
 
 class TwiceDifferentiableBatchNorm2d(nn.BatchNorm2d):
-    """torch.nn.BatchNorm2d: the same values and the same gradient, bit for bit; the second one faster."""
+    """torch.nn.BatchNorm2d: the same values and gradient, on the CPU bit for bit; the second derivative faster."""
 
     def forward(self, x_BKHW: Tensor) -> Tensor:
         if not (self.training and x_BKHW.requires_grad):

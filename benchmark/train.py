@@ -102,6 +102,7 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
             draws = Draws(job, epoch, chosen, len(train))
             state.model.train()
             done, sums, spent = stop.position = checkpoint.resume_epoch(state)
+            beat(epoch, done)  # where it goes on, which may be the test
             for images, labels, weight, whole in of_epoch(job, view, train, draws, epoch, done):
                 rate = learning_rate(job, epoch * steps_per_epoch + done, steps_per_epoch)
                 for name, term in step(images, labels, epoch, rate, weight).items():

@@ -109,9 +109,12 @@ def test_a_run_that_is_stopped_loses_no_step(where, moment, why, make_job, execu
     assert len(cut.metrics()) == 1
 
     taken.clear()
+    shown, real_write = [], train.write_json
+    monkeypatch.setattr(train, "write_json", lambda path, record: shown.append(record) or real_write(path, record))
     monkeypatch.setattr(train.Step, "__call__", lambda *args: taken.append(None) or drawing(*args))
     train.run_job(cut, execution)
     assert len(taken) == 9 - moment, "no step is taken twice"
+    assert next(record["done"] for record in shown if "done" in record) == round(moment / 9, 4)
     assert (_scores(cut) == _scores(whole)).all()
     mine, theirs = ([{k: v for k, v in e.items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole))
     assert mine == theirs
