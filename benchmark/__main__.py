@@ -3,11 +3,8 @@
 import signal
 import sys
 
-from benchmark import cli, cli_data, cli_evidence, cli_tables  # noqa: F401  (each adds its commands to the app)
-from benchmark.cli_common import app
+from benchmark.cli import app
 from benchmark.errors import UserError
-
-app.add_typer(cli_data.app, name="data")
 
 
 def main() -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark import bench, cli, references
-from benchmark.bench import NotTheSameError, Row, Settings, Side, compared, same_gradients, same_terms
+from benchmark import bench, cli
+from benchmark.bench import references, rows, sides
+from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
+from benchmark.bench.sides import Settings, Side
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 
@@ -79,7 +81,7 @@ def test_the_plain_step_is_the_baseline(settings):
 
 
 def test_both_loops_see_the_same_images(settings):
-    loop = bench._cifar("icasc-a_ch", 160, settings)
+    loop = sides.cifar("icasc-a_ch", 160, settings)
     plain = references.PlainLoop(loop.model, loop.pixels, loop.view, loop.draws, loop.job)
     same_terms(plain(), loop(), "float32")
     loop.draws.offsets = loop.draws.offsets // 2  # of this loop alone: the workers of the other hold their own
@@ -97,11 +99,11 @@ def test_steps_leave_the_weights_alone(icasc):
 
 def test_floor_is_that_of_the_method(settings):
     """Each of two maps adds a pass down the last stage, and both are differentiated again: below two passes more."""
-    assert bench.floor("resnet18", settings) == pytest.approx(1.4876, abs=0.01)
+    assert rows.floor("resnet18", settings) == pytest.approx(1.4876, abs=0.01)
 
 
 def test_memory_counts_at_least_the_parameters_and_their_gradients(settings):
-    peak = bench.peak_bytes("baseline", "resnet18", settings)
+    peak = rows.peak_bytes("baseline", "resnet18", settings)
     parameters = 4 * sum(p.numel() for p in Side("baseline", "resnet18", "float32", settings).model.parameters())
     assert 3 * parameters < peak < 20 * parameters  # weights, gradients, momentum; then the activations
 
@@ -109,11 +111,11 @@ def test_memory_counts_at_least_the_parameters_and_their_gradients(settings):
 @pytest.mark.parametrize("options", [{"only": "tme"}, {"device": "tpu"}])
 def test_bad_options_are_named(options):
     with pytest.raises(UserError, match=r"tme.*'time'|tpu: expected auto, cpu or cuda"):
-        cli.bench_command(**options)
+        cli.develop.bench_command(**options)
 
 
 def test_rows_without_a_gpu_say_so(settings, capsys, cache):
-    cli.bench_command(only="replay", quick=True, device="cpu", cache=cache, as_json=True)
+    cli.develop.bench_command(only="replay", quick=True, device="cpu", cache=cache, as_json=True)
     rows = json.loads(capsys.readouterr().out)
     assert {row["note"] for row in rows} == {"needs a GPU"}
     assert set(rows[0]) == {"name", "value", "unit", "target", "note"}

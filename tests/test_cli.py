@@ -151,7 +151,7 @@ def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_op
 
 def test_status_watches_until_nothing_is_left_to_run(workplace, cache_option):
     """From the run folders alone: it begins before there are any workers, in a process of its own."""
-    one = ["--only", "method=baseline", "--set", "epochs=20"]  # enough of them that it looks in between
+    one = ["--only", "method=baseline", "--set", "epochs=10"]  # enough of them that it looks in between
     process = start(workplace, "run", *QUICK, *one, *cache_option, "--device", "cpu")
     try:
         wait_for(lambda: list((workplace / "runs").glob("*/*/job.json")))
@@ -318,12 +318,12 @@ def test_a_budget_that_is_no_duration_is_named(workplace, budget):
 
 def test_a_job_that_ran_out_of_time_says_where(tmp_path):
     run = store.Run(tmp_path)
-    assert cli.why_stopped(run) == ""  # not begun
+    assert cli.run.why_stopped(run) == ""  # not begun
     first = "--- 2026-01-01T00:00:00Z attempt 1 on CPU\nout of time: in epoch 2, after 3 steps\n--- 2026-01-01 ended\n"
     run.path("log.txt").write_text(first)
-    assert cli.why_stopped(run) == "; out of time: in epoch 2, after 3 steps"
+    assert cli.run.why_stopped(run) == "; out of time: in epoch 2, after 3 steps"
     run.path("log.txt").write_text(first + "--- 2026-01-01T00:00:09Z attempt 1 on CPU\na later call\n")
-    assert cli.why_stopped(run) == ""
+    assert cli.run.why_stopped(run) == ""
 
 
 def test_a_cuda_graph_without_a_gpu_is_refused_before_anything_is_written(tmp_path):

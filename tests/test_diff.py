@@ -6,11 +6,9 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli_common, cli_evidence, diff, grid, published, render
+from benchmark import cli, diff, grid, published, render
 from benchmark.errors import UserError
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant
-
-assert cli_evidence.app is cli_common.app
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +18,7 @@ def pinned_grid(monkeypatch):
 
 def call(*arguments):
     """Exit status and output of `diff`."""
-    result = CliRunner().invoke(cli_common.app, ["diff", *map(str, arguments), "--tables", str(TABLES)])
+    result = CliRunner().invoke(cli.app, ["diff", *map(str, arguments), "--tables", str(TABLES)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output

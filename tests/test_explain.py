@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli_common, cli_evidence, explain, grid, published, results, stats, store, tables
+from benchmark import cli, explain, grid, published, results, stats, store, tables
 from benchmark.errors import UserError
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
-
-assert cli_evidence.app is cli_common.app
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +18,7 @@ def pinned_grid(monkeypatch):
 
 
 def call(*arguments, runs=RUNS):
-    result = CliRunner().invoke(cli_common.app, [*map(str, arguments), "--runs", str(runs), "--tables", str(TABLES)])
+    result = CliRunner().invoke(cli.app, [*map(str, arguments), "--runs", str(runs), "--tables", str(TABLES)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.output
@@ -54,7 +52,7 @@ def test_the_command_makes_exactly_these_jobs_and_their_baseline():
     words = found["command"].split()
     assert words[:4] == ["python", "-m", "benchmark", "run"]
     assert words[words.index("--set") + 1] == "sigma=0.25"
-    only = cli_common.selection([words[words.index("--only") + 1]])
+    only = cli.common.selection([words[words.index("--only") + 1]])
     jobs = grid.load("voc", GOLDEN).jobs("mini", {"sigma": 0.25}, only)
     assert {job.method for job in jobs} == {"baseline", "icasc-a_ch"}
     assert len(jobs) == 4

@@ -10,11 +10,9 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from benchmark import attention_figures, cli_common, cli_evidence, figures, grid, models, overlap, store
+from benchmark import attention_figures, cli, figures, grid, models, overlap, store
 from benchmark.errors import UserError
 from tests.evidence import GOLDEN, RUNS, TABLES, golden_table, plant
-
-assert cli_evidence.app is cli_common.app
 
 
 def drawn():
@@ -153,7 +151,7 @@ def test_missing_weights_name_the_command(monkeypatch, tmp_path):
     (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
     words = ["figures", "--attention", "--runs", str(RUNS), "--tables", str(tmp_path)]
     with pytest.raises(UserError, match="python -m benchmark run --grid voc --scale mini"):
-        CliRunner().invoke(cli_common.app, words, catch_exceptions=False)
+        CliRunner().invoke(cli.app, words, catch_exceptions=False)
 
 
 def test_foreign_weights_are_an_error(trained, cache, mini_voc, tmp_path):

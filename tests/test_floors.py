@@ -16,7 +16,7 @@ LIGHT = [  # never import torch
     ["store", "environment", "metrics", "published", "grid", "data", "executors"],
     ["results", "cost", "stats", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
     ["figures", "report"],
-    ["cli_common", "cli", "cli_data", "cli_evidence", "cli_tables", "__main__"],
+    ["cli", "__main__"],
 ]
 HEAVY = [
     ["torchvision_ops", "attention", "batch_norm", "distributed"],
@@ -24,13 +24,13 @@ HEAVY = [
     ["methods", "step"],
     ["overlap", "batches", "checkpoint", "weights"],
     ["train"],
-    ["pretrain", "attention_figures", "references"],
+    ["pretrain", "attention_figures"],
     ["bench"],
 ]
 FIRST_HEAVY = 3  # the training side stands on LIGHT's first three floors
 LAZY = {  # imported inside commands that need torch, when they run
     ("cli", "checkpoint"), ("cli", "train"), ("cli", "distributed"), ("cli", "pretrain"), ("cli", "bench"),
-    ("cli_evidence", "attention_figures"),
+    ("cli", "attention_figures"),
 }  # fmt: skip
 
 

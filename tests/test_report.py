@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli_common, cli_evidence, figures, grid, render, report, results, stats
+from benchmark import cli, figures, grid, render, report, results, stats
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
-
-assert cli_evidence.app is cli_common.app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -131,10 +129,10 @@ def test_command_writes_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(grid.load, "__defaults__", (GOLDEN,))
     (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
     words = ["--runs", str(RUNS), "--tables", str(tmp_path)]
-    result = CliRunner().invoke(cli_common.app, ["report", "--rounds", "10", *words], catch_exceptions=False)
+    result = CliRunner().invoke(cli.app, ["report", "--rounds", "10", *words], catch_exceptions=False)
     assert result.exit_code == 0
     assert (tmp_path / "mini" / "report.html").read_text().startswith("<!doctype html>")
-    result = CliRunner().invoke(cli_common.app, ["figures", *words], catch_exceptions=False)
+    result = CliRunner().invoke(cli.app, ["figures", *words], catch_exceptions=False)
     made = sorted(path.name for path in (tmp_path / "mini" / "figures" / "table2").iterdir())
     assert made == [
         f"{name}.{ending}" for name in ("curves-resnet18_narrow", "gains", "values") for ending in ("pdf", "png")
@@ -148,12 +146,12 @@ def test_attention_that_was_measured_is_shown(tmp_path):
     (folder / "attention-ours-right.png").write_bytes(b"png")
     lines = [{"maps": "a_ch", "network": n, "n": 2, "overlap_top5": 0.5, "overlap_top5_std": 0.1} for n in "bo"]
     (tmp_path / "attention.json").write_text(json.dumps(lines))
-    pictures, attention = cli_evidence.drawn_attention(tmp_path)
+    pictures, attention = cli.evidence.drawn_attention(tmp_path)
     part = report.Part(golden_table(), grid.load("voc", GOLDEN), [], {}, {}, pictures, attention)
     text = report.page([part], "mini", RUNS)
     assert 'alt="ICASC right: 3 of 9"' in text
     assert "0.5000 ± 0.1000" in text
-    assert cli_evidence.drawn_attention(tmp_path / "nothing") == ([], [])
+    assert cli.evidence.drawn_attention(tmp_path / "nothing") == ([], [])
 
 
 # In a browser

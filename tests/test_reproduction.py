@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli_common, cli_tables, grid, sensitivity
-
-assert cli_tables.app is cli_common.app
+from benchmark import cli, grid, sensitivity
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "tables" / "study" / "voc-readings.md"
@@ -37,7 +35,7 @@ def test_committed_tables_of_real_runs_are_made_from_the_committed_records(table
     for path in (ROOT / "tables").glob("*.yaml"):
         shutil.copy(path, tmp_path)
     words = ["tables", "--scale", "reduced", "--table", table, "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
-    assert CliRunner().invoke(cli_common.app, words, catch_exceptions=False).exit_code == 0
+    assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
     made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "reduced").iterdir()}
     assert len(made) == 5
     for name, text in made.items():

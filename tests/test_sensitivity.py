@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli_common, cli_evidence, grid, metrics, results, sensitivity, store
+from benchmark import cli, grid, metrics, results, sensitivity, store
 from benchmark.errors import UserError
 from tests.evidence import GOLDEN, RUNS, golden_table, plant, save_scores
-
-assert cli_evidence.app is cli_common.app
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +18,7 @@ def pinned_grid(monkeypatch):
 
 def lines(vary, *arguments, runs=RUNS):
     words = ["sensitivity", "--grid", "voc", "--vary", vary, "--runs", str(runs), "--json", *arguments]
-    result = CliRunner().invoke(cli_common.app, words)
+    result = CliRunner().invoke(cli.app, words)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return json.loads(result.output)
@@ -145,6 +143,6 @@ def test_readings_as_text_hide_nothing(study, tmp_path):
 
 
 def test_a_scale_without_readings_says_which_has_them(tmp_path):
-    result = CliRunner().invoke(cli_common.app, ["sensitivity", "--grid", "voc", "--scale", "mini"])
+    result = CliRunner().invoke(cli.app, ["sensitivity", "--grid", "voc", "--scale", "mini"])
     assert isinstance(result.exception, UserError)
     assert "name an assumption with --vary" in str(result.exception)

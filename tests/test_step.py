@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import batches, grid, models, references, train
+from benchmark import batches, grid, models, train
+from benchmark.bench import references
 from benchmark.methods import METHODS
 from benchmark.models import BACKBONES
 from benchmark.step import Step

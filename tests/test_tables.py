@@ -207,7 +207,7 @@ def test_a_row_names_what_stood_in(tmp_path, scale, overrides, label):
 
 
 def test_none_of_this_imports_torch():
-    modules = ["tables", "render", "diff", "explain", "sensitivity", "report", "figures", "cli_evidence"]
+    modules = ["tables", "render", "diff", "explain", "sensitivity", "report", "figures", "cli"]
     code = f"import sys; from benchmark import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

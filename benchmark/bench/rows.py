@@ -1,231 +1,28 @@
-"""Speed as ratios of two sides measured in turns in one run, each only after both were seen to compute the same thing.
-
-A row's value is the median of the pairs' ratios. Training steps run with a learning rate of 0: the weights stay, so
-every step of a side does the same work on the same numbers.
-"""
+"""The rows, a function for each group of them."""
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark import batches, environment, grid, methods, models, train
-from benchmark.data import ImageSet, Pixels
+from benchmark import environment, methods, models, train
+from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
+from benchmark.bench.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
+from benchmark.bench.sides import Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
 from benchmark.executors import throughput
-from benchmark.job import BACKBONES, Job
-from benchmark.methods import Terms
-from benchmark.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
-from benchmark.step import Step
+from benchmark.job import BACKBONES
 
 ICASC = "icasc-a_ch"  # the other method's step differs by one ReLU
 FLOOR_TARGETS = {"resnet18": 1.50, "resnet50": 1.48}
 OVER_FLOOR = {"cpu": 1.30, "cuda": 1.15}  # wall time against multiply-adds
 MAX_MEMORY, MAX_WAIT, MIN_MAPS, MIN_EAGER, MIN_LOOP = 1.4, 2.0, 5.0, 3.0, 4.0
 CLASSES = 5  # maps of each image
-# How far apart the two sides may be: relative difference of each loss, and of the whole gradient.
-TOLERANCE = {"float32": (1e-4, 1e-2), "bfloat16": (2e-2, 0.5)}
 NEEDS_GPU = "needs a GPU"
-
-
-class NotTheSameError(Exception):
-    """The two sides of a ratio do not compute the same thing."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured number. No value: `note` says why. target: a bound such as '<= 1.5'; None where there is none."""
-
-    name: str
-    value: float | None
-    unit: str
-    target: str | None
-    note: str
-
-
-@dataclass(frozen=True)
-class Settings:
-    device: torch.device
-    cache: Path
-    quick: bool = False  # small images and few pairs: shows that the bench works, and little else
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-    @property
-    def pairs(self) -> int:
-        return 2 if self.quick else 5
-
-    @property
-    def networks(self) -> tuple[str, ...]:
-        return ("resnet18",) if self.quick else ("resnet18", "resnet50")
-
-    @property
-    def batch(self) -> int:
-        return 16 if self.on_gpu else 2 if self.quick else 4
-
-    def size(self, backbone: str) -> int:
-        """Pixels: the paper's for CIFAR, 224 for other data, less where nothing hangs on it."""
-        if BACKBONES.index(backbone) in range(BACKBONES.index("resnet8"), BACKBONES.index("resnet110") + 1):
-            return 32
-        return 64 if self.quick else 80 if "narrow" in backbone else 224
-
-
-def measure(only: str | None, settings: Settings) -> Iterator[Row]:
-    """The rows as they are measured; `only`: one of BENCHES."""
-    for name, bench in BENCHES.items():
-        if only in (None, name):
-            yield from bench(settings)
-
-
-# The sides
-
-
-class Side:
-    """The suite's own training step on one random batch."""
-
-    def __init__(
-        self, method: str, backbone: str, precision: str, settings: Settings, recorded: bool | None = None
-    ) -> None:
-        size = settings.size(backbone)
-        self.job = _job(method, backbone=backbone, precision=precision, image_size=size)
-        state = train.start(self.job, 20, _execution(settings))
-        self.model = state.model.train()
-        recorded = settings.on_gpu if recorded is None else recorded
-        self._step = Step(state.model, state.optimizer, self.job, recorded)
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(settings.batch, 3, size, size, generator=generator)
-        labels = torch.randint(0, 2, (settings.batch, 20), generator=generator) * 2 - 1
-        self.images = images.to(settings.device).contiguous(memory_format=torch.channels_last)
-        self.labels = labels.to(settings.device)
-
-    def __call__(self) -> Terms:
-        return self._step(self.images, self.labels, 0, 0.0)
-
-
-class Loop:
-    """The suite's own epoch over `pixels`, data included; returns the mean loss."""
-
-    def __init__(self, job: Job, pixels: Pixels, settings: Settings) -> None:
-        self.job, self.pixels = job, pixels
-        chosen = batches.training_subset(job, len(pixels))
-        self.draws = batches.Draws(job, 0, chosen, len(pixels))
-        self.view = batches.View.of(job, pixels, chosen, settings.device)
-        state = train.start(job, len(pixels.images.classes), _execution(settings))
-        self.model, self._step, self._calls = state.model.train(), None, 0
-        self._step = Step(state.model, state.optimizer, job, settings.on_gpu)
-
-    def __call__(self) -> Terms:
-        self._calls += 1  # a GPU records anew in each epoch, and that time counts
-        total: Any = 0
-        for images, labels, *_ in batches.of_epoch(self.job, self.view, self.pixels, self.draws, 0):
-            total = total + self._step(images, labels, self._calls, 0.0)["loss"] * len(labels)
-        return {"loss": total / len(self.draws.order)}
-
-    def share_waited(self) -> float:
-        """Of an epoch's time after its first batch, the part between asking for a batch and having it."""
-        self._calls += 1
-        coming = batches.of_epoch(self.job, self.view, self.pixels, self.draws, 0)
-        self._step(*next(coming)[:2], self._calls, 0.0)
-        _synchronize(self.view.mean.device)
-        began, waited = time.perf_counter(), 0.0
-        while True:
-            asked = time.perf_counter()
-            batch = next(coming, None)
-            _synchronize(self.view.mean.device)
-            if batch is None:
-                return waited / (asked - began)
-            waited += time.perf_counter() - asked
-            self._step(*batch[:2], self._calls, 0.0)
-            _synchronize(self.view.mean.device)
-
-
-def _job(method: str, **changes: Any) -> Job:
-    return grid.load("voc").jobs("paper", {"weights": "scratch"} | changes, {"method": [method], "seed": [0]})[0]
-
-
-def _execution(settings: Settings) -> train.Execution:
-    return train.Execution(None, None, settings.cache, str(settings.device), torch.get_num_threads())
-
-
-def _cifar(method: str, num_images: int, settings: Settings) -> Loop:
-    """CIFAR-100's protocol on random pixels, which take as long."""
-    backbone = "resnet110" if settings.on_gpu else "resnet8" if settings.quick else "resnet20"
-    job = grid.load("cifar100").jobs("paper", {"backbone": backbone}, {"method": [method], "seed": [0]})[0]
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (num_images, 32, 32, 3), np.uint8)
-    names = tuple(map(str, range(100)))
-    images = ImageSet(names, tuple(map(str, range(num_images))), pixels, rng.integers(0, 100, num_images))
-    return Loop(job, Pixels(images, 32, "none", pixels), settings)
-
-
-# Comparing
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def paired(a: Callable[[], Any], b: Callable[[], Any], settings: Settings) -> tuple[float, str]:
-    """Median of time a / time b over pairs that take turns in going first, and a note with what it is made of. On a CPU
-    that others use too, the ratio of processor time, which the note has, is the steadier one."""
-    clocks = (time.perf_counter, time.process_time)
-    spent: dict[Any, list[list[float]]] = {a: [], b: []}
-    for _ in range(4 if settings.on_gpu else 1):  # a recording starts after three steps
-        a(), b()
-    for i in range(settings.pairs):
-        for side in (a, b) if i % 2 else (b, a):
-            _synchronize(settings.device)
-            started = [clock() for clock in clocks]
-            side()
-            _synchronize(settings.device)
-            spent[side].append([clock() - then for clock, then in zip(clocks, started, strict=True)])
-    wall, processor = np.median(np.array(spent[a]) / np.array(spent[b]), axis=0)
-    of_a, of_b = (1e3 * np.median(spent[side], axis=0)[0] for side in (a, b))
-    note = f"{of_a:.1f} / {of_b:.1f} ms, {settings.pairs} pairs"
-    return float(wall), note if settings.on_gpu else f"{note}; processor time {processor:.2f}"
-
-
-def compared(
-    name: str, a: Callable[[], Any], b: Callable[[], Any], same: Callable[[], None], target: str | None,
-    settings: Settings, note: str = "",
-) -> Row:  # fmt: skip
-    """Time of a over time of b; no value where `same` raises NotTheSameError."""
-    try:
-        same()
-    except NotTheSameError as error:
-        return Row(name, None, "time ratio", target, f"refused: {error}")
-    ratio, measured = paired(a, b, settings)
-    return Row(name, ratio, "time ratio", target, note + measured)
-
-
-def same_terms(a: Terms, b: Terms, precision: str) -> None:
-    """The terms that both have are equal. NotTheSameError names the first that is not."""
-    for name in a.keys() & b.keys():
-        mine, its = float(a[name]), float(b[name])
-        if not abs(mine - its) <= TOLERANCE[precision][0] * max(abs(its), 0.01):
-            raise NotTheSameError(f"{name} is {mine:.6g} on one side, {its:.6g} on the other")
-
-
-def same_gradients(a: torch.nn.Module, b: torch.nn.Module, precision: str) -> None:
-    mine, its = (
-        torch.cat([p.grad.double().flatten() for _, p in sorted(m.named_parameters()) if p.grad is not None])
-        for m in (a, b)
-    )
-    distance = float((mine - its).norm() / its.norm())
-    if not distance <= TOLERANCE[precision][1]:
-        raise NotTheSameError(f"the gradients are {100 * distance:.2g}% apart")
-
-
-# Rows
 
 
 def floor(backbone: str, settings: Settings) -> float:
@@ -233,7 +30,7 @@ def floor(backbone: str, settings: Settings) -> float:
     size, counted = settings.size(backbone), []
     images, labels = torch.randn(1, 3, size, size), torch.randint(0, 2, (1, 20)) * 2 - 1
     for method in ("baseline", ICASC):
-        job = _job(method, backbone=backbone, image_size=size)
+        job = job_of(method, backbone=backbone, image_size=size)
         model = models.build(backbone, 20, 0, job.inner_layer).eval()  # as many, and one image is enough for BatchNorm
         with FlopCounterMode(display=False) as counter:
             _, terms = methods.METHODS[method](model, images, labels, job, 0)
@@ -400,7 +197,7 @@ def maps(settings: Settings) -> Iterator[Row]:
 def cifar_loop(settings: Settings) -> Iterator[Row]:
     num_images = 12_800 if settings.on_gpu else 128 * (2 if settings.quick else 8)
     for method in ("baseline", ICASC):
-        loop = _cifar(method, num_images, settings)
+        loop = cifar(method, num_images, settings)
         plain = PlainLoop(loop.model, loop.pixels, loop.view, loop.draws, loop.job)
         name = f"{method}, {loop.job.backbone}, batch {loop.job.batch_size}"
         yield compared(
@@ -408,22 +205,22 @@ def cifar_loop(settings: Settings) -> Iterator[Row]:
             lambda a=plain, b=loop: same_terms(a(), b(), "float32"),
             f">= {MIN_LOOP:g}" if settings.on_gpu else None, settings,
         )  # fmt: skip
-        _synchronize(settings.device)
+        synchronize(settings.device)
         started = time.perf_counter()
         loop()
-        _synchronize(settings.device)
+        synchronize(settings.device)
         rate = num_images / (time.perf_counter() - started)
         yield Row(f"loop: {name}", rate, "images/s", None, f"one epoch of {num_images}, data included")
 
 
 def waiting(settings: Settings) -> Iterator[Row]:
     """After each step a GPU is waited for, which without the bench the host does not do: an upper bound there."""
-    loops = {"CIFAR, stored pixels": _cifar("baseline", 1280, settings)}
+    loops = {"CIFAR, stored pixels": cifar("baseline", 1280, settings)}
     sources = {"VOC, decoded once": "warp", "ILSVRC, JPEG decoded at each read": "random_resized_crop"}
     for name, resize in sources.items():
         size, images = settings.size("resnet18"), 32 if settings.quick else 128
-        job = _job("baseline", dataset="voc2012-mini", image_size=size, resize=resize, limit_train=images)
-        loops[name] = Loop(job, train.open_splits(job, _execution(settings))[0], settings)
+        job = job_of("baseline", dataset="voc2012-mini", image_size=size, resize=resize, limit_train=images)
+        loops[name] = Loop(job, train.open_splits(job, execution(settings))[0], settings)
     for name, loop in loops.items():
         yield Row(
             f"wait: for data, {name}, {loop.job.backbone} at {loop.job.image_size}, batch {loop.job.batch_size}",
@@ -456,19 +253,3 @@ def scheduler(settings: Settings) -> Iterator[Row]:
 def _setting(side: Side) -> str:
     job = side.job
     return f"{job.backbone} at {job.image_size}, batch {len(side.images)}, {job.precision}"
-
-
-BENCHES: dict[str, Callable[[Settings], Iterator[Row]]] = {
-    "floor": floors,
-    "time": wall_time,
-    "naive": naive,
-    "eager": eager,
-    "norm": batch_norm,
-    "compile": compiled,
-    "memory": memory,
-    "maps": maps,
-    "loop": cifar_loop,
-    "wait": waiting,
-    "replay": replay,
-    "scheduler": scheduler,
-}

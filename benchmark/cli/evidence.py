@@ -1,14 +1,13 @@
-"""The commands that answer "did it reproduce?": diff, explain, sensitivity, figures, report."""
+"""The commands that show what a number rests on: explain, sensitivity, figures, report."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from benchmark import grid, published, store, strict_yaml
-from benchmark.cli_common import (
+from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
@@ -16,170 +15,21 @@ from benchmark.cli_common import (
     Cache,
     DataRoot,
     GridName,
+    MeasuredScale,
     Runs,
     Set,
     Tables,
     Weights,
-    app,
     build_table,
+    default_scale,
     overrides,
     print_rows,
     slug,
+    texts,
 )
 from benchmark.errors import UserError, nearest
 
-MeasuredScale = Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")]
-UNFIT = 3
 
-
-@app.command()
-def diff(
-    a: Annotated[str | None, typer.Argument(help="published, generated, a table's file, or a folder of runs")] = None,
-    b: Annotated[str | None, typer.Argument(help="The other side")] = None,
-    table: Annotated[str | None, typer.Option("--table", help="A file of tables/, without .yaml")] = None,
-    scale: MeasuredScale = None,
-    tolerance: Annotated[
-        float | None, typer.Option(min=0, help="Default: the table's against published cells, else 0")
-    ] = None,
-    ap_definition: Annotated[str, typer.Option(help="Of average precision, between two folders of runs")] = "area",
-    sets: Set = None,
-    weights: Weights = None,
-    runs: Runs = RUNS,
-    tables: Tables = TABLES,
-    as_json: AsJson = False,
-) -> None:
-    """Compare two sides cell by cell; --table T alone compares ours with the published one. Exit status 0: all within
-    tolerance; 1: some outside; 2: some missing or not comparable; 3: the two do not fit each other."""
-    from benchmark import diff as diff_module
-
-    if a is None and table is None:
-        raise UserError("diff: name two sides, or one table with --table")
-    if (a is None) != (b is None):
-        raise UserError("diff: a second side is missing; 'published', a table's file or a folder of runs")
-    if ap_definition not in grid.EVALUATION["ap_definition"]:
-        raise UserError(f"--ap-definition {ap_definition}" + nearest(ap_definition, grid.EVALUATION["ap_definition"]))
-    try:
-        if a is None:
-            diff_with_published(table, scale, tolerance, sets, weights, runs, tables, as_json)
-        specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
-        read = [_side(text, table, scale, ap_definition, sets, weights, runs, tables, specs) for text in (a, b)]
-        name = next((side.table for side in read if side and side.table), None)
-        if name is None and None in read:
-            raise UserError("diff: which table? Name it with --table")
-        sides = [s or diff_module.of_published(published.load(name, tables)) for s in read]
-        if tolerance is None:
-            tolerance = 0.0
-            if "published" in (sides[0].kind, sides[1].kind):
-                tolerance = _declared(published.load(name, tables)).value
-        outcomes = diff_module.compare(*sides, tolerance)
-    except diff_module.UnfitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(UNFIT)
-    code = diff_module.exit_status(outcomes)
-    if as_json:
-        head = {"a": sides[0].label, "b": sides[1].label, "tolerance": tolerance, "exit_status": code}
-        print(json.dumps(head | {"cells": outcomes}, indent=1))
-    else:
-        shown = [o for o in outcomes if o["outcome"] != "within"] if sides[0].kind == "runs" else outcomes
-        print_rows(_texts(shown, 6 if tolerance == 0 else 2), ("row", "column", "a", "b", "delta", "outcome"))
-        print(f"a: {sides[0].label}, b: {sides[1].label}, tolerance {tolerance:g}: {_counts(outcomes)}")
-    sys.exit(code)
-
-
-def diff_with_published(
-    table: str, scale: str | None, tolerance: float | None, sets: Any, weights: Any, runs: Path, tables: Path,
-    as_json: bool,
-) -> None:  # fmt: skip
-    """Our cells beside the published ones, each with its verdicts; ends the process."""
-    from benchmark import diff as diff_module
-    from benchmark import tables as table_module
-
-    spec = published.load(table, tables)
-    declared = _declared(spec)
-    built, scale = measured(spec, scale, sets, weights, runs)
-    outcomes = table_module.compare(built, declared.value if tolerance is None else tolerance)
-    code = diff_module.exit_status(outcomes)
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "table": table,
-                    "scale": scale,
-                    "tolerance": declared.model_dump(),
-                    "unit": spec.unit,
-                    "exit_status": code,
-                    "cells": outcomes,
-                    "verdicts": {level: dict(counts) for level, counts in built.verdicts().items()},
-                },
-                indent=1,
-            )
-        )
-    else:
-        keys = ("row", "column", "published", "mean", "n", "delta", "status", "outcome", "verdict", "gain_verdict")
-        print_rows(_texts(outcomes), keys)
-        print(f"{table} at scale {scale}, tolerance {declared.value:g} {spec.unit}: {_counts(outcomes)}")
-        print("\n".join(note for note in built.notes if note.startswith("Verdicts")))
-        if not built.comparable:
-            print("\n".join(note for note in built.notes if note.startswith(("Scale", "Deviations"))))
-    sys.exit(code)
-
-
-def _declared(spec: published.Spec) -> published.Tolerance:
-    from benchmark.diff import UnfitError
-
-    if spec.grid is None or spec.tolerance is None:
-        raise UnfitError(f"{spec.name} holds no numbers that runs produce")
-    return spec.tolerance
-
-
-def _side(
-    text: str, table: str | None, scale: str | None, ap_definition: str, sets: Any, weights: Any, runs: Path,
-    tables: Path, specs: list[published.Spec],
-) -> Any:  # fmt: skip
-    """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
-    from benchmark import diff as diff_module
-
-    word, _, name = text.partition(":")
-    name = name or table
-    if word == "published":
-        return diff_module.of_published(published.load(name, tables)) if name else None
-    if word == "generated":
-        if not name:
-            raise UserError("diff: generated of which table? Say generated:table2")
-        return diff_module.of_table(measured(published.load(name, tables), scale, sets, weights, runs)[0])
-    if Path(text).is_dir():
-        return diff_module.of_runs(Path(text), ap_definition)
-    if not Path(text).exists():
-        raise UserError(f"{text}: no such file or folder; 'published:T' and 'generated:T' name the cells of table T")
-    return diff_module.of_file(Path(text), specs)
-
-
-def measured(spec: published.Spec, scale: str | None, sets: Any, weights: Any, runs: Path) -> tuple[Any, str]:
-    """The table from the run folders, and its scale: paper where nothing is said and paper runs are, else mini."""
-    if spec.grid is None:
-        raise UserError(f"{spec.name} holds no numbers that runs produce")
-    chosen = grid.load(spec.grid)
-    scale = scale or default_scale(runs)
-    return build_table(spec, chosen, scale, overrides(chosen, scale, sets, weights), runs), scale
-
-
-def default_scale(runs: Path) -> str:
-    return "paper" if any((runs / "paper").glob("*/job.json")) else "mini"
-
-
-def _texts(rows: list[dict[str, Any]], decimals: int = 2) -> list[dict[str, Any]]:
-    return [
-        {k: f"{v:.{decimals}f}" if isinstance(v, float) else ("–" if v is None else v) for k, v in row.items()}
-        for row in rows
-    ]
-
-
-def _counts(outcomes: list[dict[str, Any]]) -> str:
-    found = [o["outcome"] for o in outcomes]
-    return ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found))
-
-
-@app.command()
 def explain(
     address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:icasc-a_ch")],
     scale: MeasuredScale = None,
@@ -209,7 +59,6 @@ def explain(
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))
 
 
-@app.command()
 def sensitivity(
     grid_name: GridName,
     vary: Annotated[
@@ -254,7 +103,6 @@ def sensitivity(
     print("\n".join(["\nmissing runs:", *missing]) if missing else "\nevery run is there")
 
 
-@app.command()
 def figures(
     table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table with runs")] = None,
     scale: MeasuredScale = None,
@@ -314,11 +162,10 @@ def draw_attention(
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, at)), end="")
     lines = attention_figures.overlap_table(pairs)
     store.write_json(folder / "attention.json", lines)
-    print_rows(_texts(lines, 4), tuple(lines[0]))
+    print_rows(texts(lines, 4), tuple(lines[0]))
     print(f"written: {folder / 'attention.json'}; lower separability terms and overlap mean maps further apart")
 
 
-@app.command()
 def report(
     table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table")] = None,
     scale: MeasuredScale = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmark import grid, published
-from benchmark.cli_common import (
+from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
@@ -17,14 +17,12 @@ from benchmark.cli_common import (
     Set,
     Tables,
     Weights,
-    app,
     print_rows,
     render_table,
 )
 from benchmark.errors import UserError, nearest
 
 
-@app.command("tables")
 def tables_command(
     table: Annotated[str | None, typer.Option("--table", help="Only this one")] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="Only this one; default: every scale with runs")] = None,
@@ -48,7 +46,6 @@ def tables_command(
             render_table(spec, each, sets, data_root, weights, runs, tables, cache)
 
 
-@app.command("published")
 def published_command(
     table: Annotated[str | None, typer.Option("--table", help="Only this one")] = None,
     tables: Tables = TABLES,
@@ -66,7 +63,6 @@ def published_command(
         print("".join(f"  in the paper: {text}\n" for text in spec.discrepancies), end="")
 
 
-@app.command()
 def assumptions(
     grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's")] = None, as_json: AsJson = False
 ) -> None:

@@ -1,6 +1,5 @@
-"""The commands that run jobs, and what watches over them. None but run-job, bench and pretrain-mini imports torch."""
+"""The commands that run jobs: run, for all of a grid, and run-job, for one; executors call that."""
 
-import json
 import math
 import os
 import re
@@ -13,12 +12,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from benchmark import cost, environment, grid, published, store
-from benchmark.cli_common import (
+from benchmark import environment, published, store
+from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
-    AsJson,
     Cache,
     DataRoot,
     GridName,
@@ -28,72 +26,19 @@ from benchmark.cli_common import (
     Set,
     Tables,
     Weights,
-    app,
     duration,
     overrides,
     print_readings,
-    print_rows,
     render_table,
     resolve_scale,
     selection,
 )
-from benchmark.errors import UserError, nearest
-from benchmark.grid import Grid
+from benchmark.errors import UserError
 from benchmark.job import Job
 
 UNFINISHED = 3  # exit status of `run` when its budget was used before the last job ended
-MAX_WARNINGS = 10  # of one kind
 
 
-@app.command()
-def plan(
-    grid_name: Annotated[str | None, typer.Option("--grid", help="A file of benchmark/grids; default: all")] = None,
-    scale: ScaleName = "auto",
-    sets: Set = None,
-    only: Only = None,
-    data_root: DataRoot = None,
-    weights: Weights = None,
-    runs: Runs = RUNS,
-    cache: Cache = CACHE,
-    as_json: AsJson = False,
-) -> None:
-    """Print the matrix of a grid, or of all: every job, its state, and its hours by what jobs like it took. Nothing
-    runs."""
-    found, counts, measured = [], [], cost.epoch_seconds(runs)
-    for name in [grid_name] if grid_name else grid.names():
-        chosen, its_scale, _ = resolve_scale(name, scale, data_root, cache)
-        jobs = chosen.jobs(its_scale, overrides(chosen, its_scale, sets, weights), selection(only))
-        rows = []
-        for job in jobs:
-            hours, machine = cost.hours(job, measured) or (None, None)
-            state = store.Run(runs / job.scale / job.id).state()
-            rows.append({"id": job.id, "grid": name, "state": state, "hours": hours, "machine": machine})
-            rows[-1] |= job.model_dump(mode="json")
-        if not as_json:
-            shown = [row | {"hours": "" if row["hours"] is None else f"{row['hours']:.3g}"} for row in rows]
-            print_rows(shown, ("id", *chosen.matrix_axes(its_scale), "state", "hours"))
-        found += rows
-        counts.append(f"{name}: {len(jobs)} jobs at scale {its_scale}; {costs(rows)}")
-    print(json.dumps(found, indent=1) if as_json else "\n".join(counts))
-    if not as_json and len(counts) > 1:
-        print(f"together: {len(found)} jobs; {costs(found)}")
-
-
-def costs(rows: list[dict[str, Any]]) -> str:
-    """Hours of the jobs that are left, on one machine and on several."""
-    left = [row for row in rows if row["state"] != "done"]
-    known = [row["hours"] for row in left if row["hours"] is not None]
-    if not left:
-        return "all done"
-    if not known:
-        return "cost not measured"
-    of = "" if len(known) == len(left) else f" for {len(known)} of the {len(left)} left, the others not measured"
-    on = ", ".join(f"{cost.together(known, n):.3g} h on {n}" for n in cost.SLOTS)
-    machines = sorted({row["machine"] for row in left if row["machine"]})
-    return f"{on}{of} (as measured on {'; '.join(machines)})"
-
-
-@app.command()
 def run(
     grid_name: GridName,
     scale: ScaleName = "auto",
@@ -200,7 +145,6 @@ def run(
         sys.exit(UNFINISHED)
 
 
-@app.command("run-job")
 def run_job(
     folder: Annotated[Path, typer.Argument(help="A run folder with a job.json")],
     threads: Annotated[int, typer.Option(min=1)] = 1,
@@ -239,116 +183,6 @@ def run_job(
         sys.exit(OUT_OF_TIME)
     except train.DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
-@app.command()
-def status(
-    grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's jobs")] = None,
-    scale: Annotated[str | None, typer.Option("--scale", help="Only this scale")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to run")] = False,
-    runs: Runs = RUNS,
-    as_json: AsJson = False,
-) -> None:
-    """List the jobs under runs/ by state, whichever executor runs them."""
-    from benchmark import view
-
-    if watch and as_json:
-        raise UserError("--watch with --json: leave one of them out")
-    chosen = grid.load(grid_name) if grid_name else None
-    of = [chosen] if chosen else [grid.load(name) for name in grid.names()]
-    scales = sorted({name for one in of for name in one.scales} | {p.name for p in runs.glob("*") if p.is_dir()})
-    if scale not in (None, *scales):
-        raise UserError(f"unknown scale '{scale}'" + nearest(scale, scales))
-    if watch:
-        try:
-            view.watch(lambda: [folder for folder, _ in jobs_on_disk(chosen, scale, runs)])
-        except KeyboardInterrupt:
-            print()
-    rows = []
-    for folder, job in jobs_on_disk(chosen, scale, runs, warn=True):
-        try:
-            state = folder.state()
-            epochs = len(folder.metrics()) if state != "pending" else 0
-        except UserError as error:
-            print(f"warning: {error}", file=sys.stderr)
-            continue
-        rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
-    rows.sort(key=lambda row: store.STATES.index(row["state"]))
-    if as_json:
-        print(json.dumps(rows, indent=1))
-        return
-    print_rows(rows, ("state", "scale", "id", "epoch"))
-    print(view.counted([row["state"] for row in rows]) or f"no jobs under {runs}/")
-
-
-def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False) -> list[tuple[store.Run, Job]]:
-    """The runs under `runs`, of one grid and scale or of all. Folders that hold no job are left out, with a warning."""
-    datasets = {chosen.base["dataset"], *(s.set.get("dataset") for s in chosen.scales.values())} if chosen else None
-    found, problems = [], []
-    for folder in store.all_runs(runs):
-        if scale not in (None, folder.folder.parent.name):
-            continue
-        try:
-            job = folder.job()
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        if datasets is None or job.dataset in datasets:
-            found.append((folder, job))
-    for problem in problems[:MAX_WARNINGS] if warn else []:
-        print(f"warning: {problem}", file=sys.stderr)
-    if warn and len(problems) > MAX_WARNINGS:
-        print(f"warning: and {len(problems) - MAX_WARNINGS} more folders that hold no job", file=sys.stderr)
-    return found
-
-
-@app.command("pretrain-mini")
-def pretrain_mini(
-    backbone: Annotated[str, typer.Argument(help="A narrow network, such as resnet18_narrow")],
-    threads: Annotated[int, typer.Option(min=1)] = 2,
-    target: Annotated[Path | None, typer.Option(help="File to write; default: the packaged one")] = None,
-) -> None:
-    """Make the weights that mini data sets start from again: a narrow network that reads drawn numbers."""
-    from benchmark.pretrain import RECIPES, pretrain
-
-    if backbone not in RECIPES:
-        raise UserError(f"no recipe for '{backbone}'" + nearest(backbone, RECIPES))
-    target = target or grid.MINI_WEIGHTS / f"{backbone}.safetensors"
-    accuracy = pretrain(backbone, target, threads)
-    print(f"{target}: accuracy {accuracy:.3f} on numbers drawn afresh; jobs made from now on use it")
-
-
-@app.command("bench")
-def bench_command(
-    only: Annotated[str | None, typer.Option("--only", help="One group of rows, such as time or memory")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small and short: shows that the bench works")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    cache: Cache = CACHE,
-    as_json: AsJson = False,
-) -> None:
-    """Measure speed as ratios, each of two sides that were seen to compute the same thing; minutes on a CPU."""
-    from dataclasses import asdict
-
-    import torch
-
-    from benchmark import bench, train
-
-    if only is not None and only not in bench.BENCHES:
-        raise UserError(f"--only {only}: no such rows" + nearest(only, bench.BENCHES))
-    if device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {device}: expected auto, cpu or cuda")
-    settings = bench.Settings(torch.device(train.resolve(device)), cache, quick)
-    rows = []
-    for row in bench.measure(only, settings):
-        rows.append(asdict(row))
-        if not as_json:
-            value = "-" if row.value is None else f"{row.value:.3g}"
-            bound = f", target {row.target}" if row.target else ""
-            print(f"{row.name}: {value} {row.unit}{bound} ({row.note})", flush=True)
-    if as_json:
-        print(json.dumps(rows, indent=1))
-    if any(row["note"].startswith("refused") for row in rows):
         sys.exit(1)
 
 

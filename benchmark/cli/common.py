@@ -13,11 +13,6 @@ from benchmark.errors import UserError
 from benchmark.grid import Grid
 from benchmark.job import IMAGENET1K_V1
 
-app = typer.Typer(
-    help="Does ICASC reproduce? Train the grid, regenerate the paper's tables, compare with the published numbers.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-)  # fmt: skip
-
 GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
 ScaleName = Annotated[
     str, typer.Option("--scale", help="A scale of the grid; auto: paper where the data are, else mini")
@@ -30,7 +25,7 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records")]
 Tables = Annotated[Path, typer.Option("--tables", help="Folder of the table files, and of what is generated")]
 Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and decoded images")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
-TableName = Annotated[str, typer.Option("--table", help="A file of tables/, without .yaml")]
+MeasuredScale = Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")]
 
 RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
 
@@ -139,12 +134,24 @@ def print_readings(chosen: Grid, scale: str, runs: Path, tables: Path) -> None:
     print(f"\n{sensitivity.readings_text(chosen, scale, lines, 'simple')}\nwritten: {path}")
 
 
+def default_scale(runs: Path) -> str:
+    return "paper" if any((runs / "paper").glob("*/job.json")) else "mini"
+
+
 def slug(changed: dict[str, Any]) -> str:
     """A folder name for a set of overrides."""
     text = ",".join(f"{key}={changed[key]}" for key in sorted(changed))
     name = re.sub(r"[^\w.,=\-]+", "-", re.sub(r"(sha256:\w{12})\w*", r"\1", text))
     # A file system takes 255 bytes at most.
     return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def texts(rows: list[dict[str, Any]], decimals: int = 2) -> list[dict[str, Any]]:
+    """Rows for print_rows: numbers rounded, and a dash for what is not there."""
+    return [
+        {k: f"{v:.{decimals}f}" if isinstance(v, float) else ("–" if v is None else v) for k, v in row.items()}
+        for row in rows
+    ]
 
 
 def print_rows(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> None:

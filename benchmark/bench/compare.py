@@ -1,0 +1,81 @@
+"""A ratio of two sides, measured in turns, and only after both were seen to compute the same thing."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmark.bench.sides import Settings, synchronize
+from benchmark.methods import Terms
+
+# How far apart the two sides may be: relative difference of each loss, and of the whole gradient.
+TOLERANCE = {"float32": (1e-4, 1e-2), "bfloat16": (2e-2, 0.5)}
+
+
+class NotTheSameError(Exception):
+    """The two sides of a ratio do not compute the same thing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured number. No value: `note` says why. target: a bound such as '<= 1.5'; None where there is none."""
+
+    name: str
+    value: float | None
+    unit: str
+    target: str | None
+    note: str
+
+
+def paired(a: Callable[[], Any], b: Callable[[], Any], settings: Settings) -> tuple[float, str]:
+    """Median of time a / time b over pairs that take turns in going first, and a note with what it is made of. On a CPU
+    that others use too, the ratio of processor time, which the note has, is the steadier one."""
+    clocks = (time.perf_counter, time.process_time)
+    spent: dict[Any, list[list[float]]] = {a: [], b: []}
+    for _ in range(4 if settings.on_gpu else 1):  # a recording starts after three steps
+        a(), b()
+    for i in range(settings.pairs):
+        for side in (a, b) if i % 2 else (b, a):
+            synchronize(settings.device)
+            started = [clock() for clock in clocks]
+            side()
+            synchronize(settings.device)
+            spent[side].append([clock() - then for clock, then in zip(clocks, started, strict=True)])
+    wall, processor = np.median(np.array(spent[a]) / np.array(spent[b]), axis=0)
+    of_a, of_b = (1e3 * np.median(spent[side], axis=0)[0] for side in (a, b))
+    note = f"{of_a:.1f} / {of_b:.1f} ms, {settings.pairs} pairs"
+    return float(wall), note if settings.on_gpu else f"{note}; processor time {processor:.2f}"
+
+
+def compared(
+    name: str, a: Callable[[], Any], b: Callable[[], Any], same: Callable[[], None], target: str | None,
+    settings: Settings, note: str = "",
+) -> Row:  # fmt: skip
+    """Time of a over time of b; no value where `same` raises NotTheSameError."""
+    try:
+        same()
+    except NotTheSameError as error:
+        return Row(name, None, "time ratio", target, f"refused: {error}")
+    ratio, measured = paired(a, b, settings)
+    return Row(name, ratio, "time ratio", target, note + measured)
+
+
+def same_terms(a: Terms, b: Terms, precision: str) -> None:
+    """The terms that both have are equal. NotTheSameError names the first that is not."""
+    for name in a.keys() & b.keys():
+        mine, its = float(a[name]), float(b[name])
+        if not abs(mine - its) <= TOLERANCE[precision][0] * max(abs(its), 0.01):
+            raise NotTheSameError(f"{name} is {mine:.6g} on one side, {its:.6g} on the other")
+
+
+def same_gradients(a: torch.nn.Module, b: torch.nn.Module, precision: str) -> None:
+    mine, its = (
+        torch.cat([p.grad.double().flatten() for _, p in sorted(m.named_parameters()) if p.grad is not None])
+        for m in (a, b)
+    )
+    distance = float((mine - its).norm() / its.norm())
+    if not distance <= TOLERANCE[precision][1]:
+        raise NotTheSameError(f"the gradients are {100 * distance:.2g}% apart")

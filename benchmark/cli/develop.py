@@ -1,0 +1,63 @@
+"""The commands for those who change the suite: how fast it is, and the weights that embedded data start from."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmark import grid
+from benchmark.cli.common import (
+    CACHE,
+    AsJson,
+    Cache,
+)
+from benchmark.errors import UserError, nearest
+
+
+def bench_command(
+    only: Annotated[str | None, typer.Option("--only", help="One group of rows, such as time or memory")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small and short: shows that the bench works")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed as ratios, each of two sides that were seen to compute the same thing; minutes on a CPU."""
+
+    import torch
+
+    from benchmark import bench, train
+
+    if only is not None and only not in bench.BENCHES:
+        raise UserError(f"--only {only}: no such rows" + nearest(only, bench.BENCHES))
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    settings = bench.Settings(torch.device(train.resolve(device)), cache, quick)
+    rows = []
+    for row in bench.measure(only, settings):
+        rows.append(asdict(row))
+        if not as_json:
+            value = "-" if row.value is None else f"{row.value:.3g}"
+            bound = f", target {row.target}" if row.target else ""
+            print(f"{row.name}: {value} {row.unit}{bound} ({row.note})", flush=True)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    if any(row["note"].startswith("refused") for row in rows):
+        sys.exit(1)
+
+
+def pretrain_mini(
+    backbone: Annotated[str, typer.Argument(help="A narrow network, such as resnet18_narrow")],
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    target: Annotated[Path | None, typer.Option(help="File to write; default: the packaged one")] = None,
+) -> None:
+    """Make the weights that mini data sets start from again: a narrow network that reads drawn numbers."""
+    from benchmark.pretrain import RECIPES, pretrain
+
+    if backbone not in RECIPES:
+        raise UserError(f"no recipe for '{backbone}'" + nearest(backbone, RECIPES))
+    target = target or grid.MINI_WEIGHTS / f"{backbone}.safetensors"
+    accuracy = pretrain(backbone, target, threads)
+    print(f"{target}: accuracy {accuracy:.3f} on numbers drawn afresh; jobs made from now on use it")

@@ -1,0 +1,138 @@
+"""The commands that print the matrix: what would run, what has run, what it costs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmark import cost, grid, store
+from benchmark.cli.common import (
+    CACHE,
+    RUNS,
+    AsJson,
+    Cache,
+    DataRoot,
+    Only,
+    Runs,
+    ScaleName,
+    Set,
+    Weights,
+    overrides,
+    print_rows,
+    resolve_scale,
+    selection,
+)
+from benchmark.errors import UserError, nearest
+from benchmark.grid import Grid
+from benchmark.job import Job
+
+MAX_WARNINGS = 10  # of one kind
+
+
+def plan(
+    grid_name: Annotated[str | None, typer.Option("--grid", help="A file of benchmark/grids; default: all")] = None,
+    scale: ScaleName = "auto",
+    sets: Set = None,
+    only: Only = None,
+    data_root: DataRoot = None,
+    weights: Weights = None,
+    runs: Runs = RUNS,
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Print the matrix of a grid, or of all: every job, its state, and its hours by what jobs like it took. Nothing
+    runs."""
+    found, counts, measured = [], [], cost.epoch_seconds(runs)
+    for name in [grid_name] if grid_name else grid.names():
+        chosen, its_scale, _ = resolve_scale(name, scale, data_root, cache)
+        jobs = chosen.jobs(its_scale, overrides(chosen, its_scale, sets, weights), selection(only))
+        rows = []
+        for job in jobs:
+            hours, machine = cost.hours(job, measured) or (None, None)
+            state = store.Run(runs / job.scale / job.id).state()
+            rows.append({"id": job.id, "grid": name, "state": state, "hours": hours, "machine": machine})
+            rows[-1] |= job.model_dump(mode="json")
+        if not as_json:
+            shown = [row | {"hours": "" if row["hours"] is None else f"{row['hours']:.3g}"} for row in rows]
+            print_rows(shown, ("id", *chosen.matrix_axes(its_scale), "state", "hours"))
+        found += rows
+        counts.append(f"{name}: {len(jobs)} jobs at scale {its_scale}; {costs(rows)}")
+    print(json.dumps(found, indent=1) if as_json else "\n".join(counts))
+    if not as_json and len(counts) > 1:
+        print(f"together: {len(found)} jobs; {costs(found)}")
+
+
+def costs(rows: list[dict[str, Any]]) -> str:
+    """Hours of the jobs that are left, on one machine and on several."""
+    left = [row for row in rows if row["state"] != "done"]
+    known = [row["hours"] for row in left if row["hours"] is not None]
+    if not left:
+        return "all done"
+    if not known:
+        return "cost not measured"
+    of = "" if len(known) == len(left) else f" for {len(known)} of the {len(left)} left, the others not measured"
+    on = ", ".join(f"{cost.together(known, n):.3g} h on {n}" for n in cost.SLOTS)
+    machines = sorted({row["machine"] for row in left if row["machine"]})
+    return f"{on}{of} (as measured on {'; '.join(machines)})"
+
+
+def status(
+    grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's jobs")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="Only this scale")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to run")] = False,
+    runs: Runs = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs under runs/ by state, whichever executor runs them."""
+    from benchmark import view
+
+    if watch and as_json:
+        raise UserError("--watch with --json: leave one of them out")
+    chosen = grid.load(grid_name) if grid_name else None
+    of = [chosen] if chosen else [grid.load(name) for name in grid.names()]
+    scales = sorted({name for one in of for name in one.scales} | {p.name for p in runs.glob("*") if p.is_dir()})
+    if scale not in (None, *scales):
+        raise UserError(f"unknown scale '{scale}'" + nearest(scale, scales))
+    if watch:
+        try:
+            view.watch(lambda: [folder for folder, _ in jobs_on_disk(chosen, scale, runs)])
+        except KeyboardInterrupt:
+            print()
+    rows = []
+    for folder, job in jobs_on_disk(chosen, scale, runs, warn=True):
+        try:
+            state = folder.state()
+            epochs = len(folder.metrics()) if state != "pending" else 0
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            continue
+        rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
+    rows.sort(key=lambda row: store.STATES.index(row["state"]))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    print_rows(rows, ("state", "scale", "id", "epoch"))
+    print(view.counted([row["state"] for row in rows]) or f"no jobs under {runs}/")
+
+
+def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False) -> list[tuple[store.Run, Job]]:
+    """The runs under `runs`, of one grid and scale or of all. Folders that hold no job are left out, with a warning."""
+    datasets = {chosen.base["dataset"], *(s.set.get("dataset") for s in chosen.scales.values())} if chosen else None
+    found, problems = [], []
+    for folder in store.all_runs(runs):
+        if scale not in (None, folder.folder.parent.name):
+            continue
+        try:
+            job = folder.job()
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        if datasets is None or job.dataset in datasets:
+            found.append((folder, job))
+    for problem in problems[:MAX_WARNINGS] if warn else []:
+        print(f"warning: {problem}", file=sys.stderr)
+    if warn and len(problems) > MAX_WARNINGS:
+        print(f"warning: and {len(problems) - MAX_WARNINGS} more folders that hold no job", file=sys.stderr)
+    return found
