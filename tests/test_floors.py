@@ -11,7 +11,7 @@ import benchmark
 
 ROOT = Path(benchmark.__file__).parent
 LIGHT = [  # never import torch
-    ["errors"],
+    ["errors", "heap"],
     ["job", "strict_yaml"],
     ["store", "environment", "metrics", "published", "grid", "data", "executors"],
     ["results", "cost", "stats", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],

@@ -1,6 +1,5 @@
 """A ratio of two sides, measured in turns, and only after both were seen to compute the same thing."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.bench.sides import Settings, synchronize
+from benchmark.bench.sides import Apart, Settings, seconds
 from benchmark.methods import Terms
 
 # How far apart the two sides may be: relative difference of each loss, and of the whole gradient.
@@ -33,17 +32,12 @@ class Row:
 def paired(a: Callable[[], Any], b: Callable[[], Any], settings: Settings) -> tuple[float, str]:
     """Median of time a / time b over pairs that take turns in going first, and a note with what it is made of. On a CPU
     that others use too, the ratio of processor time, which the note has, is the steadier one."""
-    clocks = (time.perf_counter, time.process_time)
-    spent: dict[Any, list[list[float]]] = {a: [], b: []}
+    spent: dict[Any, list[tuple[float, float]]] = {a: [], b: []}
     for _ in range(4 if settings.on_gpu else 1):  # a recording starts after three steps
         a(), b()
     for i in range(settings.pairs):
         for side in (a, b) if i % 2 else (b, a):
-            synchronize(settings.device)
-            started = [clock() for clock in clocks]
-            side()
-            synchronize(settings.device)
-            spent[side].append([clock() - then for clock, then in zip(clocks, started, strict=True)])
+            spent[side].append(side.seconds() if isinstance(side, Apart) else seconds(side, settings.device))
     wall, processor = np.median(np.array(spent[a]) / np.array(spent[b]), axis=0)
     of_a, of_b = (1e3 * np.median(spent[side], axis=0)[0] for side in (a, b))
     note = f"{of_a:.1f} / {of_b:.1f} ms, {settings.pairs} pairs"

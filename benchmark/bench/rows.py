@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmark import environment, methods, models, train
 from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
 from benchmark.bench.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
-from benchmark.bench.sides import Loop, Settings, Side, cifar, execution, job_of, synchronize
+from benchmark.bench.sides import Apart, Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
 from benchmark.executors import throughput
 from benchmark.job import BACKBONES
@@ -100,6 +101,18 @@ def batch_norm(settings: Settings) -> Iterator[Row]:
 
             name = f"norm: PyTorch's second derivative of BatchNorm / ours, ICASC step, {_setting(ours)}"
             yield compared(name, plain, ours, same, ">= 1", settings)
+
+
+def freed_memory(settings: Settings) -> Iterator[Row]:
+    """heap.py, which is about a processor's memory alone."""
+    for method in () if settings.on_gpu else ("baseline", ICASC):
+        for precision in ("float32", "bfloat16"):
+            of_side = (method, "resnet18", precision, settings)
+            with closing(Apart(False, *of_side)) as given_back, closing(Apart(True, *of_side)) as kept:
+                yield compared(
+                    f"heap: freed memory given back / kept, {method}, {_setting(Side(*of_side))}", given_back, kept,
+                    lambda a=given_back, b=kept, p=precision: same_terms(a(), b(), p), ">= 1", settings,
+                )  # fmt: skip
 
 
 def compiled(settings: Settings) -> Iterator[Row]:

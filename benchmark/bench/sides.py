@@ -1,6 +1,9 @@
 """What is measured: the suite's own training step and its own epoch, on random images or on drawn ones."""
 
+import multiprocessing
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import batches, grid, train
+from benchmark import batches, grid, heap, train
 from benchmark.data import ImageSet, Pixels
 from benchmark.job import BACKBONES, Job
 from benchmark.methods import Terms
@@ -103,6 +106,50 @@ class Loop:
             waited += time.perf_counter() - asked
             self._step(*batch[:2], self._calls, 0.0)
             synchronize(self.view.mean.device)
+
+
+class Apart:
+    """A side in a process of its own, whose freed memory is kept, as in a job's process, or given back."""
+
+    def __init__(self, kept: bool, *of_side: Any) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, spawn, Apart._begin, (kept, torch.get_num_threads(), of_side))
+
+    @staticmethod
+    def _begin(kept: bool, threads: int, of_side: tuple[Any, ...]) -> None:
+        if kept:
+            heap.keep_freed_memory()
+        torch.set_num_threads(threads)
+        Apart.side = Side(*of_side)
+
+    @staticmethod
+    def _terms() -> dict[str, float]:
+        return {name: float(term) for name, term in Apart.side().items()}
+
+    @staticmethod
+    def _seconds() -> tuple[float, float]:
+        return seconds(Apart.side, torch.device("cpu"))
+
+    def __call__(self) -> dict[str, float]:
+        return self._pool.submit(Apart._terms).result()
+
+    def seconds(self) -> tuple[float, float]:
+        """As the function of this name, by the other process's clocks."""
+        return self._pool.submit(Apart._seconds).result()
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def seconds(side: Callable[[], Any], device: torch.device) -> tuple[float, float]:
+    """Of one call: by the clock, and of this process's processor time."""
+    clocks = (time.perf_counter, time.process_time)
+    synchronize(device)
+    started = [clock() for clock in clocks]
+    side()
+    synchronize(device)
+    wall, processor = (clock() - then for clock, then in zip(clocks, started, strict=True))
+    return wall, processor
 
 
 def job_of(method: str, **changes: Any) -> Job:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from benchmark import environment, published, store
+from benchmark import environment, heap, published, store
 from benchmark.cli.common import (
     CACHE,
     RUNS,
@@ -163,6 +163,7 @@ def run_job(
     if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
     ranks = run.job().ranks
+    heap.keep_freed_memory()
     from benchmark import checkpoint, distributed, train
 
     if ranks > 1 and distributed.started() == 1:
