@@ -109,10 +109,13 @@ def freed_memory(settings: Settings) -> Iterator[Row]:
         for precision in ("float32", "bfloat16"):
             of_side = (method, "resnet18", precision, settings)
             with closing(Apart(False, *of_side)) as given_back, closing(Apart(True, *of_side)) as kept:
-                yield compared(
-                    f"heap: freed memory given back / kept, {method}, {_setting(Side(*of_side))}", given_back, kept,
-                    lambda a=given_back, b=kept, p=precision: same_terms(a(), b(), p), ">= 1", settings,
+                name = f"heap: freed memory given back / kept, {method}, {_setting(Side(*of_side))}"
+                row = compared(
+                    name, given_back, kept, lambda a=given_back, b=kept, p=precision: same_terms(a(), b(), p), ">= 1",
+                    settings,
                 )  # fmt: skip
+                held = " / ".join(f"{side.resident() / 2**20:.0f}" for side in (given_back, kept))
+                yield replace(row, note=f"{row.note}; at most {held} MiB resident")
 
 
 def compiled(settings: Settings) -> Iterator[Row]:

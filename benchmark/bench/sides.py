@@ -1,6 +1,7 @@
 """What is measured: the suite's own training step and its own epoch, on random images or on drawn ones."""
 
 import multiprocessing
+import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -136,6 +137,10 @@ class Apart:
     def seconds(self) -> tuple[float, float]:
         """As the function of this name, by the other process's clocks."""
         return self._pool.submit(Apart._seconds).result()
+
+    def resident(self) -> int:
+        """Most memory that the process has had at once, in bytes."""
+        return 1024 * self._pool.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_maxrss
 
     def close(self) -> None:
         self._pool.shutdown()
