@@ -30,22 +30,38 @@ def test_rows_of_the_document_are_the_table_s(made):
     assert rows
 
 
-@pytest.mark.parametrize("table", ["cifar100", "headline"])
-def test_committed_tables_of_real_runs_are_made_from_the_committed_records(table, tmp_path):
+@pytest.mark.parametrize(
+    ("scale", "table"), [("reduced", "cifar100"), ("reduced", "headline"), ("subset", "table2"), ("subset", "headline")]
+)
+def test_committed_tables_of_real_runs_are_made_from_the_committed_records(scale, table, tmp_path):
     for path in (ROOT / "tables").glob("*.yaml"):
         shutil.copy(path, tmp_path)
-    words = ["tables", "--scale", "reduced", "--table", table, "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
+    words = ["tables", "--scale", scale, "--table", table, "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
     assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
-    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "reduced").iterdir()}
+    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / scale).iterdir()}
     assert len(made) == 5
     for name, text in made.items():
-        assert (ROOT / "tables" / "reduced" / name).read_text(encoding="utf-8") == text
+        assert (ROOT / "tables" / scale / name).read_text(encoding="utf-8") == text
 
 
-def test_rows_of_the_readme_are_the_tables_rows():
-    """The real data's: each row of a committed table that the README shows is that table's, in full."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    table = (ROOT / "tables" / "reduced" / "cifar100.md").read_text(encoding="utf-8").splitlines()
-    rows = [line for line in table if line.startswith("| ResNet-")]
-    assert rows
-    assert set(rows) <= set(readme)
+@pytest.mark.parametrize(
+    ("document", "table", "first"),
+    [
+        ("README.md", "reduced/cifar100.md", ("ResNet-110, top-1", "ResNet-110, top-5")),
+        ("README.md", "subset/table2.md", ("mAP",)),
+        ("docs/reproduction.md", "reduced/cifar100.md", ("ResNet-110, top-1", "ResNet-110, top-5")),
+        (
+            "docs/reproduction.md",
+            "subset/table2.md",
+            ("bottle", "car", "cat", "chair", "cow", "dog", "horse", "person", "pottedplant", "sheep", "sofa",
+             "tvmonitor", "mAP"),
+        ),
+    ],
+)  # fmt: skip
+def test_rows_of_real_data_are_the_tables_rows(document, table, first):
+    """In full: the document's rows are looked for in the table, and none may be missing."""
+    shown = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    made = (ROOT / "tables" / table).read_text(encoding="utf-8").splitlines()
+    rows = [line for line in made if line.startswith(tuple(f"| {name} " for name in first))]
+    assert len(rows) == len(first)
+    assert set(rows) <= set(shown)
