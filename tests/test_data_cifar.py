@@ -58,10 +58,30 @@ def test_real_cifar_is_what_torchvision_reads(tmp_path, monkeypatch):
     subprocess.run([sys.executable, str(PACK), str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
     assert data.verified("cifar100", tmp_path, tmp_path / "cache") == ""
     same_as_torchvision(tmp_path, monkeypatch, ["test"])
+    first, held_out = (cifar.load(tmp_path, split) for split in cifar.PARTS)
+    assert (len(first.ids), len(held_out.ids), held_out.ids[0]) == (45000, 5000, "train_45000")
+    assert np.bincount(held_out.targets, minlength=100).min() >= 25  # in random order: 50 of a class, give or take 7
     with open(tmp_path / "cifar-100-python/test", "r+b") as file:
         file.seek(5_000_000)
         file.write(b"\0\1")
     assert "test has MD5" in data.verified("cifar100", tmp_path, tmp_path / "cache")
+
+
+def test_parts_divide_the_training_images(small, monkeypatch):
+    monkeypatch.setattr(cifar, "NUM_IMAGES", {"train": 200, "test": 100})
+    monkeypatch.setattr(cifar, "PARTS", {"train_45k": slice(None, 180), "validation_5k": slice(180, None)})
+    whole, first, held_out = (cifar.load(small, s) for s in ("train", "train_45k", "validation_5k"))
+    assert first.ids + held_out.ids == whole.ids
+    assert not set(first.ids) & set(held_out.ids)
+    for name in ("images", "targets"):
+        parts = [getattr(first, name), getattr(held_out, name)]
+        assert (np.concatenate(parts) == getattr(whole, name)).all()
+        assert [len(part) for part in parts] == [180, 20]
+
+
+def test_part_of_a_file_that_is_not_the_official_one_is_refused(small):
+    with pytest.raises(UserError, match=r"holds 200 images; split 'validation_5k' is a part of the official 50000"):
+        cifar.load(small, "validation_5k")
 
 
 class Hostile:

@@ -9,6 +9,7 @@ three names, and none of them reaches numpy or any other module's code.
 
 import io
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,15 +21,22 @@ from benchmark.errors import UserError, nearest
 FOLDER = "cifar-100-python"
 SIDE, NUM_CLASSES = 32, 100
 NUM_IMAGES = {"train": 50000, "test": 10000}
+# Parts of the training file, for choices that must not look at the test images. The file is in random order; the sizes
+# are those of "Deep Residual Learning for Image Recognition", section 4.2.
+NUM_TRAIN = 45000
+PARTS = {"train_45k": slice(None, NUM_TRAIN), "validation_5k": slice(NUM_TRAIN, None)}
 
 
 def load(root: Path, split: str, seed: int = 0) -> ImageSet:
-    """One split with its fine labels: (N, 32, 32, 3) uint8 and (N,) int64; `seed` is not used, the split is official.
+    """One split with its fine labels: (N, 32, 32, 3) uint8 and (N,) int64; `seed` is not used, the splits are fixed.
 
+    Besides the official splits, the training images in two parts (`PARTS`); an image keeps its id.
     UserError names the file that is missing, damaged, hostile, or holds something else.
     """
+    if split in PARTS:
+        return _part(load(root, "train"), split, root)
     if split not in NUM_IMAGES:
-        raise UserError(f"CIFAR-100 has no split '{split}'" + nearest(split, NUM_IMAGES))
+        raise UserError(f"CIFAR-100 has no split '{split}'" + nearest(split, [*NUM_IMAGES, *PARTS]))
     folder = root / FOLDER
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; the data root must hold {FOLDER}")
@@ -42,6 +50,16 @@ def load(root: Path, split: str, seed: int = 0) -> ImageSet:
     images = np.ascontiguousarray(data.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1))
     ids = tuple(f"{split}_{i:05d}" for i in range(len(data)))
     return ImageSet(classes=_classes(folder / "meta"), ids=ids, images=images, targets=targets)
+
+
+def _part(train: ImageSet, split: str, root: Path) -> ImageSet:
+    if len(train.ids) != NUM_IMAGES["train"]:
+        raise UserError(
+            f"{root / FOLDER / 'train'}: holds {len(train.ids)} images; split '{split}' is a part of the official "
+            f"{NUM_IMAGES['train']}: name another split, or fetch the file again"
+        )
+    part = PARTS[split]
+    return replace(train, ids=train.ids[part], images=train.images[part], targets=train.targets[part])
 
 
 def verify(root: Path, num_images: dict[str, int] = NUM_IMAGES) -> str:
