@@ -78,6 +78,10 @@ class Grid(_Strict):
             raise UserError(f"grid {self.name} has no scale '{name}'" + nearest(name, self.scales))
         return self.scales[name]
 
+    def has_tables(self, scale: str) -> bool:
+        """Whether the paper's tables can be made at `scale`: readings side by side have a table of their own."""
+        return scale in self.scales and not self.scales[scale].readings
+
     def matrix_axes(self, scale: str) -> dict[str, list[Any]]:
         """The axes at `scale`, stand-ins in their places."""
         overlay = self._scale(scale)

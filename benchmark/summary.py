@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +100,21 @@ def _facts(chosen: Grid, jobs: list[Job], data_root: Path | None, cache_folder: 
         values = list(dict.fromkeys(value_of(job) for job in jobs))
         return values[0] if len(values) == 1 else "/".join(map(_text, values))
 
-    count = _counter(jobs[0].dataset, data_root, cache_folder)
+    dataset = data.DATASETS[jobs[0].dataset]
+    sets = _splits(jobs, dataset, data_root, cache_folder)
+    whole = None not in sets.values()
+    images = sum(len(found.ids) for found in sets.values()) if whole else NOT_AT_HAND
+    if whole and dataset.count_images is not None:
+        images = dataset.count_images(data.locate(jobs[0].dataset, data_root, cache_folder))
+
+    def count(split: str, limit: int | None = None) -> Any:
+        return NOT_AT_HAND if sets[split] is None else len(sets[split].ids[:limit])
+
     return {
-        "# classes": count("classes"),
+        "# classes": len(sets[jobs[0].train_split].classes) if whole else NOT_AT_HAND,
         "image size": joined(lambda j: f"{j.image_size}×{j.image_size}"),
-        "# images": count("images"),
-        "# training images": joined(lambda j: count(j.train_split)),
+        "# images": images,
+        "# training images": joined(lambda j: count(j.train_split, j.limit_train)),
         "# testing images": joined(lambda j: count(j.test_split)),
         "training batch size": joined(lambda j: j.batch_size),
         "weight decay": joined(lambda j: j.weight_decay),
@@ -117,28 +125,17 @@ def _facts(chosen: Grid, jobs: list[Job], data_root: Path | None, cache_folder: 
     }
 
 
-def _counter(dataset: str, data_root: Path | None, cache_folder: Path) -> Callable[[str], Any]:
-    """count("classes"), count("images") or count(split) of what lies on disk, or NOT_AT_HAND."""
-    entry = data.DATASETS[dataset]
+def _splits(
+    jobs: list[Job], dataset: data.Dataset, data_root: Path | None, cache_folder: Path
+) -> dict[str, data.ImageSet | None]:
+    """The splits that the jobs train and test on; None for what does not lie on disk whole."""
 
-    @cache
     def load(split: str) -> data.ImageSet | None:
-        if entry.draw is None and data_root is None:
+        if dataset.draw is None and data_root is None:
             return None
         try:
-            return entry.load(data.locate(dataset, data_root, cache_folder), split)
+            return dataset.load(data.locate(jobs[0].dataset, data_root, cache_folder), split)
         except UserError:
             return None
 
-    def count(what: str) -> Any:
-        splits = [what] if what in entry.num_images else list(entry.num_images)
-        sets = [load(split) for split in splits]
-        if any(found is None for found in sets):
-            return NOT_AT_HAND
-        if what == "classes":
-            return len(sets[0].classes)
-        if what == "images" and entry.count_images is not None:
-            return entry.count_images(data.locate(dataset, data_root, cache_folder))
-        return sum(len(found.ids) for found in sets)
-
-    return count
+    return {split: load(split) for split in dict.fromkeys(s for j in jobs for s in (j.train_split, j.test_split))}

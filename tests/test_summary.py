@@ -1,11 +1,13 @@
 """Table 1 from grids and data, and the headline from other tables."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmark import published, render, summary
+from benchmark import grid, published, render, summary
+from tests.conftest import MAIN
 from tests.evidence import as_published, golden_table, plant
 
 TABLES = Path(__file__).parents[1] / "tables"
@@ -71,6 +73,24 @@ def test_counts_are_measured_and_differences_marked(cache):
     assert found["# training images"] == "2000 ≠"
     assert found["initial learning rate"] == "0.1"
     assert found["training batch size"] == "32 ≠"
+
+
+def test_only_the_splits_that_jobs_use_are_counted(tiny_voc, tmp_path):
+    """At scale subset the official splits cannot be whole, and need not be."""
+    root = Path(shutil.copytree(tiny_voc, tmp_path / "root"))
+    for split in ("train", "val"):
+        (root / MAIN / f"{split}.txt").rename(root / MAIN / f"present_{split}.txt")
+    found = cells("subset", "voc", root, tmp_path)
+    assert found["# classes"] == "20"
+    assert [found[f"# {kind}images"] for kind in ("training ", "testing ", "")] == ["20 ≠", "10 ≠", "30 ≠"]
+
+
+def test_images_that_a_job_leaves_out_are_not_counted(cache):
+    """Of 2000 drawn ones to train on."""
+    spec = TABLE1.columns[0]
+    limited = grid.load(spec.key).jobs("mini", {"limit_train": 150})
+    facts = summary._facts(grid.load(spec.key), limited, None, cache)
+    assert (facts["# training images"], facts["# testing images"], facts["# images"]) == (150, 500, 2500)
 
 
 def test_a_scale_that_a_grid_has_not(tmp_path):

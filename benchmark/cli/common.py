@@ -98,30 +98,39 @@ def build_table(spec: published.Spec, chosen: Grid, scale: str, changed: dict[st
     return built
 
 
-def render_table(
-    spec: published.Spec, scale: str, sets: list[str] | None, data_root: Path | None, weights: Path | None, runs: Path,
-    tables: Path, cache: Path,
+def render_tables(
+    specs: list[published.Spec], scale: str, sets: list[str] | None, data_root: Path | None, weights: Path | None,
+    runs: Path, tables: Path, cache: Path,
 ) -> None:  # fmt: skip
-    """Write and print one table, unless its grid has no such scale. An overridden matrix has a folder of its own inside
-    its scale's."""
+    """Write and print the tables of `specs` that exist at `scale`, and the readings that it puts side by side. An
+    overridden matrix has a folder of its own inside its scale's."""
     from benchmark import render, summary
 
-    changed: dict[str, Any] = {}
-    if spec.grid:
-        chosen = grid.load(spec.grid)
-        if scale not in chosen.scales or chosen.scales[scale].readings:  # readings have a table of their own
-            return
-        changed = overrides(chosen, scale, sets, weights)
-        built = build_table(spec, chosen, scale, changed, runs)
-    elif any(row.table for row in spec.rows):
-        parts = [published.load(row.table, tables) for row in spec.rows if row.table]
-        with_scale = [(part, grid.load(part.grid)) for part in parts if part.grid]
-        of = {p.name: build_table(p, g, scale, {}, runs) for p, g in with_scale if scale in g.scales}
-        built = summary.headline(spec, of, scale)
-    else:
-        built = summary.protocol(spec, scale, data_root, cache)
-    paths = render.write(built, tables / scale / slug(changed) if changed else tables / scale)
-    print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
+    for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
+        chosen = grid.load(name)
+        if scale in chosen.scales and not chosen.has_tables(scale):
+            print_readings(chosen, scale, runs, tables)
+    for spec in specs:
+        changed: dict[str, Any] = {}
+        if spec.grid:
+            chosen = grid.load(spec.grid)
+            if not chosen.has_tables(scale):
+                continue
+            changed = overrides(chosen, scale, sets, weights)
+            built = build_table(spec, chosen, scale, changed, runs)
+        elif any(row.table for row in spec.rows):
+            parts = [published.load(row.table, tables) for row in spec.rows if row.table]
+            of_grids = [(part, grid.load(part.grid)) for part in parts if part.grid]
+            of = {p.name: build_table(p, g, scale, {}, runs) for p, g in of_grids if g.has_tables(scale)}
+            if not of:
+                continue
+            built = summary.headline(spec, of, scale)
+        elif any(grid.load(column.key).has_tables(scale) for column in spec.columns):
+            built = summary.protocol(spec, scale, data_root, cache)
+        else:
+            continue
+        paths = render.write(built, tables / scale / slug(changed) if changed else tables / scale)
+        print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
 
 
 def print_readings(chosen: Grid, scale: str, runs: Path, tables: Path) -> None:

@@ -77,7 +77,7 @@ def sensitivity(
 
     chosen, scale = grid.load(grid_name), scale or default_scale(runs)
     if vary is None:
-        if scale not in chosen.scales or not chosen.scales[scale].readings:
+        if scale not in chosen.scales or chosen.has_tables(scale):
             having = [name for name, s in chosen.scales.items() if s.readings]
             raise UserError(
                 f"sensitivity: scale {scale} of grid {grid_name} has no readings to compare; "
@@ -211,7 +211,7 @@ def specs_at(scale: str, table: str | None, tables: Path) -> list[tuple[publishe
     """Tables of runs whose grid has this scale, with the grid. UserError where there is none."""
     specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
     found = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
-    at_scale = [(s, chosen) for s, chosen in found if scale in chosen.scales and not chosen.scales[scale].readings]
+    at_scale = [(s, chosen) for s, chosen in found if chosen.has_tables(scale)]
     if not at_scale:
         scales = dict.fromkeys(name for _, chosen in found for name in chosen.scales)
         raise UserError(f"no table of runs has a scale '{scale}'" + (nearest(scale, scales) if scales else ""))

@@ -28,8 +28,7 @@ from benchmark.cli.common import (
     Weights,
     duration,
     overrides,
-    print_readings,
-    render_table,
+    render_tables,
     resolve_scale,
     selection,
 )
@@ -130,10 +129,7 @@ def run(
             sys.exit(130)
     left = [store.Run(runs / scale / job) for job, how in outcome.items() if how == local.BUDGET_USED]
     failed = {job: how for job, how in outcome.items() if how not in ("done", local.BUDGET_USED)}
-    if chosen.scales[scale].readings:
-        print_readings(chosen, scale, runs, tables)
-    for spec in specs:
-        render_table(spec, scale, sets, data_root, weights, runs, tables, cache)
+    render_tables(specs, scale, sets, data_root, weights, runs, tables, cache)
     for job, how in failed.items():
         print(f"{job}: {how}{explain_failure(store.Run(runs / scale / job))}", file=sys.stderr)
     if failed:

@@ -18,7 +18,7 @@ from benchmark.cli.common import (
     Tables,
     Weights,
     print_rows,
-    render_table,
+    render_tables,
 )
 from benchmark.errors import UserError, nearest
 
@@ -42,8 +42,7 @@ def tables_command(
         raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
     scales = [scale] if scale else [s for s in known if any((runs / s).glob("*/job.json"))] or ["mini"]
     for each in scales:
-        for spec in specs:
-            render_table(spec, each, sets, data_root, weights, runs, tables, cache)
+        render_tables(specs, each, sets, data_root, weights, runs, tables, cache)
 
 
 def published_command(
