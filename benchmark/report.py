@@ -102,7 +102,7 @@ def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
             "sure": table.comparable and cell.delta is not None and _excludes(cell.interval, cell.published),
         },
         "gain": {
-            "text": render.signed(cell.gain, table),
+            "text": render.gain_text(cell, table),
             "value": cell.gain,
             "sure": _excludes(cell.gain_interval, 0.0),
         },

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,16 @@ def test_nothing_ran(tmp_path):
     assert "No run has started." in text
     assert text.count('class="pill not-run"') == 63 + 42 + 21 + 5
     assert "<figure>" not in text
+
+
+def test_gain_has_its_interval_over_test_images():
+    table, chosen = golden_table("mini"), grid.load("voc", GOLDEN)
+    at = ("mAP", "icasc-a_ch")
+    table = replace(table, cells=table.cells | {at: replace(table.cells[at], gain_images=(-1.25, 2.5))})
+    text = report.page([report.Part(table, chosen, chosen.jobs("mini"), {}, {}, [])], "mini", RUNS)
+    shown = f"{render.signed(table.cells[at].gain, table)} [-1.25, +2.50]"
+    assert f">{shown}</td>" in text
+    assert f"; gain {shown}, paper" in text
 
 
 def test_single_label_tables(tmp_path):
