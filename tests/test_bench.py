@@ -82,9 +82,12 @@ def test_the_plain_step_is_the_baseline(settings):
 
 
 def test_a_side_in_another_process_is_the_same(settings):
-    of_side = ("baseline", "resnet18", "float32", settings)
-    with closing(Apart(True, *of_side)) as apart:
-        terms = Side(*of_side)()
+    of_side = {"method": "baseline", "backbone": "resnet18", "precision": "float32", "settings": settings}
+    of_side |= {"size": 48, "batch": 3}
+    with closing(Apart(True, **of_side)) as apart:
+        side = Side(**of_side)
+        assert side.images.shape == (3, 3, 48, 48)
+        terms = side()
         same_terms(apart(), terms, "float32")
         assert apart().keys() == terms.keys()
         assert all(spent > 0 for spent in apart.seconds())

@@ -104,12 +104,13 @@ def batch_norm(settings: Settings) -> Iterator[Row]:
 
 
 def freed_memory(settings: Settings) -> Iterator[Row]:
-    """heap.py, which is about a processor's memory alone."""
+    """heap.py, which is about a processor's memory alone, at VOC's size and batch: what is freed grows with both."""
+    at = {} if settings.quick else {"size": 299, "batch": 16}
     for method in () if settings.on_gpu else ("baseline", ICASC):
         for precision in ("float32", "bfloat16"):
-            of_side = (method, "resnet18", precision, settings)
-            with closing(Apart(False, *of_side)) as given_back, closing(Apart(True, *of_side)) as kept:
-                name = f"heap: freed memory given back / kept, {method}, {_setting(Side(*of_side))}"
+            of_side = {"method": method, "backbone": "resnet18", "precision": precision, "settings": settings} | at
+            with closing(Apart(False, **of_side)) as given_back, closing(Apart(True, **of_side)) as kept:
+                name = f"heap: freed memory given back / kept, {method}, {_setting(Side(**of_side))}"
                 row = compared(
                     name, given_back, kept, lambda a=given_back, b=kept, p=precision: same_terms(a(), b(), p), ">= 1",
                     settings,

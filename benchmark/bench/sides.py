@@ -51,20 +51,21 @@ class Settings:
 
 
 class Side:
-    """The suite's own training step on one random batch."""
+    """The suite's own training step on one random batch; `size` (pixels) and `batch` default to the settings'."""
 
     def __init__(
-        self, method: str, backbone: str, precision: str, settings: Settings, recorded: bool | None = None
-    ) -> None:
-        size = settings.size(backbone)
+        self, method: str, backbone: str, precision: str, settings: Settings, recorded: bool | None = None,
+        size: int | None = None, batch: int | None = None,
+    ) -> None:  # fmt: skip
+        size, batch = size or settings.size(backbone), batch or settings.batch
         self.job = job_of(method, backbone=backbone, precision=precision, image_size=size)
         state = train.start(self.job, 20, execution(settings))
         self.model = state.model.train()
         recorded = settings.on_gpu if recorded is None else recorded
         self._step = Step(state.model, state.optimizer, self.job, recorded)
         generator = torch.Generator().manual_seed(0)
-        images = torch.randn(settings.batch, 3, size, size, generator=generator)
-        labels = torch.randint(0, 2, (settings.batch, 20), generator=generator) * 2 - 1
+        images = torch.randn(batch, 3, size, size, generator=generator)
+        labels = torch.randint(0, 2, (batch, 20), generator=generator) * 2 - 1
         self.images = images.to(settings.device).contiguous(memory_format=torch.channels_last)
         self.labels = labels.to(settings.device)
 
@@ -112,16 +113,16 @@ class Loop:
 class Apart:
     """A side in a process of its own, whose freed memory is kept, as in a job's process, or given back."""
 
-    def __init__(self, kept: bool, *of_side: Any) -> None:
+    def __init__(self, kept: bool, **of_side: Any) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, spawn, Apart._begin, (kept, torch.get_num_threads(), of_side))
 
     @staticmethod
-    def _begin(kept: bool, threads: int, of_side: tuple[Any, ...]) -> None:
+    def _begin(kept: bool, threads: int, of_side: dict[str, Any]) -> None:
         if kept:
             heap.keep_freed_memory()
         torch.set_num_threads(threads)
-        Apart.side = Side(*of_side)
+        Apart.side = Side(**of_side)
 
     @staticmethod
     def _terms() -> dict[str, float]:
