@@ -223,9 +223,9 @@ def readings_text(grid: Grid, scale: str, lines: list[dict[str, Any]], form: str
     notes = [
         f"Scale {scale}: {grid.scales[scale].why}. Other assumptions as in the grid; not comparable with the paper.",
         "mean: mAP or top-1 in % after the last epoch, over n seeds; gain: method - baseline, paired by seed, with the"
-        " paired bootstrap over test images. loss: classification, training mean of the last epoch. overlap: of the"
-        " true and the confusing class's maps on fixed test images, 0 ... 1; blank: share of these whose true map is"
-        " zero everywhere, where there is nothing to overlap. In parentheses the baseline's.",
+        " paired bootstrap over the images tested on. loss: classification, training mean of the last epoch. overlap:"
+        " of the true and the confusing class's maps on 64 of these images, 0 ... 1; blank: share of the 64 whose true"
+        " map is zero everywhere, where there is nothing to overlap. In parentheses the baseline's.",
     ]
     least = grid.scales[scale].min_positives
     notes += [f"Classes that fewer than {least} images of either split show are left out."] if least > 1 else []

@@ -6,28 +6,29 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, grid, sensitivity
+from benchmark import cli
 
 ROOT = Path(__file__).parents[1]
-STUDY = ROOT / "tables" / "study" / "voc-readings.md"
+STUDY = ROOT / "tables" / "study"
 
 
-@pytest.fixture(scope="module")
-def made() -> str:
-    chosen = grid.load("voc")
-    return sensitivity.readings_text(chosen, "study", sensitivity.readings(chosen, "study", ROOT / "runs"), "pipe")
+def test_tables_of_a_study_are_its_readings_alone(tmp_path):
+    for path in (ROOT / "tables").glob("*.yaml"):
+        shutil.copy(path, tmp_path)
+    words = ["tables", "--scale", "study", "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
+    assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
+    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "study").iterdir()}
+    assert made == {path.name: path.read_text(encoding="utf-8") for path in STUDY.iterdir()}
+    assert set(made) == {f"{name}-readings.md" for name in ("cifar100", "voc")}
 
 
-def test_committed_table_is_made_from_the_committed_records(made):
-    assert STUDY.read_text(encoding="utf-8") == made
+def test_readings_of_the_document_are_the_tables_rows():
+    def rows(path: Path) -> list[str]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line.startswith(r"| attention\_weight") and "not run" not in line]
 
-
-def test_rows_of_the_document_are_the_table_s(made):
-    document = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
-    rows = [line for line in document.splitlines() if line.startswith(r"| attention\_weight")]
-    measured = [line for line in made.splitlines() if line.startswith(r"| attention\_weight") and "not run" not in line]
-    assert rows == measured
-    assert rows
+    expected = rows(STUDY / "voc-readings.md") + rows(STUDY / "cifar100-readings.md")
+    assert rows(ROOT / "docs" / "reproduction.md") == expected
 
 
 @pytest.mark.parametrize(
