@@ -32,17 +32,23 @@ def test_readings_of_the_document_are_the_tables_rows():
 
 
 @pytest.mark.parametrize(
-    ("scale", "table"), [("reduced", "cifar100"), ("reduced", "headline"), ("subset", "table2"), ("subset", "headline")]
-)
-def test_committed_tables_of_real_runs_are_made_from_the_committed_records(scale, table, tmp_path):
+    ("folder", "table"),
+    [
+        ("reduced", "cifar100"), ("reduced/attention_weight=0.2", "cifar100"), ("reduced", "headline"),
+        ("subset", "table2"), ("subset", "voc"), ("subset", "headline"),
+    ],
+)  # fmt: skip
+def test_committed_tables_of_real_runs_are_made_from_the_committed_records(folder, table, tmp_path):
     for path in (ROOT / "tables").glob("*.yaml"):
         shutil.copy(path, tmp_path)
+    scale, _, changed = folder.partition("/")
     words = ["tables", "--scale", scale, "--table", table, "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
+    words += ["--set", changed] if changed else []
     assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
-    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / scale).iterdir()}
+    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / folder).iterdir()}
     assert len(made) == 5
     for name, text in made.items():
-        assert (ROOT / "tables" / scale / name).read_text(encoding="utf-8") == text
+        assert (ROOT / "tables" / folder / name).read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize(
@@ -51,6 +57,11 @@ def test_committed_tables_of_real_runs_are_made_from_the_committed_records(scale
         ("README.md", "reduced/cifar100.md", ("ResNet-110, top-1", "ResNet-110, top-5")),
         ("README.md", "subset/table2.md", ("mAP",)),
         ("docs/reproduction.md", "reduced/cifar100.md", ("ResNet-110, top-1", "ResNet-110, top-5")),
+        (
+            "docs/reproduction.md",
+            "reduced/attention_weight=0.2/cifar100.md",
+            ("ResNet-110, top-1", "ResNet-110, top-5"),
+        ),
         (
             "docs/reproduction.md",
             "subset/table2.md",
