@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+TOP = 5  # classes an image that accuracy looks at, at most
+
 
 def precision_recall(scores_N: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall at each distinct score, from the highest down.
@@ -67,31 +69,38 @@ def mean_ap(ap: list[float | None]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def top_k(scores_NC: np.ndarray, labels_N: np.ndarray, k: int) -> float:
-    """Share of images whose class is among the k highest scores, in [0, 1].
+def top_classes(scores_NC: np.ndarray, k: int) -> np.ndarray:
+    """Numbers of the k classes with the highest scores (N, min(k, C)), the highest first.
 
     Of equal scores the lower class number ranks first, as argmax has it, so that a constant predictor is not right
     everywhere. ValueError for scores that are not numbers.
     """
     if not np.isfinite(scores_NC).all():
         raise ValueError("scores contain NaN or infinity: the network diverged")
-    true_N1 = np.take_along_axis(scores_NC, labels_N[:, None], axis=1)
-    lower_NC = np.arange(scores_NC.shape[1])[None, :] < labels_N[:, None]
-    rank_N = (scores_NC > true_N1).sum(1) + ((scores_NC == true_N1) & lower_NC).sum(1)
-    return float((rank_N < k).mean())
+    left_NC, found = scores_NC.copy(), []
+    for _ in range(min(k, scores_NC.shape[1])):
+        found.append(left_NC.argmax(axis=1))
+        np.put_along_axis(left_NC, found[-1][:, None], -np.inf, axis=1)
+    return np.stack(found, axis=1)
+
+
+def among_top(top_NK: np.ndarray, labels_N: np.ndarray, k: int) -> np.ndarray:
+    """Whether the true class is among the first k of `top_classes`, (N,) of bool; its mean is top-k accuracy."""
+    return (top_NK[:, :k] == labels_N[:, None]).any(axis=1)
 
 
 def headline(scores_NC: np.ndarray, labels: np.ndarray) -> tuple[str, float | None]:
     """Name and value, in [0, 1], of what the paper reports: mAP for (N, C) labels, top1 for (N,) class numbers."""
     if labels.ndim == 2:
         return "mAP", mean_ap(per_class_ap(scores_NC, labels))
-    return "top1", top_k(scores_NC, labels, 1)
+    return "top1", float(among_top(top_classes(scores_NC, 1), labels, 1).mean())
 
 
 def summary(scores_NC: np.ndarray, labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
     """All metrics of a run as plain data, in [0, 1]; an AP is None where no test image shows the class."""
     if labels.ndim == 1:
-        return {"top1": top_k(scores_NC, labels, 1), "top5": top_k(scores_NC, labels, 5)}
+        top_NK = top_classes(scores_NC, TOP)
+        return {f"top{k}": float(among_top(top_NK, labels, k).mean()) for k in (1, TOP)}
     ap = {definition: per_class_ap(scores_NC, labels, definition) for definition in DEFINITIONS}
     return {
         "ap": {definition: dict(zip(classes, values, strict=True)) for definition, values in ap.items()},

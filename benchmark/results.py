@@ -1,17 +1,15 @@
-"""From run folders to one tidy frame: a line for each job and each measured number; to the saved scores; and to the
-same numbers on bootstrap samples of the test images."""
+"""From run folders to one tidy frame, a line for each job and each measured number; and to the same numbers on
+bootstrap samples of the test images."""
 
 import hashlib
-import io
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmark import metrics, stats
+from benchmark import metrics, scores, stats
 from benchmark.errors import UserError
 from benchmark.job import FIELDS, Job
 from benchmark.store import Run
@@ -21,17 +19,6 @@ SINGLE_LABEL = ("top1", "top5")
 ROUNDS = 400  # bootstrap samples: a spread to within 4%, in seconds
 
 Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a run keeps of its test set. labels: (N, C) of 1 present, 0 only difficult, -1 absent; or (N,) of class
-    numbers."""
-
-    ids: np.ndarray
-    labels: np.ndarray
-    scores_NC: np.ndarray
-    classes: list[str]
 
 
 def collect(runs: Path, jobs: list[Job], ap_definition: str, min_positives: int = 1) -> tuple[pd.DataFrame, list[str]]:
@@ -95,36 +82,6 @@ def frequent(record: dict[str, Any], min_positives: int) -> set[str]:
     return {name for name in record["num_positive"] if all(of[name] >= min_positives for of in counts)}
 
 
-def read_scores(run: Run) -> Scores:
-    """The saved test scores. UserError where they are missing, damaged, or not the ones the result was made from."""
-    path, record = run.path("scores.npz"), run.read("result.json") or {}
-    try:
-        saved = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if record.get("scores_sha256") not in (None, hashlib.sha256(saved).hexdigest()):
-        raise UserError(f"{path}: not the scores that result.json was made from; restore it, or move the folder away")
-    try:
-        with np.load(io.BytesIO(saved)) as arrays:
-            ids, labels, scores_NC = arrays["ids"], arrays["labels"], arrays["scores"]
-            if scores_NC.ndim != 2 or not len(ids) == len(labels) == len(scores_NC) or scores_NC.dtype.kind != "f":
-                raise ValueError("not as many ids, labels and rows of scores")
-            classes = arrays["classes"].tolist() if "classes" in arrays else _classes(record, labels, scores_NC)
-    except Exception as error:  # whatever a damaged zip can raise, zlib.error and EOFError among them
-        raise UserError(f"{path}: not a file of scores ({type(error).__name__}: {error})") from None
-    return Scores(ids, labels, scores_NC, classes)
-
-
-def _classes(record: dict[str, Any], labels: np.ndarray, scores_NC: np.ndarray) -> list[str]:
-    # Records sort their keys; the only multi-label set, VOC, has its classes in that order.
-    if labels.ndim == 1:
-        return [str(c) for c in range(scores_NC.shape[1])]
-    classes = sorted(next(iter(record.get("ap", {"": {}}).values())))
-    if len(classes) != scores_NC.shape[1]:
-        raise ValueError(f"{scores_NC.shape[1]} columns for {len(classes)} classes")
-    return classes
-
-
 def image_samples(
     runs: Path,
     scale: str,
@@ -143,14 +100,14 @@ def image_samples(
     for run in (Run(runs / scale / name) for name in ids):
         if not run.path("scores.npz").exists():
             continue
-        saved = read_scores(run)
-        labels, scores_NC, classes = saved.labels, saved.scores_NC, saved.classes
+        saved = scores.read(run)
+        labels, predicted, classes = saved.labels, saved.predicted, saved.classes
         if labels.ndim == 2 and (item in classes or min_positives > 1):
             wanted = {item} if item in classes else frequent(run.read("result.json"), min_positives)
             kept = [c for c, name in enumerate(classes) if name in wanted]
-            labels, scores_NC, classes = labels[:, kept], scores_NC[:, kept], [classes[c] for c in kept]
+            labels, predicted, classes = labels[:, kept], predicted[:, kept], [classes[c] for c in kept]
         images = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
-        drawn = stats.resampled(scores_NC, labels, classes, definition, rounds, seed=images)
+        drawn = stats.resampled(predicted, labels, classes, definition, rounds, seed=images)
         samples[run.id] = {name: 100 * values for name, values in drawn.items()}
     return samples
 

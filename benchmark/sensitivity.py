@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmark import explain, metrics, results, stats
+from benchmark import explain, metrics, results, scores, stats
 from benchmark.errors import UserError, nearest
 from benchmark.grid import EVALUATION, Grid
 from benchmark.job import FIELDS, Job
@@ -107,12 +107,12 @@ def _number(run: Run, grid: Grid, name: str, value: Any, item: str | None) -> fl
 
 def rescored(run: Run, definition: str, difficult: int, min_positives: int = 1) -> dict[str, float | None]:
     """As results.items, with label 0 (only difficult objects) read as `difficult`."""
-    saved = results.read_scores(run)
+    saved = scores.read(run)
     if saved.labels.ndim == 1:
         raise UserError(f"{run.id}: single-label images have no difficult objects")
     labels = np.where(saved.labels == 0, difficult, saved.labels)
     kept = results.frequent(run.read("result.json"), min_positives) if min_positives > 1 else set(saved.classes)
-    by_class = zip(saved.classes, metrics.per_class_ap(saved.scores_NC, labels, definition), strict=True)
+    by_class = zip(saved.classes, metrics.per_class_ap(saved.predicted, labels, definition), strict=True)
     ap = {name: value if name in kept else None for name, value in by_class}
     share = ap | {"mAP": metrics.mean_ap(list(ap.values()))}
     return {name: None if v is None else 100 * v for name, v in share.items()}

@@ -168,27 +168,20 @@ def resampled_ap(scores_N: np.ndarray, labels_N: np.ndarray, counts_RN: np.ndarr
     return np.where(hits_RN[:, -1] > 0, ap_R, np.nan)
 
 
-def correct(scores_NC: np.ndarray, labels_N: np.ndarray, k: int) -> np.ndarray:
-    """Whether the true class is among the k highest scores, (N,) of 0 and 1; a tie counts against it."""
-    true_N1 = np.take_along_axis(scores_NC, labels_N[:, None].astype(np.int64), axis=1)
-    return ((scores_NC >= true_N1).sum(axis=1) <= k).astype(np.float64)
-
-
 def resampled(
-    scores_NC: np.ndarray, labels: np.ndarray, classes: list[str], definition: str, rounds: int = ROUNDS, seed: int = 0
+    predicted: np.ndarray, labels: np.ndarray, classes: list[str], definition: str, rounds: int = ROUNDS, seed: int = 0
 ) -> dict[str, np.ndarray]:
     """Every measured number of a run in each bootstrap sample of its test images: item -> (rounds,) in [0, 1].
 
-    labels (N, C) of 1, 0 and -1: the AP of each class, and mAP; labels (N,) of class numbers: top1 and top5.
+    labels (N, C) of 1, 0 and -1, predicted their scores (N, C): the AP of each class, and mAP. labels (N,) of class
+    numbers, predicted the best class numbers (N, TOP): top1 and top5.
     """
     chunks = draws(len(labels), rounds, seed)
     if labels.ndim == 1:
-        return {
-            f"top{k}": np.concatenate([counts @ correct(scores_NC, labels, k) / len(labels) for counts in chunks])
-            for k in (1, 5)
-        }
+        hits = {k: metrics.among_top(predicted, labels, k).astype(np.float64) for k in (1, metrics.TOP)}
+        return {f"top{k}": np.concatenate([counts @ hits[k] / len(labels) for counts in chunks]) for k in hits}
     values = {
-        name: np.concatenate([resampled_ap(scores_NC[:, c], labels[:, c], counts, definition) for counts in chunks])
+        name: np.concatenate([resampled_ap(predicted[:, c], labels[:, c], counts, definition) for counts in chunks])
         for c, name in enumerate(classes)
         if (labels[:, c] == 1).any()
     }

@@ -6,7 +6,7 @@
     environment.json  what it runs on
     metrics.jsonl     one line an epoch
     checkpoint.pt     state after the last whole epoch, while unfinished
-    scores.npz        test scores after the last epoch, compressed
+    scores.npz        test scores after the last epoch, compressed (scores.py)
     result.json       the outcome, written last; or
     failure.json      why there is none, with the traceback
 

@@ -1,7 +1,5 @@
 """One job from its folder to its result: read top to bottom, each event of the loop in one place."""
 
-import hashlib
-import io
 import math
 import time
 import traceback
@@ -15,7 +13,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from benchmark import checkpoint, data, distributed, environment, metrics, models, overlap, weights
+from benchmark import checkpoint, data, distributed, environment, metrics, models, overlap, scores, weights
 from benchmark.batches import Draws, View, ahead, of_epoch, pinned, training_subset
 from benchmark.checkpoint import OutOfTimeError, State, Stop
 from benchmark.data import Pixels
@@ -130,11 +128,13 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
             scores_NC = predict(state.model, test, view, job, beat.touch)
     if not distributed.leads():
         return
-    scores_file = write_scores(run, train, chosen, test, scores_NC)
+    train_ids = np.array(train.images.ids)[chosen] if len(chosen) <= MAX_IDS else None
+    ids, targets, classes = np.array(test.images.ids), test.images.targets, test.images.classes
+    scores_sha256 = scores.write(run, ids, targets, scores_NC, classes, train_ids)
     if execution.keep_weights:
         kept = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
         write_atomic(run.path("model.safetensors"), safetensors.torch.save(kept))
-    record = result(run, state, len(chosen), test, scores_NC, scores_file)
+    record = result(run, state, len(chosen), test, scores_NC, scores_sha256)
     if job.loss != "cross_entropy":
         shown_C = (train.images.targets[chosen] == 1).sum(axis=0)
         record["num_positive_train"] = dict(zip(train.images.classes, shown_C.tolist(), strict=True))
@@ -194,19 +194,8 @@ def predict(
     return distributed.summed({"scores": scores_NC.cpu()})["scores"].numpy()
 
 
-def write_scores(run: Run, train: Pixels, chosen: np.ndarray, test: Pixels, scores_NC: np.ndarray) -> Path:
-    """Everything that a metric needs, without the data: ids, labels, logits; and which images were trained on."""
-    arrays = {"ids": np.array(test.images.ids), "labels": test.images.targets, "scores": scores_NC}
-    if len(chosen) <= MAX_IDS:
-        arrays["train_ids"] = np.array(train.images.ids)[chosen]
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_atomic(run.path("scores.npz"), buffer.getvalue())
-    return run.path("scores.npz")
-
-
 def result(
-    run: Run, state: State, num_train: int, test: Pixels, scores_NC: np.ndarray, scores_file: Path
+    run: Run, state: State, num_train: int, test: Pixels, scores_NC: np.ndarray, scores_sha256: str
 ) -> dict[str, Any]:
     """The record that tables are made of."""
     headline, _ = metrics.headline(scores_NC, test.images.targets)
@@ -221,7 +210,7 @@ def result(
         "num_test": len(test),
         "seconds": round(sum(e["seconds"] for e in state.epochs), 3),
         "code": environment.code_version(),
-        "scores_sha256": hashlib.sha256(scores_file.read_bytes()).hexdigest(),
+        "scores_sha256": scores_sha256,
     }
 
 

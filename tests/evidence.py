@@ -3,15 +3,13 @@
 `python -m tests.evidence` writes golden/tables/mini anew; read the difference before committing it.
 """
 
-import hashlib
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from benchmark import grid, published, render, tables
+from benchmark import grid, published, render, scores, tables
 from benchmark.job import Job
 from benchmark.store import Run, submit
 from benchmark.tables import Table
@@ -50,11 +48,9 @@ def as_published(job: Job, item: str, spread: float = 0.1) -> float:
 
 def save_scores(run: Run, labels: np.ndarray, scores_NC: np.ndarray, ids: list[str] | None = None, **record) -> None:
     """Scores as a run keeps them, and a result.json that names them."""
-    buffer = io.BytesIO()
     ids = np.arange(len(labels)).astype(str) if ids is None else np.array(ids)
-    np.savez_compressed(buffer, ids=ids, labels=labels, scores=scores_NC)
-    run.path("scores.npz").write_bytes(buffer.getvalue())
-    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    classes = sorted(next(iter(record.get("ap", {"": {}}).values())))
+    digest = scores.write(run, ids, labels, scores_NC, classes)
     run.path("result.json").write_text(json.dumps({"job": run.id, "scores_sha256": digest, **record}))
 
 

@@ -56,12 +56,13 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def saved_scores(path: Path) -> np.ndarray:
+    with np.load(path) as saved:
+        return saved["scores" if "scores" in saved else "top_log_probs"]
+
+
 def scores(runs: Path) -> dict[str, np.ndarray]:
-    found = {}
-    for path in sorted(runs.glob("*/*/scores.npz")):
-        with np.load(path) as saved:
-            found[path.parent.name] = saved["scores"]
-    return found
+    return {path.parent.name: saved_scores(path) for path in sorted(runs.glob("*/*/scores.npz"))}
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,9 @@
 """Every data set x backbone x method of the grids trains one small job; every backbone takes an ICASC step."""
 
-import numpy as np
 import pytest
 import torch
 
-from benchmark import grid, models, store, train
+from benchmark import grid, models, scores, store, train
 from benchmark.methods import METHODS
 
 JOBS = [
@@ -22,8 +21,8 @@ def test_every_cell_of_every_grid_trains(name, job, cache, tmp_path):
     assert run.state() == "done"
     headline = record["mAP"]["area"] if name == "voc" else record["top1"]
     assert 0 <= headline <= 1
-    with np.load(run.path("scores.npz")) as saved:
-        assert saved["scores"].shape[0] == len(saved["labels"]) == len(saved["ids"]) == record["num_test"]
+    saved = scores.read(run)
+    assert len(saved.predicted) == len(saved.labels) == len(saved.ids) == record["num_test"]
 
 
 @pytest.mark.parametrize("backbone", models.BACKBONES)

@@ -19,11 +19,12 @@ import pytest
 import torch
 
 from benchmark import checkpoint, data, grid, store, tables, train
+from benchmark import scores as scores_file
 from benchmark.errors import UserError
 from benchmark.store import Run
 from tests.conftest import MAIN
 from tests.evidence import GOLDEN, SPEC, as_published, plant
-from tests.test_cli import ROOT, bench, scores, start, wait_for
+from tests.test_cli import ROOT, bench, saved_scores, scores, start, wait_for
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
 ROUNDS_A_GRID = 5  # kills that one grid suffers before it may finish
@@ -161,8 +162,7 @@ def whole(job, execution, tmp_path_factory) -> np.ndarray:
 
 
 def _scores(run: Run) -> np.ndarray:
-    with np.load(run.path("scores.npz")) as saved:
-        return saved["scores"]
+    return saved_scores(run.path("scores.npz"))
 
 
 def _completes(run: Run, execution, whole: np.ndarray) -> None:
@@ -208,9 +208,9 @@ def test_full_disk(kib, disk, job, execution, whole):
     _completes(run, execution, whole)
 
 
-@pytest.mark.parametrize("writer", ["write_scores", "result"])
-def test_disk_that_is_full_at_the_end(writer, disk, job, execution, whole, monkeypatch):
-    run, real = store.submit(disk(2000) / "runs", job), getattr(train, writer)
+@pytest.mark.parametrize(("module", "writer"), [(scores_file, "write"), (train, "result")])
+def test_disk_that_is_full_at_the_end(module, writer, disk, job, execution, whole, monkeypatch):
+    run, real = store.submit(disk(2000) / "runs", job), getattr(module, writer)
     filler = disk(2000) / "filler"
 
     def fill_first(*arguments):
@@ -218,7 +218,7 @@ def test_disk_that_is_full_at_the_end(writer, disk, job, execution, whole, monke
             filler.write_bytes(bytes(3_000_000))
         return real(*arguments)
 
-    monkeypatch.setattr(train, writer, fill_first)
+    monkeypatch.setattr(module, writer, fill_first)
     with pytest.raises(UserError, match=r"cannot be written \(No space left.*free some space"):
         train.run_job(run, execution)
     monkeypatch.undo()
@@ -273,7 +273,7 @@ def test_decoded_pictures_that_were_cut_short_are_made_anew(keep, tiny_voc, tmp_
 @pytest.mark.parametrize("damage", ["empty", "garbage", "cut", "one byte", "another network", "other epochs"])
 def test_damaged_checkpoint(damage, tmp_path, job, execution, whole, monkeypatch, capsys):
     run = store.submit(tmp_path, job)
-    monkeypatch.setattr(train, "write_scores", lambda *_: 1 / 0)
+    monkeypatch.setattr(scores_file, "write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.run_job(run, execution)
     monkeypatch.undo()
@@ -298,7 +298,7 @@ def test_damaged_checkpoint(damage, tmp_path, job, execution, whole, monkeypatch
 @pytest.mark.parametrize("name", ["metrics.jsonl", "environment.json", "progress.json", "failure.json", "claim.json"])
 def test_truncated_record(name, tmp_path, job, execution, whole, monkeypatch):
     run = store.submit(tmp_path, job)
-    monkeypatch.setattr(train, "write_scores", lambda *_: 1 / 0)
+    monkeypatch.setattr(scores_file, "write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train.run_job(run, execution)
     monkeypatch.undo()
@@ -321,11 +321,9 @@ def test_truncated_result_is_never_tabulated(name, tmp_path):
         assert table.cells["mAP", job.method].status == "partial"
         assert victim.state() == "pending"
     else:
-        from benchmark import results
-
         victim.path(name).write_bytes(b"PK\x03\x04")
         with pytest.raises(UserError, match=r"scores.npz: not a file of scores"):
-            results.read_scores(victim)
+            scores_file.read(victim)
 
 
 def _table(runs: Path) -> tables.Table:

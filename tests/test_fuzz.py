@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark import grid, published, results, store, strict_yaml, view
+from benchmark import grid, published, results, scores, store, strict_yaml, view
 from benchmark.data import caltech, cifar, cub, imagenet, loading, mini, voc
 from benchmark.errors import UserError
 from benchmark.store import Run
@@ -192,7 +192,7 @@ def test_records_of_unfinished_runs(name, run):
 def test_scores(run):
     """Without the digest in result.json, which refuses every change, the reader itself has to."""
     valid, refused = feed(
-        lambda: results.read_scores(run),
+        lambda: scores.read(run),
         run.path("scores.npz"),
         run.path("scores.npz").read_bytes(),
         150,
@@ -366,6 +366,6 @@ def test_json_of_any_shape_is_no_result(run):
             target = rng.choice([record, record["ap"]] if isinstance(record.get("ap"), dict) else [record])
             target[rng.choice([*target, "top1", "scores_sha256"])] = rng.choice(values)
         run.path("result.json").write_text(json.dumps(record))
-        for read in (_look, results.read_scores):
+        for read in (_look, scores.read):
             with contextlib.suppress(UserError):
                 _restored(run, read)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
 from benchmark import metrics
 
@@ -75,3 +75,29 @@ def test_scores_that_are_not_numbers_are_an_error(bad):
 def test_eleven_point_hits_recalls_that_float_below_a_tenth():
     labels = np.array([1] * 10)  # recalls 0.1 ... 1.0, of which 0.3 and 0.6 and 0.7 are not exact
     assert metrics.average_precision(np.arange(10.0), labels, "11_point") == 1.0
+
+
+def test_top_classes_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(300, 12)), rng.integers(0, 12, 300)
+    kept, top = scores.copy(), metrics.top_classes(scores, 5)
+    assert (scores == kept).all()
+    for k in (1, 5):
+        share = metrics.among_top(top, labels, k).mean()
+        assert share == top_k_accuracy_score(labels, scores, k=k, labels=range(12))
+        assert metrics.summary(scores, labels, ())[f"top{k}"] == share
+    assert metrics.headline(scores, labels) == ("top1", (scores.argmax(axis=1) == labels).mean())
+
+
+def test_of_equal_scores_the_lower_class_ranks_first():
+    """So that a constant predictor is right about one class, not about all."""
+    scores, labels = np.zeros((10, 10)), np.arange(10)
+    assert metrics.top_classes(scores, 5).tolist() == [[0, 1, 2, 3, 4]] * 10
+    assert metrics.summary(scores, labels, ()) == {"top1": 0.1, "top5": 0.5}
+    assert metrics.top_classes(np.array([[1.0, 2, 2]]), 5).tolist() == [[1, 2, 0]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_accuracy_of_scores_that_are_not_numbers_is_an_error(bad):
+    with pytest.raises(ValueError, match="diverged"):
+        metrics.top_classes(np.array([[0.1, bad]]), 1)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, figures, grid, render, report, results, stats
+from benchmark import cli, figures, grid, metrics, render, report, results
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -101,8 +101,7 @@ def test_single_label_tables(tmp_path):
     for run in plant(tmp_path, as_published, scale="mini"):
         scores = rng.normal(size=(300, 10))
         scores[np.arange(300), labels] += 2.0 if "baseline" in run.id else 2.4
-        top1, top5 = (stats.correct(scores, labels, k).mean() for k in (1, 5))
-        save_scores(run, labels, scores, top1=top1, top5=top5, num_test=300)
+        save_scores(run, labels, scores, **metrics.summary(scores, labels, ()), num_test=300)
         run.write_metrics([{"epoch": e, "train": {"classification": 2.0 / e}, "test_top1": 0.1 * e} for e in (1, 2)])
     row = (
         golden_table()

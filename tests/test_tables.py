@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmark import grid, metrics, render, results, stats, store, tables
+from benchmark import grid, metrics, render, results, scores, stats, store, tables
 from benchmark.errors import UserError
 from tests import evidence
 from tests.evidence import GOLDEN, RUNS, SPEC, as_published, golden_table, plant
@@ -20,10 +20,10 @@ def test_golden(ending):
 
 def test_numbers_are_recomputed_from_saved_scores():
     for run in store.all_runs(evidence.RUNS):
-        saved = results.read_scores(run)
+        saved = scores.read(run)
         for definition in metrics.DEFINITIONS:
             recorded = results.items(run, definition)
-            ap = metrics.per_class_ap(saved.scores_NC, saved.labels, definition)
+            ap = metrics.per_class_ap(saved.predicted, saved.labels, definition)
             for name, value in zip(saved.classes, ap, strict=True):
                 assert recorded[name] == pytest.approx(100 * value, abs=1e-9)
             assert recorded["mAP"] == pytest.approx(100 * metrics.mean_ap(ap), abs=1e-9)
@@ -215,22 +215,6 @@ def test_none_of_this_imports_torch():
 def test_a_cell_does_not_mix_jobs():
     with pytest.raises(UserError, match="would mix jobs that differ in sigma"):
         golden_table(sigma=[0.25, 0.55])
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda path: path.write_bytes(b"PK"), "not the scores that result.json was made from"),
-        (lambda path: path.unlink(), "cannot be read"),
-    ],
-)
-def test_scores_that_are_not_the_result_s(tmp_path, damage, message):
-    run = plant(tmp_path, as_published)[0]
-    evidence.save_scores(run, *[results.read_scores(store.all_runs(evidence.RUNS)[0]).__dict__[k]
-                                for k in ("labels", "scores_NC")])  # fmt: skip
-    damage(run.path("scores.npz"))
-    with pytest.raises(UserError, match=message):
-        results.read_scores(run)
 
 
 def test_pinned_grid_reads():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmark import batches, checkpoint, grid, metrics, models, store, train, weights
+from benchmark import batches, checkpoint, grid, metrics, models, scores, store, train, weights
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 from benchmark.models import BACKBONES
@@ -41,8 +41,8 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
     whole = _run(tmp_path / "whole", job, execution)
 
     calls = {"n": 0}
-    name, limit = ("learning_rate", 5) if stop_in == "the second epoch" else ("write_scores", 1)
-    real = getattr(train, name)
+    module, name, limit = (train, "learning_rate", 5) if stop_in == "the second epoch" else (scores, "write", 1)
+    real = getattr(module, name)
 
     def interrupted(*args):
         calls["n"] += 1
@@ -51,7 +51,7 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
         return real(*args)
 
     cut = store.submit(tmp_path / "cut", job)
-    monkeypatch.setattr(train, name, interrupted)
+    monkeypatch.setattr(module, name, interrupted)
     with pytest.raises(SystemExit):
         train.run_job(cut, execution)
     monkeypatch.undo()
