@@ -56,37 +56,48 @@ def draw(table: Table, jobs: list[Job], runs: Path) -> list[Drawing]:
 
 
 def forest(table: Table) -> Drawing | None:
-    """The gain of each method over the baseline with its interval over seeds, and the published gain."""
+    """The gain of each method over the baseline with its interval, and the published gain. The interval is the one over
+    seeds; where one seed has none, that over test images, if the table has it."""
     methods = table.spec.columns[1:]
     shown = [row for row in table.spec.rows if any(table.cells[row.key, m.key].gain is not None for m in methods)]
     if not shown:
         return None
     figure, axes = _rows(len(shown) * len(methods), [table.label(row.key) for row in shown], len(methods))
-    marks = []
+    marks, over, lines = [], set(), []
     for i, method in enumerate(methods):
         color, marker, _ = STYLES[(i + 1) % len(STYLES)]
         cells = [table.cells[row.key, method.key] for row in shown]
         at = _offsets(len(shown), i, len(methods))
         for cell, y in zip(cells, at, strict=True):
-            if cell.gain_interval:
-                axes.plot(cell.gain_interval, (y, y), color=color, linewidth=1.2, solid_capstyle="butt")
+            interval = cell.gain_interval or cell.gain_images
+            if interval:
+                lines.append((interval, y, color))
+                over.add("seeds" if cell.gain_interval else "test images")
         gains = [np.nan if c.gain is None else c.gain for c in cells]
         printed = [np.nan if c.published_gain is None else c.published_gain for c in cells]
         axes.plot(gains, at, marker, color=color, markersize=4.5, label=f"{_plain(method.header)}, ours")
         axes.plot(printed, at, marker, color=color, markersize=5.5, fillstyle="none", label=_published(printed))
         marks += [g for g in (*gains, *printed) if not np.isnan(g)]
     axes.axvline(0, color="black", linewidth=0.8)
-    # With few seeds an interval can be a hundred times as wide as the effect; the axis follows the points.
+    # With few seeds an interval can be a hundred times as wide as the effect: the axis follows it, but not that far.
     low, high = min(0.0, *marks), max(0.0, *marks)
-    margin = 0.35 * (high - low or 1.0)
-    axes.set_xlim(low - margin, high + margin)
+    span = high - low or 1.0
+    low = max(low - 5 * span, min([low - 0.1 * span, *(1.05 * start for (start, _), _, _ in lines)]))
+    high = min(high + 5 * span, max([high + 0.1 * span, *(1.05 * end for (_, end), _, _ in lines)]))
+    axes.set_xlim(low, high)
+    for (start, end), y, color in lines:
+        axes.plot((start, end), (y, y), color=color, linewidth=1.2, solid_capstyle="butt")
+        for edge, marker, goes_on in ((low, "<", start < low), (high, ">", end > high)):
+            if goes_on:
+                axes.plot(edge, y, marker, color=color, markersize=4, clip_on=False)
     axes.set_xlabel(f"gain over {_plain(table.spec.columns[0].header)}, points ({table.spec.unit})")
     _legend(figure, axes, len(methods))
     n = _seeds(table)
-    caption = (
-        f"Gain of each method over the baseline, paired by seed (n = {n}), with 95% t intervals over seeds, cut at the "
-        f"edge where they are wider; hollow: the published gain.{_warning(table)}"
-    )
+    kinds = {"seeds": "t intervals over seeds", "test images": "bootstrap intervals over test images"}
+    drawn = " and ".join(kinds[kind] for kind in kinds if kind in over)
+    caption = f"Gain of each method over the baseline, paired by seed (n = {n})"
+    caption += f", with 95% {drawn}, an arrow at the edge where one goes on" if over else ""
+    caption += f"; hollow: the published gain.{_warning(table)}"
     return Drawing("gains", caption, figure)
 
 

@@ -40,6 +40,23 @@ def test_forest_shows_the_gains_and_the_published_ones(tmp_path):
     assert low < 0 < 13.71 < high
 
 
+@pytest.mark.parametrize(("width", "arrows"), [(3.0, 0), (1000.0, 2)])
+def test_forest_shows_intervals_and_where_they_are_cut(width, arrows):
+    """Over test images where one seed has none over seeds; an arrow at an edge that an interval goes beyond."""
+    table = golden_table()
+    at = "mAP", "icasc-a_ch"
+    one_seed = {key: dataclasses.replace(c, gain_interval=None) for key, c in table.cells.items()}
+    one_seed[at] = dataclasses.replace(one_seed[at], gain_images=(-width, width))
+    drawing = figures.forest(dataclasses.replace(table, cells=one_seed))
+    axes = drawing.figure.axes[0]
+    assert "bootstrap intervals over test images" in drawing.caption
+    assert "t intervals" not in drawing.caption
+    drawn = [line.get_xdata() for line in axes.lines if list(line.get_xdata()) == [-width, width]]
+    assert len(drawn) == 1
+    assert sum(line.get_marker() in ("<", ">") for line in axes.lines) == arrows
+    assert (axes.get_xlim()[1] > width) == (arrows == 0)
+
+
 def test_overlap_by_epoch_where_it_was_recorded(tmp_path):
     jobs = grid.load("voc", GOLDEN).jobs("mini")
     names = [f"{kind}_{key}" for kind in ("grad_cam", "a_ch") for key in ("inner", "last", "last_blank")]
