@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from benchmark import published, render, results, store
+from benchmark.cells import Table
 from benchmark.errors import UserError
 from benchmark.published import Spec
-from benchmark.tables import Table
 
 FLOAT_NOISE = 1e-9
 EXACT_DECIMALS = 6  # of csv and json

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from benchmark import environment, published, results, stats
+from benchmark.cells import Cell, Table
 from benchmark.errors import UserError, nearest
 from benchmark.grid import EVALUATION, Grid
 from benchmark.job import Job
 from benchmark.published import Spec
 from benchmark.store import Run
-from benchmark.tables import Cell, Table, paired_over, shown
+from benchmark.tables import paired_over, shown
 
 # Modules whose change can change a trained network or its scores; the rest only reads or starts runs.
 TRAINING = frozenset(

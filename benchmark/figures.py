@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from benchmark.cells import Table
 from benchmark.job import Job
 from benchmark.render import SUBSCRIPT
 from benchmark.store import Run, write_atomic
-from benchmark.tables import Table
 
 # Fonts are embedded as TrueType, which stays searchable and which publishers ask for; dates are left out.
 SETTINGS = {

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from benchmark.cells import Cell, Table
 from benchmark.published import Spec
 from benchmark.store import write_atomic
-from benchmark.tables import Cell, Table
 
 SUBSCRIPT = re.compile(r"(\w+)_\{(.+?)\}")
 MEAN = "mAP"  # the row that sums up those above it, ruled off from them

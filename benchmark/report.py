@@ -14,11 +14,12 @@ import jinja2
 from markupsafe import Markup, escape
 
 from benchmark import explain, render, stats
+from benchmark.cells import Table
 from benchmark.grid import Grid
 from benchmark.job import Job
 from benchmark.results import Samples
 from benchmark.store import Run
-from benchmark.tables import Table, default_definition
+from benchmark.tables import default_definition
 
 # A sign beside the words, so that no verdict is told by its colour alone.
 SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?≠∞–", strict=True))

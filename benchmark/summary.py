@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import data, grid, stats
+from benchmark.cells import Cell, Table
 from benchmark.errors import UserError
 from benchmark.grid import Grid
 from benchmark.job import Job
 from benchmark.published import Row, Spec
-from benchmark.tables import Cell, Table
 
 NOT_AT_HAND = "data not at hand"
 METRICS = {"cross_entropy": "Top-1 Accuracy", "multilabel_soft_margin": "mean Average Precision"}

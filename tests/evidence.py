@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmark import grid, published, render, scores, tables
+from benchmark.cells import Table
 from benchmark.job import Job
 from benchmark.store import Run, submit
-from benchmark.tables import Table
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS, TABLES = GOLDEN / "runs", GOLDEN / "tables"

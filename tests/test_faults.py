@@ -20,6 +20,7 @@ import torch
 
 from benchmark import checkpoint, data, grid, store, tables, train
 from benchmark import scores as scores_file
+from benchmark.cells import Table
 from benchmark.errors import UserError
 from benchmark.store import Run
 from tests.conftest import MAIN
@@ -326,7 +327,7 @@ def test_truncated_result_is_never_tabulated(name, tmp_path):
             scores_file.read(victim)
 
 
-def _table(runs: Path) -> tables.Table:
+def _table(runs: Path) -> Table:
     chosen = grid.load("voc", GOLDEN)
     return tables.build(SPEC, chosen, "paper", chosen.jobs("paper"), runs)
 

@@ -13,8 +13,8 @@ ROOT = Path(benchmark.__file__).parent
 LIGHT = [  # never import torch
     ["errors", "heap"],
     ["job", "strict_yaml"],
-    ["store", "environment", "metrics", "published", "grid", "data", "executors"],
-    ["results", "cost", "stats", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
+    ["store", "environment", "metrics", "scores", "published", "grid", "data", "executors"],
+    ["results", "cost", "stats", "cells", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
     ["figures", "report"],
     ["cli", "__main__"],
 ]
