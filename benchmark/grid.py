@@ -71,9 +71,9 @@ class Grid(_Strict):
         """The paper's protocol with every assumption at its default."""
         assumed = {k: a.value for k, a in self.assumptions.items() if k in FIELDS}
         defaults = {name: field.default for name, field in Job.model_fields.items() if not field.is_required()}
-        return defaults | self.protocol | assumed | self._scale("paper").set
+        return defaults | self.protocol | assumed | self.scale_of("paper").set
 
-    def _scale(self, name: str) -> Scale:
+    def scale_of(self, name: str) -> Scale:
         if name not in self.scales:
             raise UserError(f"grid {self.name} has no scale '{name}'" + nearest(name, self.scales))
         return self.scales[name]
@@ -84,7 +84,7 @@ class Grid(_Strict):
 
     def matrix_axes(self, scale: str) -> dict[str, list[Any]]:
         """The axes at `scale`, stand-ins in their places."""
-        overlay = self._scale(scale)
+        overlay = self.scale_of(scale)
         axes = self.axes | overlay.axes
         return {k: [overlay.stand_ins.get(v, v) if isinstance(v, str) else v for v in axes[k]] for k in axes}
 
@@ -108,10 +108,10 @@ class Grid(_Strict):
         axes = self.matrix_axes(scale)
         axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
         axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
-        fields = self.base | self._scale(scale).set | {"scale": scale}
+        fields = self.base | self.scale_of(scale).set | {"scale": scale}
 
         jobs: dict[str, Job] = {}
-        readings = readings or self._scale(scale).readings or [{}]
+        readings = readings or self.scale_of(scale).readings or [{}]
         for reading, *values in itertools.product(readings, *axes.values()):
             point = dict(zip(axes, values, strict=True))
             for tied in self.ties:
@@ -120,7 +120,7 @@ class Grid(_Strict):
                 continue
             job = make_job(_resolve_weights(fields | point | reading | overrides), where)
             jobs[job.id] = job  # a baseline that an ICASC-only axis or reading repeats is one job
-        stand_ins = self._scale(scale).stand_ins
+        stand_ins = self.scale_of(scale).stand_ins
         # `--only backbone=resnet18` means the network's stand-in where the scale has one.
         only = {k: [*v, *(stand_ins[x] for x in v if isinstance(x, str) and x in stand_ins)] for k, v in only.items()}
         selected = [j for j in jobs.values() if all(getattr(j, k) in v for k, v in only.items())]
@@ -144,7 +144,7 @@ class Grid(_Strict):
 
         An assumption at one of its named alternatives is a reading of the paper, not a departure from it.
         """
-        original = {new: old for old, new in self._scale(job.scale).stand_ins.items()}
+        original = {new: old for old, new in self.scale_of(job.scale).stand_ins.items()}
         found = []
         for name in FIELDS:
             value = getattr(job, name)

@@ -34,7 +34,7 @@ def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Pat
     """The grid, its scale and why that one; auto looks whether the real data set is complete under `data_root`."""
     chosen = grid.load(grid_name)
     if scale != "auto":
-        return chosen, scale, chosen.scales[scale].why if scale in chosen.scales else ""
+        return chosen, scale, chosen.scale_of(scale).why
     dataset = chosen.base["dataset"]
     if data_root is None:
         return (
