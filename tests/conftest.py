@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import data, grid
+from benchmark import data
 from benchmark.data import voc
-from benchmark.job import Job
+from benchmark.matrix import grid
+from benchmark.matrix.job import Job
 
 MAIN = Path("VOCdevkit/VOC2012/ImageSets/Main")
 

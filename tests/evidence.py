@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark import grid, published, render, scores, tables
-from benchmark.cells import Table
-from benchmark.job import Job
-from benchmark.store import Run, submit
+from benchmark.matrix import grid
+from benchmark.matrix.job import Job
+from benchmark.store import scores
+from benchmark.store.run import Run, submit
+from benchmark.tables import build, published, render
+from benchmark.tables.cells import Table
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS, TABLES = GOLDEN / "runs", GOLDEN / "tables"
@@ -23,7 +25,7 @@ def golden_table(scale: str = "mini", runs: Path = RUNS, spec_changes: dict | No
     """Table 2 of the pinned grid, from `runs`."""
     spec = SPEC.model_copy(update=spec_changes or {})
     chosen = grid.load("voc", GOLDEN)
-    return tables.build(spec, chosen, scale, chosen.jobs(scale, overrides), runs)
+    return build.build(spec, chosen, scale, chosen.jobs(scale, overrides), runs)
 
 
 def plant(runs: Path, value: Callable[[Job, str], float | None], scale: str = "paper", **overrides) -> list[Run]:

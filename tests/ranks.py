@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from benchmark import distributed, grid, models
-from benchmark.methods import METHODS
+from benchmark.matrix import grid
+from benchmark.methods import METHODS, models
+from benchmark.train import distributed
 
 BATCHES = (6, 5, 1)  # shares of one size, of two sizes, and a rank without an image
 

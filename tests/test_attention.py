@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmark import attention
+from benchmark.methods import attention
 
 torch.manual_seed(0)
 

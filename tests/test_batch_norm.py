@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmark import models
-from benchmark.batch_norm import TwiceDifferentiableBatchNorm2d
+from benchmark.methods import models
+from benchmark.methods.batch_norm import TwiceDifferentiableBatchNorm2d
 
 
 def _both(dtype: torch.dtype) -> list[nn.BatchNorm2d]:

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark import cli, grid, store
+from benchmark import cli
+from benchmark.matrix import grid
+from benchmark.store import run as run_module
 from tests.conftest import MAIN
 
 ROOT = Path(__file__).parents[1]
@@ -140,7 +142,7 @@ def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_op
     for claim in runs.glob("*/*/claim.json"):
         pid = json.loads(claim.read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: all(r.state() != "running" for r in store.all_runs(runs)))
+    wait_for(lambda: all(r.state() != "running" for r in run_module.all_runs(runs)))
     ended = bench(workplace, "run", *QUICK, *cache_option, "--device", "cpu")
     assert ended.returncode == 0, ended.stderr
     ours, undisturbed = scores(runs), scores(finished[0] / "runs")
@@ -151,7 +153,7 @@ def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_op
 
 def test_status_watches_until_nothing_is_left_to_run(workplace):
     """From the run folders alone: whoever runs the job, here the test itself, epoch by epoch as it is seen."""
-    run = store.submit(workplace / "runs", grid.load("voc").jobs("mini")[0])
+    run = run_module.submit(workplace / "runs", grid.load("voc").jobs("mini")[0])
     process = start(workplace, "status", "--watch")
     epochs = []
     try:
@@ -162,7 +164,7 @@ def test_status_watches_until_nothing_is_left_to_run(workplace):
                 epochs.append({"epoch": epoch, "test_mAP": epoch / 10})
                 run.write_metrics(epochs)
                 assert process.stdout.readline() == f"{run.id}: running, epoch {epoch}, test mAP {10 * epoch}.0\n"
-            store.write_json(run.path("result.json"), {})
+            run_module.write_json(run.path("result.json"), {})
         printed, _ = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -172,7 +174,7 @@ def test_status_watches_until_nothing_is_left_to_run(workplace):
 
 
 def test_watching_ends_with_ctrl_c(workplace):
-    store.submit(workplace / "runs", grid.load("voc").jobs("mini")[0])
+    run_module.submit(workplace / "runs", grid.load("voc").jobs("mini")[0])
     process = start(workplace, "status", "--watch")
     assert process.stdout.readline() == "watching: 1 pending\n"
     process.send_signal(signal.SIGINT)
@@ -192,8 +194,8 @@ def test_stopping_is_clean(workplace, cache_option, how):
     assert "Traceback" not in printed
     assert not list(runs.glob("*/*/claim.json")), "claims are released"
     for pid in pids:
-        assert store._process_start(pid) is None, "workers are gone"
-    assert {r.state() for r in store.all_runs(runs)} <= {"pending", "done"}
+        assert run_module._process_start(pid) is None, "workers are gone"
+    assert {r.state() for r in run_module.all_runs(runs)} <= {"pending", "done"}
 
 
 def test_two_schedulers_share_the_work(workplace, cache_option):
@@ -202,7 +204,7 @@ def test_two_schedulers_share_the_work(workplace, cache_option):
     assert [process.returncode for process in both] == [0, 0], printed
     logs = sorted((workplace / "runs").glob("*/*/metrics.jsonl"))
     assert len(logs) == 3
-    assert [r.state() for r in store.all_runs(workplace / "runs")] == ["done"] * 3
+    assert [r.state() for r in run_module.all_runs(workplace / "runs")] == ["done"] * 3
 
 
 BAD = {
@@ -324,7 +326,7 @@ def test_a_budget_that_is_no_duration_is_named(workplace, budget):
 
 
 def test_a_job_that_ran_out_of_time_says_where(tmp_path):
-    run = store.Run(tmp_path)
+    run = run_module.Run(tmp_path)
     assert cli.run.why_stopped(run) == ""  # not begun
     first = "--- 2026-01-01T00:00:00Z attempt 1 on CPU\nout of time: in epoch 2, after 3 steps\n--- 2026-01-01 ended\n"
     run.path("log.txt").write_text(first)

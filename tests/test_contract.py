@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from benchmark import grid, models, scores, store, train
-from benchmark.methods import METHODS
+from benchmark.matrix import grid
+from benchmark.methods import METHODS, models
+from benchmark.store import run as run_module
+from benchmark.store import scores
+from benchmark.train import loop
 
 JOBS = [
     pytest.param(name, job, id=f"{name}-{job.backbone}-{job.train_split}-{job.method}")
@@ -15,8 +18,8 @@ JOBS = [
 
 @pytest.mark.parametrize(("name", "job"), JOBS)
 def test_every_cell_of_every_grid_trains(name, job, cache, tmp_path):
-    run = store.submit(tmp_path, job)
-    train.run_job(run, train.Execution(None, None, cache, "cpu", 1))
+    run = run_module.submit(tmp_path, job)
+    loop.run_job(run, loop.Execution(None, None, cache, "cpu", 1))
     record = run.read("result.json")
     assert run.state() == "done"
     headline = record["mAP"]["area"] if name == "voc" else record["top1"]

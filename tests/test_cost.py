@@ -2,14 +2,15 @@
 
 import pytest
 
-from benchmark import cost, store
+from benchmark.store import cost
+from benchmark.store import run as run_module
 
 
 def _ran(runs, job, seconds, device="cpu", threads=2):
-    run = store.submit(runs, job)
+    run = run_module.submit(runs, job)
     run.write_metrics([{"epoch": i + 1, "seconds": s} for i, s in enumerate(seconds)])
     machine = {"processor": "A processor"}
-    store.write_json(run.path("environment.json"), {"device": device, "threads": threads, "machine": machine})
+    run_module.write_json(run.path("environment.json"), {"device": device, "threads": threads, "machine": machine})
     return run
 
 

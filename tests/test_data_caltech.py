@@ -38,7 +38,7 @@ def big(tmp_path_factory):
 
 
 def test_same_files_and_numbers_as_torchvision(small):
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     theirs = torchvision.datasets.Caltech256.__new__(torchvision.datasets.Caltech256)
     # Its constructor puts the files into a folder caltech256/; what it lists there is what counts.

@@ -30,7 +30,7 @@ def root(small, tmp_path):
 
 
 def same_as_torchvision(root, monkeypatch, splits=("train", "test")):
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     theirs_of = torchvision.datasets.CIFAR100
     monkeypatch.setattr(theirs_of, "_check_integrity", lambda self: True)  # drawn files have other checksums

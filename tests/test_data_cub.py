@@ -31,7 +31,7 @@ def root(small, tmp_path):
 
 
 def test_same_files_and_numbers_as_torchvision_s_image_folder(small):
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     theirs = torchvision.datasets.ImageFolder(small / CUB / "images")
     train, test = (cub.load(small, split) for split in ("train", "test"))

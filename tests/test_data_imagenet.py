@@ -56,7 +56,7 @@ def val_into_class_folders(root):
 
 
 def test_archives_are_read_as_torchvision_reads_them(packed, unpacked, tmp_path, monkeypatch):
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     shutil.copytree(packed, tmp_path / "theirs")
     monkeypatch.setattr("torchvision.datasets.imagenet._verify_archive", lambda *_: None)  # drawn: other checksums

@@ -74,7 +74,7 @@ def test_memory_map_and_decoding_at_each_read_agree(photos, resize, tmp_path, mo
 
 
 def test_test_view_is_torchvision_s(photos, tmp_path):
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     expected = torchvision.transforms.Compose(
         [torchvision.transforms.Resize(256 * 56 // 224), torchvision.transforms.CenterCrop(56)]
@@ -86,7 +86,7 @@ def test_test_view_is_torchvision_s(photos, tmp_path):
 
 
 def test_training_crop_is_torchvision_s_for_the_same_box(photos):
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     for path in photos.images:
         pixels = loading.read_random_resized_crop(path, 24, np.random.default_rng(5))
@@ -100,7 +100,7 @@ def test_training_crop_is_torchvision_s_for_the_same_box(photos):
 def test_boxes_are_distributed_as_torchvision_s():
     import torch
 
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     rng, image = np.random.default_rng(0), Image.new("L", (100, 60))
     ours = np.array([loading.draw_resized_crop(100, 60, rng) for _ in range(3000)])

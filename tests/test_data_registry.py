@@ -48,7 +48,7 @@ def test_source(name):
 
 
 def test_checksums_are_torchvision_s():
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     sets = torchvision.datasets
     cifar_md5 = {f"cifar-100-python/{n}": m for n, m in sets.CIFAR100.train_list + sets.CIFAR100.test_list}

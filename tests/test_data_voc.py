@@ -43,7 +43,7 @@ def test_labels_agree_with_the_annotations(mini_voc):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_same_pictures_and_labels_as_torchvision(mini_voc, split, tmp_path):
-    from benchmark.torchvision_ops import torchvision
+    from benchmark.methods.torchvision_ops import torchvision
 
     theirs, ours = torchvision.datasets.VOCDetection(mini_voc, image_set=split), voc.load(mini_voc, split)
     assert theirs.images == [str(path) for path in ours.images]

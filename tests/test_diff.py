@@ -6,8 +6,10 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, diff, grid, published, render
+from benchmark import cli
 from benchmark.errors import UserError
+from benchmark.matrix import grid
+from benchmark.tables import diff, published, render
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant
 
 

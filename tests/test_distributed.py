@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import distributed, store
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
+from benchmark.store import run as run_module
+from benchmark.train import distributed
 from tests import ranks
 from tests.test_cli import ROOT, _env, bench, scores, start, wait_for
 
@@ -86,7 +87,7 @@ def test_whole_job_in_two_ranks_equals_one(tmp_path, cache, mini_voc):
     ((_, one),), ((_, two),) = (scores(tmp_path / str(count) / "runs").items() for count in (1, 2))
     assert np.abs(one - one[0]).max() > 1e-4, "images differ, so their order matters"
     assert np.allclose(one, two, rtol=1e-6, atol=1e-7)
-    epochs = [store.all_runs(tmp_path / str(count) / "runs")[0].metrics() for count in (1, 2)]
+    epochs = [run_module.all_runs(tmp_path / str(count) / "runs")[0].metrics() for count in (1, 2)]
     for a, b in zip(*epochs, strict=True):
         assert a["train"] == pytest.approx(b["train"], rel=1e-9)
 
@@ -105,8 +106,8 @@ def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(victim, undisturbed, 
     os.kill(pid if victim == "first rank" else launcher, signal.SIGKILL)
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, out + err
-    assert all(store._process_start(p) is None for p in siblings)
-    log = store.all_runs(runs)[0].path("log.txt").read_text()
+    assert all(run_module._process_start(p) is None for p in siblings)
+    log = run_module.all_runs(runs)[0].path("log.txt").read_text()
     assert "killed by signal 9" in log
     assert "attempt 2 on CPU" in log, "the scheduler repeats it"
     (ours,), (expected,) = scores(runs).values(), scores(undisturbed / "runs").values()
@@ -114,8 +115,8 @@ def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(victim, undisturbed, 
 
 
 def test_job_of_two_ranks_that_another_process_runs_is_left_to_it(undisturbed, tmp_path):
-    run = next(iter(store.all_runs(undisturbed / "runs")))
-    other = store.submit(tmp_path, run.job())
+    run = next(iter(run_module.all_runs(undisturbed / "runs")))
+    other = run_module.submit(tmp_path, run.job())
     with other.claim():
         ended = bench(tmp_path, "run-job", str(other.folder), "--device", "cpu")
     assert ended.returncode == 3, ended.stdout + ended.stderr

@@ -10,7 +10,7 @@ import pytest
 
 from benchmark.errors import UserError
 from benchmark.executors import EXECUTORS, SETTINGS, local, read_settings, slurm
-from benchmark.job import FIELDS
+from benchmark.matrix.job import FIELDS
 from tests.test_cli import ROOT, bench, wait_for
 
 BAD = {
@@ -56,11 +56,11 @@ def test_options_of_another_executor_are_refused(tmp_path, cache, mini_voc):
 
 @pytest.mark.parametrize(("executor", "package", "extra"), [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])
 def test_engine_that_is_not_installed_is_named(executor, package, extra, tmp_path, make_job, monkeypatch):
-    from benchmark import store
+    from benchmark.store import run as run_module
 
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(slurm, "_queued", lambda *_: set())
-    runs = [store.submit(tmp_path, make_job())]
+    runs = [run_module.submit(tmp_path, make_job())]
     with pytest.raises(UserError, match=rf"--executor {executor}: .* is not installed; pip install \.\[{extra}\]"):
         EXECUTORS[executor](runs, [], SETTINGS[executor](), lambda *_: None)
 

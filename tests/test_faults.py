@@ -18,11 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import checkpoint, data, grid, store, tables, train
-from benchmark import scores as scores_file
-from benchmark.cells import Table
+from benchmark import data
 from benchmark.errors import UserError
-from benchmark.store import Run
+from benchmark.matrix import grid
+from benchmark.store import run as run_module
+from benchmark.store import scores as scores_file
+from benchmark.store.run import Run
+from benchmark.tables import build
+from benchmark.tables.cells import Table
+from benchmark.train import checkpoint, loop
 from tests.conftest import MAIN
 from tests.evidence import GOLDEN, SPEC, as_published, plant
 from tests.test_cli import ROOT, bench, saved_scores, scores, start, wait_for
@@ -108,7 +112,7 @@ def _kill(victim: str, moment: float, rng: random.Random, place: Path, cache_opt
         time.sleep(0.01)
     while victim == "worker" and process.poll() is None and not _children(process.pid):
         time.sleep(0.01)  # too early: no worker yet
-    states = sorted(r.state() for r in store.all_runs(place / "runs"))
+    states = sorted(r.state() for r in run_module.all_runs(place / "runs"))
     workers = _children(process.pid)
     killed = {"worker": workers and [rng.choice(workers)], "scheduler": [process.pid], "both": [process.pid, *workers]}
     if not states or set(states) != {"done"}:
@@ -127,7 +131,7 @@ def _kill(victim: str, moment: float, rng: random.Random, place: Path, cache_opt
 def test_a_killed_worker_is_repeated_by_the_same_scheduler(workplace, cache_option, undisturbed):
     process = start(workplace, "run", *QUICK, *cache_option)
     wait_for(lambda: list((workplace / "runs").glob("*/*/checkpoint.pt")))
-    run = store.Run(next((workplace / "runs").glob("*/*/checkpoint.pt")).parent)
+    run = run_module.Run(next((workplace / "runs").glob("*/*/checkpoint.pt")).parent)
     victim = run.read("claim.json")["pid"]
     os.kill(victim, signal.SIGKILL)
     printed, _ = process.communicate(timeout=280)
@@ -144,9 +148,9 @@ SHORT = {"epochs": 3, "milestones": [[2]], "limit_train": 64}
 
 
 @pytest.fixture(scope="module")
-def execution(cache) -> train.Execution:
+def execution(cache) -> loop.Execution:
     data.locate("cifar100-mini", None, cache)
-    return train.Execution(data_root=None, weights_file=None, cache=cache, device="cpu", threads=1)
+    return loop.Execution(data_root=None, weights_file=None, cache=cache, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +161,8 @@ def job():
 @pytest.fixture(scope="module")
 def whole(job, execution, tmp_path_factory) -> np.ndarray:
     """Scores of the job when nothing happens."""
-    run = store.submit(tmp_path_factory.mktemp("whole"), job)
-    train.run_job(run, execution)
+    run = run_module.submit(tmp_path_factory.mktemp("whole"), job)
+    loop.run_job(run, execution)
     return _scores(run)
 
 
@@ -169,7 +173,7 @@ def _scores(run: Run) -> np.ndarray:
 def _completes(run: Run, execution, whole: np.ndarray) -> None:
     """One more run, and the result of the undisturbed job."""
     assert run.state() in ("pending", "failed", "stale")
-    train.run_job(run, execution)
+    loop.run_job(run, execution)
     assert run.state() == "done"
     assert (_scores(run) == whole).all()
     assert not list(run.folder.rglob("*.tmp"))
@@ -199,19 +203,19 @@ def disk(tmp_path):
 # KiB that let the run come as far as: its claim, its records, its first checkpoint, the second beside it.
 @pytest.mark.parametrize("kib", [12, 24, 400, 700])
 def test_full_disk(kib, disk, job, execution, whole):
-    run = store.submit(disk(8) / "runs", job)
+    run = run_module.submit(disk(8) / "runs", job)
     disk(kib)
     with pytest.raises(UserError, match=r"cannot be written \(.*No space left.*free some space"):
-        train.run_job(run, execution)
+        loop.run_job(run, execution)
     assert not run.path("result.json").exists()
     assert not list(run.folder.rglob("*.tmp"))
     disk(100_000)
     _completes(run, execution, whole)
 
 
-@pytest.mark.parametrize(("module", "writer"), [(scores_file, "write"), (train, "result")])
+@pytest.mark.parametrize(("module", "writer"), [(scores_file, "write"), (loop, "result")])
 def test_disk_that_is_full_at_the_end(module, writer, disk, job, execution, whole, monkeypatch):
-    run, real = store.submit(disk(2000) / "runs", job), getattr(module, writer)
+    run, real = run_module.submit(disk(2000) / "runs", job), getattr(module, writer)
     filler = disk(2000) / "filler"
 
     def fill_first(*arguments):
@@ -221,7 +225,7 @@ def test_disk_that_is_full_at_the_end(module, writer, disk, job, execution, whol
 
     monkeypatch.setattr(module, writer, fill_first)
     with pytest.raises(UserError, match=r"cannot be written \(No space left.*free some space"):
-        train.run_job(run, execution)
+        loop.run_job(run, execution)
     monkeypatch.undo()
     assert not run.path("result.json").exists()
     filler.unlink()
@@ -231,12 +235,12 @@ def test_disk_that_is_full_at_the_end(module, writer, disk, job, execution, whol
 @pytest.mark.parametrize("limit", [100, 1000, 400_000])
 def test_files_that_may_not_grow(limit, tmp_path, job, execution, whole):
     """As a full disk, for whoever may not mount one: the limit strikes in the middle of a write."""
-    run = store.submit(tmp_path / "runs", job)
+    run = run_module.submit(tmp_path / "runs", job)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
         with pytest.raises(UserError, match="cannot be written"):
-            train.run_job(run, execution)
+            loop.run_job(run, execution)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not run.path("result.json").exists()
@@ -273,15 +277,15 @@ def test_decoded_pictures_that_were_cut_short_are_made_anew(keep, tiny_voc, tmp_
 
 @pytest.mark.parametrize("damage", ["empty", "garbage", "cut", "one byte", "another network", "other epochs"])
 def test_damaged_checkpoint(damage, tmp_path, job, execution, whole, monkeypatch, capsys):
-    run = store.submit(tmp_path, job)
+    run = run_module.submit(tmp_path, job)
     monkeypatch.setattr(scores_file, "write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        train.run_job(run, execution)
+        loop.run_job(run, execution)
     monkeypatch.undo()
     path = run.path("checkpoint.pt")
     content = path.read_bytes()
     if damage == "another network":
-        other = train.start(job.model_copy(update={"backbone": "resnet20"}), 100, execution)
+        other = loop.start(job.model_copy(update={"backbone": "resnet20"}), 100, execution)
         torch.save({"model": other.model.state_dict()}, path)
     elif damage == "other epochs":
         saved = torch.load(path, weights_only=True)
@@ -298,10 +302,10 @@ def test_damaged_checkpoint(damage, tmp_path, job, execution, whole, monkeypatch
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "environment.json", "progress.json", "failure.json", "claim.json"])
 def test_truncated_record(name, tmp_path, job, execution, whole, monkeypatch):
-    run = store.submit(tmp_path, job)
+    run = run_module.submit(tmp_path, job)
     monkeypatch.setattr(scores_file, "write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        train.run_job(run, execution)
+        loop.run_job(run, execution)
     monkeypatch.undo()
     run.path(name).write_bytes((run.path(name).read_bytes() if run.path(name).exists() else b'{"host": 1')[:9])
     with contextlib.suppress(UserError):
@@ -329,7 +333,7 @@ def test_truncated_result_is_never_tabulated(name, tmp_path):
 
 def _table(runs: Path) -> Table:
     chosen = grid.load("voc", GOLDEN)
-    return tables.build(SPEC, chosen, "paper", chosen.jobs("paper"), runs)
+    return build.build(SPEC, chosen, "paper", chosen.jobs("paper"), runs)
 
 
 # Divergence
@@ -337,10 +341,10 @@ def _table(runs: Path) -> Table:
 
 def test_loss_that_becomes_nan(tmp_path, job, execution, monkeypatch):
     """In the second epoch; the record says so, and holds the first one's numbers."""
-    run, real = store.submit(tmp_path, job), train.learning_rate
-    monkeypatch.setattr(train, "learning_rate", lambda job, step, of: 1e30 if step >= of else real(job, step, of))
-    with pytest.raises(train.DivergedError):
-        train.run_job(run, execution)
+    run, real = run_module.submit(tmp_path, job), loop.learning_rate
+    monkeypatch.setattr(loop, "learning_rate", lambda job, step, of: 1e30 if step >= of else real(job, step, of))
+    with pytest.raises(loop.DivergedError):
+        loop.run_job(run, execution)
     failure = run.read("failure.json")
     assert (run.state(), failure["kind"], failure["epoch"]) == ("diverged", "diverged", 2)
     assert failure["last_good_epoch"] == run.metrics()[-1]
@@ -353,14 +357,16 @@ def test_diverged_run_is_shown_and_never_averaged(tmp_path):
     of_method = [run for run in runs if run.job().method == "icasc-a_ch"]
     lost = of_method[0]
     lost.path("result.json").unlink()
-    store.write_json(lost.path("failure.json"), {"kind": "diverged", "error": "", "epoch": 2, "last_good_epoch": None})
+    run_module.write_json(
+        lost.path("failure.json"), {"kind": "diverged", "error": "", "epoch": 2, "last_good_epoch": None}
+    )
     cell = _table(tmp_path).cells["mAP", "icasc-a_ch"]
     assert (cell.status, cell.n, cell.planned) == ("partial", 2, 3)
     assert lost.id not in cell.runs
     assert cell.mean == pytest.approx(np.mean([as_published(r.job(), "mAP") for r in of_method[1:]]))
     for run in of_method[1:]:
         run.path("result.json").rename(run.path("failure.json"))
-        store.write_json(run.path("failure.json"), {"kind": "diverged", "error": ""})
+        run_module.write_json(run.path("failure.json"), {"kind": "diverged", "error": ""})
     cell = _table(tmp_path).cells["mAP", "icasc-a_ch"]
     assert (cell.status, cell.mean) == ("diverged", None)
 
@@ -373,11 +379,11 @@ def test_a_picture_that_disappears_in_mid_run(tmp_path, tiny_voc, cache, monkeyp
     root = Path(shutil.copytree(tiny_voc, tmp_path / "data"))
     changes = {"weights": "scratch", "image_size": 32, "resize": "random_resized_crop", "epochs": 3, "batch_size": 8}
     job = grid.load("voc").jobs("paper", changes, {"method": ["baseline"], "seed": [0]})[0]
-    execution = train.Execution(root, None, cache, "cpu", 1)
-    undisturbed = store.submit(tmp_path / "undisturbed", job)
-    train.run_job(undisturbed, execution)
+    execution = loop.Execution(root, None, cache, "cpu", 1)
+    undisturbed = run_module.submit(tmp_path / "undisturbed", job)
+    loop.run_job(undisturbed, execution)
     picture, real = next((root / MAIN.parents[1] / "JPEGImages").iterdir()), checkpoint.save
-    run = store.submit(tmp_path / "runs", job)
+    run = run_module.submit(tmp_path / "runs", job)
 
     def save_and_remove(*arguments):
         real(*arguments)
@@ -385,11 +391,11 @@ def test_a_picture_that_disappears_in_mid_run(tmp_path, tiny_voc, cache, monkeyp
 
     monkeypatch.setattr(checkpoint, "save", save_and_remove)
     with pytest.raises(UserError, match=rf"{picture.name}: cannot be (read|decoded)"):
-        train.run_job(run, execution)
+        loop.run_job(run, execution)
     monkeypatch.undo()
     assert run.read("failure.json")["kind"] == "input"
     with pytest.raises(UserError, match=rf"{picture.name}: missing"):
-        train.run_job(run, execution)
+        loop.run_job(run, execution)
     (tmp_path / "elsewhere.jpg").rename(picture)
     _completes(run, execution, _scores(undisturbed))
 
@@ -399,7 +405,7 @@ def test_a_picture_that_disappears_in_mid_run(tmp_path, tiny_voc, cache, monkeyp
 
 def test_a_host_that_no_longer_exists(tmp_path, job, monkeypatch):
     """A worker under another host name with process numbers of its own, killed: nobody here can look it up."""
-    run = store.submit(tmp_path, job)
+    run = run_module.submit(tmp_path, job)
     held = f"from tests.test_store import _hold; from pathlib import Path; _hold(Path({str(run.folder)!r}), 60)"
     script = f'hostname elsewhere && exec "{sys.executable}" -c "$0"'
     command = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, held]
@@ -408,12 +414,12 @@ def test_a_host_that_no_longer_exists(tmp_path, job, monkeypatch):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     if process.stdout.readline() != "held\n":
         pytest.skip(f"no other host can be made here: {process.communicate()[1].strip()}")
-    monkeypatch.setattr(store, "STALE_AFTER_SECONDS", 2.0)
-    monkeypatch.setattr(store, "WATCH_SECONDS", 8.0)
+    monkeypatch.setattr(run_module, "STALE_AFTER_SECONDS", 2.0)
+    monkeypatch.setattr(run_module, "WATCH_SECONDS", 8.0)
     try:
         assert run.read("claim.json")["host"].startswith("elsewhere ")
         wait_for(lambda: run.state() == "stale")  # between two beats, with so short a limit
-        with pytest.raises(store.Claimed), run.claim():
+        with pytest.raises(run_module.Claimed), run.claim():
             pass
     finally:
         process.kill()
@@ -430,7 +436,7 @@ def test_read_only_runs(tmp_path, cache_option, disk):
     one = ["--only", "method=baseline", *QUICK]
     jobs = grid.load("cifar100").jobs("mini", {"epochs": 12, "milestones": [[6, 9]], "limit_train": 96})
     for each in jobs:
-        store.submit(runs, each)
+        run_module.submit(runs, each)
     subprocess.run(["mount", "-o", "remount,ro", str(runs.parent)], check=True)
     ended = bench(place, "run", *one, *cache_option, "--runs", str(runs))
     assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (2, 1), ended.stderr
@@ -452,6 +458,6 @@ def test_odd_names_of_folders(tmp_path, cache_option):
     options = ["--grid", "cifar100", "--scale", "mini", "--device", "cpu", "--cache", str(cache), *one]
     ended = bench(place, "run", *options, "--runs", str(place / "runs"))
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert [r.state() for r in store.all_runs(place / "runs")] == ["done"]
+    assert [r.state() for r in run_module.all_runs(place / "runs")] == ["done"]
     ended = bench(place, "run", *options, "--runs", str(place / "tables" / "cifar100.yaml"))
     assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (2, 1), ended.stderr

@@ -10,8 +10,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from benchmark import attention_figures, cli, figures, grid, models, overlap, store
+from benchmark import cli
 from benchmark.errors import UserError
+from benchmark.evidence import figures, maps
+from benchmark.matrix import grid
+from benchmark.methods import models, overlap
+from benchmark.store import run as run_module
 from tests.evidence import GOLDEN, RUNS, TABLES, golden_table, plant
 
 
@@ -61,7 +65,7 @@ def test_overlap_by_epoch_where_it_was_recorded(tmp_path):
     jobs = grid.load("voc", GOLDEN).jobs("mini")
     names = [f"{kind}_{key}" for kind in ("grad_cam", "a_ch") for key in ("inner", "last", "last_blank")]
     for job in jobs:
-        run = store.submit(tmp_path, job)
+        run = run_module.submit(tmp_path, job)
         low = 0.2 * (job.method != "baseline") + 0.1 * job.seed
         epochs = [{"epoch": e, "attention_overlap": dict.fromkeys(names, low + 0.01 * e)} for e in (1, 2)]
         run.write_metrics([epoch | {"train": {"classification": 1.0}, "test_mAP": 0.5} for epoch in epochs])
@@ -98,18 +102,18 @@ def test_files_embed_fonts_and_repeat(tmp_path):
 
 def test_overlap_of_maps():
     same = torch.rand(1, 1, 4, 4).expand(2, 3, 4, 4)
-    assert attention_figures.overlap_of_maps(same).tolist() == pytest.approx([1.0, 1.0])
+    assert maps.overlap_of_maps(same).tolist() == pytest.approx([1.0, 1.0])
     apart = torch.zeros(1, 2, 2, 2)
     apart[0, 0, 0], apart[0, 1, 1] = 1.0, 1.0
-    assert attention_figures.overlap_of_maps(apart).tolist() == [0.0]
+    assert maps.overlap_of_maps(apart).tolist() == [0.0]
     half = torch.zeros(1, 2, 1, 3)
     half[0, 0, 0, :2], half[0, 1, 0, 1:] = 1.0, 1.0
-    assert attention_figures.overlap_of_maps(half).tolist() == pytest.approx([1 / 3])
+    assert maps.overlap_of_maps(half).tolist() == pytest.approx([1 / 3])
 
 
 def test_images_are_chosen_by_the_rule_and_both_ways():
     right = np.array([[1, 1], [0, 1], [1, 0], [0, 0], [0, 1], [0, 1]], bool)
-    assert list(attention_figures.choose(right, 2).values()) == [[1, 4], [2]]
+    assert list(maps.choose(right, 2).values()) == [[1, 4], [2]]
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +121,19 @@ def trained(tmp_path_factory):
     """The golden runs with weights, random ones, kept beside them."""
     runs = tmp_path_factory.mktemp("trained") / "runs"
     shutil.copytree(RUNS, runs)
-    for run in store.all_runs(runs):
+    for run in run_module.all_runs(runs):
         job = run.job()
         net = models.build(job.backbone, 20, job.seed + 10 * len(job.method)).net
         halves = {name: t.half() if t.is_floating_point() else t for name, t in net.state_dict().items()}
-        save_file(halves, run.path(attention_figures.WEIGHTS))
+        save_file(halves, run.path(maps.WEIGHTS))
     return runs
 
 
 def small_pair(runs, cache):
     baseline, ours = (
-        next(r.job() for r in store.all_runs(runs) if m in r.id) for m in ("baseline-s0", "icasc-a_ch-s0")
+        next(r.job() for r in run_module.all_runs(runs) if m in r.id) for m in ("baseline-s0", "icasc-a_ch-s0")
     )
-    pair = attention_figures.load_pair(runs, baseline, ours, None, cache)
+    pair = maps.load_pair(runs, baseline, ours, None, cache)
     images = pair.test.images
     few = dataclasses.replace(images, ids=images.ids[:40], images=images.images[:40], targets=images.targets[:40])
     return dataclasses.replace(pair, test=dataclasses.replace(pair.test, images=few, array=pair.test.array[:40]))
@@ -137,22 +141,22 @@ def small_pair(runs, cache):
 
 def test_maps_and_overlap_of_a_pair(trained, cache, mini_voc):
     pair = small_pair(trained, cache)
-    found = attention_figures.measure(pair.ours, pair)
+    found = maps.measure(pair.ours, pair)
     assert set(found) == {"separability_inner", "separability_last", "consistency", "overlap_top5"}
     assert 0 < found["overlap_top5"] <= 1
     assert 0 <= found["separability_last"] <= 1
-    drawings = attention_figures.draw(pair, 2)
+    drawings = maps.draw(pair, 2)
     assert 1 <= len(drawings) <= 2
     assert "the first" in drawings[0].caption
     figure = drawings[0].figure
-    assert len(figure.axes) % (2 * (attention_figures.TOP + 1)) == 0
-    lines = attention_figures.overlap_table([pair])
+    assert len(figure.axes) % (2 * (maps.TOP + 1)) == 0
+    lines = maps.overlap_table([pair])
     assert [line["network"] for line in lines] == ["baseline", "icasc-a_ch"]
 
 
 def test_a_true_class_is_framed_in_red():
     axes = figures.Figure().subplots()
-    attention_figures._overlay(axes, np.zeros((4, 4, 3)), np.zeros((4, 4)), "cow 0.91", True)
+    maps._overlay(axes, np.zeros((4, 4, 3)), np.zeros((4, 4)), "cow 0.91", True)
     assert axes.get_title() == "cow 0.91 *"
     assert {spine.get_edgecolor() for spine in axes.spines.values()} == {(1.0, 0.0, 0.0, 1.0)}
 
@@ -174,6 +178,6 @@ def test_missing_weights_name_the_command(monkeypatch, tmp_path):
 def test_foreign_weights_are_an_error(trained, cache, mini_voc, tmp_path):
     shutil.copytree(trained, tmp_path / "runs")
     pair = small_pair(tmp_path / "runs", cache)
-    save_file({"x": torch.zeros(1)}, pair.ours.path(attention_figures.WEIGHTS))
+    save_file({"x": torch.zeros(1)}, pair.ours.path(maps.WEIGHTS))
     with pytest.raises(UserError, match="not the weights of resnet18_narrow"):
-        attention_figures.load_model(pair.ours, pair)
+        maps.load_model(pair.ours, pair)

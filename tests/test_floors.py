@@ -1,4 +1,4 @@
-"""A file imports only from floors below it, or from its left on the same floor; what needs no torch imports none."""
+"""A room imports only from rooms below it; what lists, tabulates or compares never imports torch."""
 
 import ast
 import subprocess
@@ -10,77 +10,81 @@ import pytest
 import benchmark
 
 ROOT = Path(benchmark.__file__).parent
-LIGHT = [  # never import torch
-    ["errors", "heap"],
-    ["job", "strict_yaml"],
-    ["store", "environment", "metrics", "scores", "published", "grid", "data", "executors"],
-    ["results", "cost", "stats", "cells", "tables", "summary", "render", "diff", "explain", "sensitivity", "view"],
-    ["figures", "report"],
-    ["cli", "__main__"],
-]
-HEAVY = [
-    ["torchvision_ops", "attention", "batch_norm", "distributed"],
-    ["models"],
-    ["methods", "step"],
-    ["overlap", "batches", "checkpoint", "weights"],
-    ["train"],
-    ["pretrain", "attention_figures"],
-    ["bench"],
-]
-FIRST_HEAVY = 3  # the training side stands on LIGHT's first three floors
-LAZY = {  # imported inside commands that need torch, when they run
-    ("cli", "checkpoint"), ("cli", "train"), ("cli", "distributed"), ("cli", "pretrain"), ("cli", "bench"),
-    ("cli", "attention_figures"),
-}  # fmt: skip
+FLOORS = [  # from the ground up; a room may be on one floor with another, and imports nothing from it
+    {"errors"}, {"matrix"}, {"store"}, {"executors", "data"}, {"tables", "methods"}, {"train"}, {"evidence", "bench"},
+    {"cli"}, {"__main__"},
+]  # fmt: skip
+TORCH = {"methods", "train", "bench", "evidence/maps"}  # these alone import it; the cli imports them inside commands
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
 
 
-def _module(path: Path) -> str:
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def _name(path: Path) -> str:
+    """`matrix/job`; a package's __init__ is the room itself."""
+    return str(path.relative_to(ROOT).with_suffix("")).removesuffix("/__init__")
 
 
-def _imports(path: Path) -> set[str]:
+def _room(name: str) -> str:
+    return name.split("/")[0]
+
+
+NAMES = {_name(path) for path in FILES}
+
+
+def _imports(node: ast.AST) -> set[str]:
+    """Names of files that `node` imports, wherever it does so."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "benchmark":
-            parts = node.module.split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("benchmark.")}
-    return {name for name in found if name != "__version__"}
+    for part in ast.walk(node):
+        if isinstance(part, ast.ImportFrom) and (part.module or "").split(".")[0] == "benchmark":
+            folder = "/".join(part.module.split(".")[1:])
+            inside = {f"{folder}/{alias.name}".lstrip("/") for alias in part.names}
+            found |= (inside & NAMES) or {folder}
+        elif isinstance(part, ast.Import):
+            found |= {a.name.replace(".", "/").removeprefix("benchmark/") for a in part.names if "benchmark." in a.name}
+    return found - {""}
 
 
-def _floors() -> dict[str, int]:
-    light = {name: floor for floor, names in enumerate(LIGHT) for name in names}
-    return light | {name: FIRST_HEAVY + floor for floor, names in enumerate(HEAVY) for name in names}
+def _at_the_top(path: Path) -> set[str]:
+    """What importing the file imports."""
+    tree = ast.parse(path.read_text())
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return {name for node in tree.body if not isinstance(node, functions) for name in _imports(node)}
 
 
-SOURCES = [p for p in sorted(ROOT.rglob("*.py")) if p != ROOT / "__init__.py"]
+def _in_room_of_torch(name: str) -> bool:
+    return name in TORCH or _room(name) in TORCH
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=_name)
 def test_imports_go_down(path):
-    floors, module = _floors(), _module(path)
-    assert module in floors, f"{module} has no floor: put it on one"
-    for name in _imports(path) - {module}:
-        if (module, name) in LAZY:
-            continue
-        assert name in floors, f"{module} imports {name}, which has no floor"
-        assert floors[name] <= floors[module], f"{module} imports {name} from above"
-        heavy = {n for names in HEAVY for n in names}
-        assert module in heavy or name not in heavy, f"{module} imports torch through {name}"
+    floor_of = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+    room = _room(_name(path))
+    assert room in floor_of, f"{room} has no floor: put it on one"
+    for name in _imports(ast.parse(path.read_text())):
+        assert name in NAMES, f"{_name(path)} imports {name}, which is no file of the package"
+        assert _room(name) == room or floor_of[_room(name)] < floor_of[room], f"{_name(path)} imports {name} from above"
 
 
-@pytest.mark.parametrize("names", LIGHT + HEAVY)
-def test_same_floor_has_no_circle(names):
-    graph = {n: set() for n in names}
-    for path in SOURCES:
-        if _module(path) in graph:
-            graph[_module(path)] |= (_imports(path) & set(names)) - {_module(path)}
+@pytest.mark.parametrize("path", FILES, ids=_name)
+def test_torch_stays_in_its_rooms(path):
+    if _in_room_of_torch(_name(path)):
+        return
+    heavy = {name for name in _at_the_top(path) if _in_room_of_torch(name)}
+    assert not heavy, f"{_name(path)} imports torch through {', '.join(sorted(heavy))}"
+    inside = {name for name in _imports(ast.parse(path.read_text())) if _in_room_of_torch(name)}
+    assert not inside or _room(_name(path)) == "cli", f"{_name(path)} imports {', '.join(sorted(inside))} in a function"
+
+
+def test_no_circle_within_a_room():
+    needs = {_name(path): _at_the_top(path) for path in FILES}
     done: set[str] = set()
-    while len(done) < len(graph):
-        free = {n for n, needs in graph.items() if n not in done and needs <= done}
-        assert free, f"circle among {set(graph) - done}"
+    while len(done) < len(needs):
+        free = {name for name, imported in needs.items() if name not in done and imported <= done}
+        assert free, f"circle among {set(needs) - done}"
         done |= free
+
+
+def test_flat_is_nothing_but_the_entrance_and_errors():
+    assert {name for name in NAMES if (ROOT / f"{name}.py").is_file() and "/" not in name} == {"__main__", "errors"}
 
 
 @pytest.mark.parametrize(

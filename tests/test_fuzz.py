@@ -18,10 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark import grid, published, results, scores, store, strict_yaml, view
 from benchmark.data import caltech, cifar, cub, imagenet, loading, mini, voc
 from benchmark.errors import UserError
-from benchmark.store import Run
+from benchmark.executors import view
+from benchmark.matrix import grid, strict_yaml
+from benchmark.store import run as run_module
+from benchmark.store import scores
+from benchmark.store.run import Run
+from benchmark.tables import collect, published
 from tests.conftest import MAIN
 
 TIMES = int(os.environ.get("FUZZ", "1"))
@@ -138,11 +142,11 @@ def test_values_of_the_command_line():
 def run(tmp_path) -> Run:
     """A finished run with every record that there can be."""
     job = grid.load("voc").jobs("mini", {"seed": 0})[0]
-    run = store.submit(tmp_path / "runs", job)
+    run = run_module.submit(tmp_path / "runs", job)
     classes = [f"c{k}" for k in range(3)]
     share = dict.fromkeys(classes, 0.5)
     run.write_metrics([{"epoch": k + 1, "train": {"loss": 1.0}, "test_mAP": 0.5, "seconds": 1.0} for k in range(3)])
-    store.write_json(run.path("progress.json"), {"epoch": 1, "epochs": 3, "done": 0.5})
+    run_module.write_json(run.path("progress.json"), {"epoch": 1, "epochs": 3, "done": 0.5})
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, ids=np.array(["a", "b"]), labels=np.array([[1, -1, 0]] * 2, np.int8), scores=np.ones((2, 3), np.float32)
@@ -150,7 +154,7 @@ def run(tmp_path) -> Run:
     run.path("scores.npz").write_bytes(buffer.getvalue())
     record = {"ap": dict.fromkeys(grid.EVALUATION["ap_definition"], share)}
     record["mAP"] = dict.fromkeys(record["ap"], 0.5)
-    store.write_json(run.path("result.json"), {"job": run.id, "epoch": 3, "seconds": 3.0, **record})
+    run_module.write_json(run.path("result.json"), {"job": run.id, "epoch": 3, "seconds": 3.0, **record})
     return run
 
 
@@ -161,7 +165,7 @@ def _look(run: Run) -> None:
     state = run.state()
     run.metrics()
     if state == "done":
-        results.items(run, "area")
+        collect.items(run, "area")
 
 
 def _restored(run: Run, read: Callable[[Run], object]) -> None:
@@ -185,7 +189,7 @@ def test_records_of_unfinished_runs(name, run):
     if name == "claim.json":
         with run.claim():
             record = run.read("claim.json")
-    store.write_json(run.path(name), record)
+    run_module.write_json(run.path(name), record)
     feed(lambda: _restored(run, _look), run.path(name), run.path(name).read_bytes(), 80, f"record/{name}")
 
 
@@ -318,19 +322,19 @@ def test_checkpoints_are_refused_by_their_checksums(tmp_path):
     """Every mutation that changes a tensor's bytes is found; what is left reads as what was saved."""
     import torch
 
-    from benchmark import checkpoint, train
+    from benchmark.train import checkpoint, loop
 
     job = grid.load("cifar100").jobs("mini", {}, {"method": ["baseline"]})[0]
-    run = store.submit(tmp_path, job)
-    execution = train.Execution(None, None, tmp_path, "cpu", 1)
-    state = train.start(job, 100, execution)
+    run = run_module.submit(tmp_path, job)
+    execution = loop.Execution(None, None, tmp_path, "cpu", 1)
+    state = loop.start(job, 100, execution)
     state.epochs.append({"epoch": 1, "test_top1": 0.5})
     saved = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
     checkpoint.save(run, state)
-    path, fresh = run.path("checkpoint.pt"), train.start(job, 100, execution).model.state_dict()
+    path, fresh = run.path("checkpoint.pt"), loop.start(job, 100, execution).model.state_dict()
 
     def resume():
-        resumed = checkpoint.resume(run, lambda: train.start(job, 100, execution))
+        resumed = checkpoint.resume(run, lambda: loop.start(job, 100, execution))
         expected = saved if resumed.epochs else fresh
         assert all(torch.equal(t, expected[n]) for n, t in resumed.model.state_dict().items())
         for aside in run.folder.glob("checkpoint.corrupt-*"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import grid, strict_yaml
 from benchmark.errors import UserError
+from benchmark.matrix import grid, strict_yaml
 
 VOC = (grid.GRIDS / "voc.yaml").read_text()
 

@@ -7,7 +7,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, grid, heap, store
+from benchmark import cli
+from benchmark.matrix import grid
+from benchmark.store import run as run_module
+from benchmark.train import heap
 
 GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 FAULTS = """
@@ -44,6 +47,6 @@ def test_another_c_library_is_left_alone(monkeypatch):
 def test_a_job_s_process_keeps_them(tmp_path, monkeypatch):
     called = []
     monkeypatch.setattr(heap, "keep_freed_memory", lambda: called.append(True))
-    run = store.submit(tmp_path, grid.load("voc").jobs("paper")[0])
+    run = run_module.submit(tmp_path, grid.load("voc").jobs("paper")[0])
     CliRunner().invoke(cli.app, ["run-job", str(run.folder), "--cache", str(tmp_path)])  # there is no such data
     assert called == [True]

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from benchmark import job as job_module
 from benchmark.errors import UserError
-from benchmark.job import ICASC_FIELDS, Job, make_job
+from benchmark.matrix import job as job_module
+from benchmark.matrix.job import ICASC_FIELDS, Job, make_job
 
 FIELDS = {
     "scale": "paper", "dataset": "voc2012", "train_split": "train", "test_split": "val", "backbone": "resnet18",
@@ -36,7 +36,7 @@ def test_id_ignores_key_order_and_number_type():
 
 
 def test_id_is_the_same_in_another_process():
-    code = f"from benchmark.job import Job; print(Job(**{FIELDS!r}).id)"
+    code = f"from benchmark.matrix.job import Job; print(Job(**{FIELDS!r}).id)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == Job(**FIELDS).id
 
@@ -82,7 +82,8 @@ def test_bad_fields_are_named(change, message):
 
 
 def test_names_fit_the_registries():
-    from benchmark import methods, models
+    from benchmark import methods
+    from benchmark.methods import models
 
     assert set(methods.METHODS) == set(job_module.METHODS)
     assert set(models.BACKBONES) == set(job_module.BACKBONES)

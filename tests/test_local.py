@@ -9,11 +9,12 @@ from threading import Thread
 
 import pytest
 
-from benchmark import store, train
 from benchmark.errors import UserError
 from benchmark.executors import local
 from benchmark.executors.local import Slots
-from benchmark.store import Run
+from benchmark.store import run as run_module
+from benchmark.store.run import Run
+from benchmark.train import loop
 
 # A worker that claims its run and then does what `script.json` in the run folder says for this attempt. It never
 # imports torch, so a whole schedule takes a second.
@@ -21,7 +22,7 @@ WORKER = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
 from benchmark import store
-run = store.Run(Path(sys.argv[1]))
+run = run_module.Run(Path(sys.argv[1]))
 count = run.path("attempts.txt")
 done = count.read_text().splitlines() if count.exists() else []
 gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -45,13 +46,13 @@ try:
         if "signal" in step:
             os.kill(os.getpid(), step["signal"])
         if "kind" in step:
-            store.write_json(run.path("failure.json"), {"kind": step["kind"], "error": "as told"})
+            run_module.write_json(run.path("failure.json"), {"kind": step["kind"], "error": "as told"})
             sys.exit(1)
         if "status" in step:
             sys.exit(step["status"])
         run.path("ended").write_text(str(time.monotonic()))
-        store.write_json(run.path("result.json"), {"job": run.id})
-except store.Claimed:
+        run_module.write_json(run.path("result.json"), {"job": run.id})
+except run_module.Claimed:
     sys.exit(3)
 """
 
@@ -73,7 +74,7 @@ def submit(tmp_path, make_job):
     seeds = iter(range(100))
 
     def make(*steps: dict) -> Run:
-        run = store.submit(tmp_path / "runs", make_job(seed=next(seeds)))
+        run = run_module.submit(tmp_path / "runs", make_job(seed=next(seeds)))
         run.path("script.json").write_text(json.dumps(steps or [{}]))
         return run
 
@@ -224,10 +225,10 @@ def test_a_hung_worker_is_killed_and_repeated(submit):
 
 def test_a_worker_that_says_how_far_it_is_does_not_hang(submit, tmp_path):
     (tmp_path / "worker.py").write_text(
-        "import sys, time; from pathlib import Path; from benchmark import store\n"
-        "run = store.Run(Path(sys.argv[1]))\n"
+        "import sys, time; from pathlib import Path; from benchmark.store.run import Run, write_json\n"
+        "run = Run(Path(sys.argv[1]))\n"
         "for k in range(8): run.path('progress.json').write_text('{}'); time.sleep(0.25)\n"
-        "store.write_json(run.path('result.json'), {})\n"
+        "write_json(run.path('result.json'), {})\n"
     )
     run = submit()
     assert execute([run], Slots(1, 1, hang_timeout=1.0)) == {run.id: "done"}
@@ -245,7 +246,7 @@ def test_what_a_worker_started_ends_with_it(submit):
     execute([run])
     child = int(run.path("child").read_text())
     deadline = time.monotonic() + 20
-    while store._process_start(child) is not None:
+    while run_module._process_start(child) is not None:
         assert time.monotonic() < deadline, "the child outlived its worker"
         time.sleep(0.02)
 
@@ -263,7 +264,7 @@ def test_interrupt_ends_every_group(submit):
         local.execute([run], [], Slots(1, 1), view)
     assert seen
     assert run.state() == "stale"
-    assert store._process_start(int(run.path("child").read_text())) is None
+    assert run_module._process_start(int(run.path("child").read_text())) is None
 
 
 def test_a_run_of_another_scheduler_is_waited_for(submit):
@@ -292,13 +293,13 @@ def test_schedulers_share_one_folder(num_schedulers, submit):
     assert [run.path("held").read_text() for run in runs] == ["held\n"] * len(runs)
 
 
-# The kinds, as train.py writes them
+# The kinds, as loop.py writes them
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (train.torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
+        (loop.torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), "out_of_memory"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "lost_device"),
@@ -306,14 +307,14 @@ def test_schedulers_share_one_folder(num_schedulers, submit):
         (RuntimeError("CUDA error: device-side assert triggered"), "crash"),
         (ValueError("an unspecified launch failure, quoted"), "crash"),
         (UserError("the disk is full"), "input"),
-        (train.DivergedError("the loss is not a number"), "diverged"),
+        (loop.DivergedError("the loss is not a number"), "diverged"),
     ],
 )
 def test_kinds_of_failure(error, kind):
-    assert train.failure_kind(error) == kind
+    assert loop.failure_kind(error) == kind
 
 
 def test_torch_s_own_out_of_memory_is_known():
     with pytest.raises(RuntimeError) as caught:
-        train.torch.empty(2**60, dtype=train.torch.uint8)
-    assert train.failure_kind(caught.value) == "out_of_memory"
+        loop.torch.empty(2**60, dtype=loop.torch.uint8)
+    assert loop.failure_kind(caught.value) == "out_of_memory"

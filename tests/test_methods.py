@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark import attention, methods
-from benchmark.methods import METHODS, attention_terms, last_gradient
-from benchmark.models import Backbone
+from benchmark import methods
+from benchmark.methods import METHODS, attention, attention_terms, last_gradient
+from benchmark.methods.models import Backbone
 
 ICASC = [name for name in METHODS if name != "baseline"]
 

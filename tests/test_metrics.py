@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
-from benchmark import metrics
+from benchmark.store import metrics
 
 SCORES, LABELS = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([1, -1, 1, -1, 1])
 

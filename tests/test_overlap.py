@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import models, overlap
 from benchmark.data import ImageSet
+from benchmark.methods import models, overlap
 
 
 def _set(targets: np.ndarray, num_classes: int = 3) -> ImageSet:

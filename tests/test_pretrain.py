@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from benchmark import batches, models, pretrain, weights
-from benchmark.grid import mini_weights
+from benchmark.matrix.grid import mini_weights
+from benchmark.methods import models
+from benchmark.train import batches, pretrain, weights
 
 VGG = "vgg11_narrow"
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import grid, published, summary, tables
 from benchmark.data import DATASETS, voc
 from benchmark.errors import UserError
+from benchmark.matrix import grid
+from benchmark.tables import build, published, summary
 
 TABLES = Path(__file__).parents[1] / "tables"
 SUPPLEMENT = Path(__file__).parents[2] / "shared" / "paper" / "supplement.txt"
@@ -91,7 +92,7 @@ def test_typing_a_number_fills_its_cell_and_is_checked(tmp_path, cells, gains, e
     spec = published.load("cifar100", tmp_path)
     assert typing_errors(spec) == errors
     chosen = grid.load("cifar100")
-    table = tables.build(spec, chosen, "paper", chosen.jobs("paper"), tmp_path)
+    table = build.build(spec, chosen, "paper", chosen.jobs("paper"), tmp_path)
     assert [c.published for c in table.cells.values() if c.row == "ResNet-110, top-1"] == spec.rows[0].published
 
 

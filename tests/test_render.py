@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from benchmark import render
+from benchmark.tables import render
 from tests.evidence import TABLES, golden_table
 
 HOSTILE = r'a|b & c_d % $x$ #1 {e} ~ ^ \n <script>alert(1)</script> "q" ± 10 −5 ≥ 漢 *bold* `code` [l](u)' + "\n\x07new"

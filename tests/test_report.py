@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, figures, grid, metrics, render, report, results
+from benchmark import cli
+from benchmark.evidence import figures, report
+from benchmark.matrix import grid
+from benchmark.store import metrics
+from benchmark.tables import collect, render
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -23,7 +27,7 @@ def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     chosen = grid.load("voc", GOLDEN)
     jobs = chosen.jobs(scale)
     ids = [name for cell in table.cells.values() for name in cell.runs]
-    samples = results.image_samples(runs, scale, list(dict.fromkeys(ids)), "area", rounds)
+    samples = collect.image_samples(runs, scale, list(dict.fromkeys(ids)), "area", rounds)
     drawn = [(d.caption, "image/svg+xml", figures.svg(d)) for d in figures.draw(table, jobs, runs)]
     return report.page([report.Part(table, chosen, jobs, {}, samples, drawn)], scale, runs)
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import metrics, scores, stats, store
 from benchmark.errors import UserError
+from benchmark.store import metrics, scores
+from benchmark.store import run as run_module
+from benchmark.tables import stats
 from tests import evidence
 
 RNG = np.random.default_rng(0)
@@ -47,7 +49,7 @@ def test_single_label_scores_are_the_best_classes_and_their_log_probabilities(ru
 
 
 def test_records_from_before_classes_were_saved():
-    for run in store.all_runs(evidence.RUNS):
+    for run in run_module.all_runs(evidence.RUNS):
         saved, ap = scores.read(run), run.read("result.json")["ap"]["area"]
         found = metrics.per_class_ap(saved.predicted, saved.labels, "area")
         assert dict(zip(saved.classes, found, strict=True)) == pytest.approx(ap)

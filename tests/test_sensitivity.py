@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmark import cli, grid, metrics, results, sensitivity, store
+from benchmark import cli
 from benchmark.errors import UserError
+from benchmark.evidence import sensitivity
+from benchmark.matrix import grid
+from benchmark.store import metrics
+from benchmark.store import run as run_module
+from benchmark.tables import collect
 from tests.evidence import GOLDEN, RUNS, golden_table, plant, save_scores
 
 
@@ -35,9 +40,9 @@ def test_ap_definitions_come_from_the_scores():
 
 
 def test_difficult_objects_of_the_test_set():
-    run = store.all_runs(RUNS)[0]
-    assert sensitivity.rescored(run, "area", 0) == pytest.approx(results.items(run, "area"))
-    assert sensitivity.rescored(run, "area", 1) != pytest.approx(results.items(run, "area"))
+    run = run_module.all_runs(RUNS)[0]
+    assert sensitivity.rescored(run, "area", 0) == pytest.approx(collect.items(run, "area"))
+    assert sensitivity.rescored(run, "area", 1) != pytest.approx(collect.items(run, "area"))
     assert {line["value"] for line in lines("difficult_test")} == {"ignored", "negative", "positive"}
 
 
@@ -95,7 +100,7 @@ def study(monkeypatch, tmp_path):
 
 def _finish(runs, job, ap, shown_by, kind="a_ch"):
     """A finished run whose first class has AP `ap`; class 1 is shown by too few training images to count."""
-    run, rng = store.submit(runs, job), np.random.default_rng(0)
+    run, rng = run_module.submit(runs, job), np.random.default_rng(0)
     labels = rng.choice([-1, 1], (40, 3)).astype(np.int8)
     scores = rng.normal(size=(40, 3)) + (3 * labels if ap else 0)
     per_class = {f"c{i}": ap if i != 1 else 0.9 for i in range(3)}

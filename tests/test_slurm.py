@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import store
+from benchmark.store import run as run_module
 from tests.test_cli import bench, scores, start, wait_for
 
 pytest.importorskip("submitit", reason="submitit is not installed: pip install .[slurm]")
@@ -93,7 +93,7 @@ def test_driver_is_killed_and_comes_back(cluster, options, tmp_path, undisturbed
     driver.communicate()
     ended = bench(tmp_path, "run", *options(cluster), *TWO_JOBS)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert [r.state() for r in store.all_runs(runs)] == ["done"] * 2
+    assert [r.state() for r in run_module.all_runs(runs)] == ["done"] * 2
     assert _slurm_ids(runs) == ids
     assert _submitted(runs) == 2
     if cluster == "slurm":

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from benchmark import metrics, stats
+from benchmark.store import metrics
+from benchmark.tables import stats
 
 SIMULATIONS = 2000
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import batches, grid, models, train
 from benchmark.bench import references
-from benchmark.methods import METHODS
-from benchmark.models import BACKBONES
-from benchmark.step import Step
+from benchmark.matrix import grid
+from benchmark.methods import METHODS, models
+from benchmark.methods.models import BACKBONES
+from benchmark.train import batches, loop
+from benchmark.train.step import Step
 
 BATCH, NUM = 4, 26  # six full batches and a rest, so that three steps an epoch come from a recording
 
@@ -31,9 +32,9 @@ def _images(num, size=32, dtype=torch.float32, device="cpu"):
 
 def _train(job, recorded, device="cpu"):
     """Parameters and terms after three epochs of the same batches; the rate falls by halves, exact in float32."""
-    execution = train.Execution(None, None, None, str(device), 1)
+    execution = loop.Execution(None, None, None, str(device), 1)
     torch.backends.cudnn.deterministic = True
-    state = train.start(job.model_copy(update={"weights": "scratch"}), 20, execution)
+    state = loop.start(job.model_copy(update={"weights": "scratch"}), 20, execution)
     images, labels = _images(NUM, device=device)
     step, logged = Step(state.model, state.optimizer, job, recorded), []
     for epoch in range(3):
@@ -61,7 +62,7 @@ def test_the_fused_optimiser_with_a_rate_in_a_tensor_takes_the_same_steps(method
     images, labels = _images(BATCH, dtype=torch.float64)
     ended = []
     for fused in (False, True):
-        state = train.start(job.model_copy(update={"weights": "scratch"}), 20, train.Execution(*[None] * 3, "cpu", 1))
+        state = loop.start(job.model_copy(update={"weights": "scratch"}), 20, loop.Execution(*[None] * 3, "cpu", 1))
         before = torch.cat([p.detach().flatten() for p in state.model.parameters()])
         settings = {k: v for k, v in state.optimizer.defaults.items() if k in ("lr", "momentum", "weight_decay")}
         optimizer = torch.optim.SGD(state.model.parameters(), **settings, fused=fused)
@@ -156,7 +157,7 @@ def test_the_second_order_by_vjp_is_the_one_by_autograd(method, backbone, make_j
 
 def test_pixels_on_the_device_give_the_batches_that_reading_gives(cache):
     job = grid.load("cifar100").jobs("mini", {"limit_train": 50, "flip": True}, {"method": ["baseline"]})[0]
-    pixels, _ = train.open_splits(job, train.Execution(None, None, cache, "cpu", 1))
+    pixels, _ = loop.open_splits(job, loop.Execution(None, None, cache, "cpu", 1))
     chosen = batches.training_subset(job, len(pixels))
     draws = batches.Draws(job, 0, chosen, len(pixels))
     view = batches.View.of(job, pixels, chosen, torch.device("cpu"))

@@ -13,14 +13,14 @@ import time
 
 import pytest
 
-from benchmark import store
 from benchmark.errors import UserError
-from benchmark.store import Claimed, Run
+from benchmark.store import run as run_module
+from benchmark.store.run import Claimed, Run
 
 
 @pytest.fixture
 def run(tmp_path, make_job) -> Run:
-    return store.submit(tmp_path / "runs", make_job())
+    return run_module.submit(tmp_path / "runs", make_job())
 
 
 def _hold(folder, seconds):
@@ -41,11 +41,11 @@ def test_states_are_read_from_files(run):
     with run.claim():
         assert run.state() == "running"
     assert run.state() == "pending"
-    store.write_json(run.path("failure.json"), {"kind": "crash"})
+    run_module.write_json(run.path("failure.json"), {"kind": "crash"})
     assert run.state() == "failed"
-    store.write_json(run.path("failure.json"), {"kind": "diverged"})
+    run_module.write_json(run.path("failure.json"), {"kind": "diverged"})
     assert run.state() == "diverged"
-    store.write_json(run.path("result.json"), {})
+    run_module.write_json(run.path("result.json"), {})
     assert run.state() == "done"
 
 
@@ -70,8 +70,8 @@ def test_kill_leaves_a_stale_claim_that_the_next_takes_over(run):
 
 
 def test_reused_process_number_is_not_the_old_process(run):
-    claim = {"host": store._this_host(), "pid": os.getpid(), "process_start": "1", "started": 0}
-    store.write_json(run.path("claim.json"), claim)
+    claim = {"host": run_module._this_host(), "pid": os.getpid(), "process_start": "1", "started": 0}
+    run_module.write_json(run.path("claim.json"), claim)
     assert run.state() == "stale"
 
 
@@ -79,7 +79,7 @@ ELSEWHERE = {"host": "elsewhere", "pid": 1, "process_start": "1", "started": 0}
 
 
 def _claimed_elsewhere(run, seconds_ago: float) -> None:
-    store.write_json(run.path("claim.json"), ELSEWHERE)
+    run_module.write_json(run.path("claim.json"), ELSEWHERE)
     then = time.time() - seconds_ago
     os.utime(run.path("claim.json"), (then, then))
 
@@ -96,7 +96,7 @@ def test_another_host_s_claim_looks_stale_far_from_this_clock(run, seconds_ago, 
 
 @pytest.mark.parametrize("seconds_ago", [600, -600])
 def test_a_host_that_is_gone_is_succeeded_after_watching(run, monkeypatch, seconds_ago):
-    monkeypatch.setattr(store, "WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(run_module, "WATCH_SECONDS", 0.2)
     _claimed_elsewhere(run, seconds_ago)
     began = time.monotonic()
     with run.claim():
@@ -107,7 +107,7 @@ def test_a_host_that_is_gone_is_succeeded_after_watching(run, monkeypatch, secon
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
 def test_a_clock_that_jumped_evicts_no_live_host(run, monkeypatch, jump):
     """The other host's clock differs by days, so its claim looks stale; but it is touched again and again."""
-    monkeypatch.setattr(store, "WATCH_SECONDS", 5.0)
+    monkeypatch.setattr(run_module, "WATCH_SECONDS", 5.0)
     _claimed_elsewhere(run, jump)
     stop = threading.Event()
 
@@ -142,7 +142,7 @@ def test_a_clock_that_jumps_does_not_matter_on_one_host(run, monkeypatch, jump):
 
 
 def test_a_live_claim_is_touched(run, monkeypatch):
-    monkeypatch.setattr(store, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(run_module, "BEAT_SECONDS", 0.02)
     with run.claim():
         os.utime(run.path("claim.json"), (0, 0))
         deadline = time.monotonic() + 20
@@ -155,7 +155,7 @@ def test_a_live_claim_is_touched(run, monkeypatch):
 def test_a_process_whose_claim_was_taken_ends_itself(run, taken):
     """It was frozen for so long that it was taken for dead; awake again, it must not write beside its successor."""
     code = (
-        "from benchmark import store; store.BEAT_SECONDS = 0.05\n"
+        "from benchmark.store import run as run_module; run_module.BEAT_SECONDS = 0.05\n"
         f"from tests.test_store import _hold; from pathlib import Path; _hold(Path({str(run.folder)!r}), 60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -163,7 +163,7 @@ def test_a_process_whose_claim_was_taken_ends_itself(run, taken):
     if taken == "away":
         run.path("claim.json").unlink()
     else:
-        store.write_json(run.path("claim.json"), ELSEWHERE)
+        run_module.write_json(run.path("claim.json"), ELSEWHERE)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert run.path("claim.json").exists() == (taken != "away"), "the successor's claim stays"
@@ -171,9 +171,9 @@ def test_a_process_whose_claim_was_taken_ends_itself(run, taken):
 
 def test_another_container_s_process_numbers_are_not_ours(run):
     """Two containers can share name and boot; only the numbering of their processes tells them apart."""
-    name, _, _ = store._this_host().rpartition(" ")
+    name, _, _ = run_module._this_host().rpartition(" ")
     elsewhere = ELSEWHERE | {"host": f"{name} pid:[1]", "pid": 2**22 + 1}
-    store.write_json(run.path("claim.json"), elsewhere)
+    run_module.write_json(run.path("claim.json"), elsewhere)
     assert run.state() == "running"
 
 
@@ -194,7 +194,7 @@ def test_what_a_killed_writer_left_is_removed(run):
 
 
 def test_done_run_cannot_be_claimed(run):
-    store.write_json(run.path("result.json"), {})
+    run_module.write_json(run.path("result.json"), {})
     with pytest.raises(Claimed), run.claim():
         pass
 
@@ -212,7 +212,9 @@ def _race(folder, start, winners):
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_eight_processes_one_gets_the_claim(run, stale):
     if stale:
-        store.write_json(run.path("claim.json"), {"host": store._this_host(), "pid": 2**22 + 1, "process_start": "1"})
+        run_module.write_json(
+            run.path("claim.json"), {"host": run_module._this_host(), "pid": 2**22 + 1, "process_start": "1"}
+        )
     context = multiprocessing.get_context("fork")
     start, winners = context.Event(), context.Queue()
     racers = [context.Process(target=_race, args=(run.folder, start, winners)) for _ in range(8)]
@@ -236,7 +238,7 @@ def test_corrupt_record_is_named_and_set_aside(run, name, content):
 
 
 def test_job_of_another_folder_is_an_error(run, make_job):
-    store.write_json(run.path("job.json"), make_job(seed=1).model_dump(mode="json", exclude_none=True))
+    run_module.write_json(run.path("job.json"), make_job(seed=1).model_dump(mode="json", exclude_none=True))
     with pytest.raises(UserError, match="not the folder's"):
         run.job()
 
@@ -263,14 +265,14 @@ def test_lines_that_are_no_epoch_are_left_out(run, line):
 )
 def test_failed_write_keeps_the_old_file(run, monkeypatch, code, message):
     path = run.path("result.json")
-    store.write_json(path, {"old": 1})
+    run_module.write_json(path, {"old": 1})
 
     def full(*_):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=message):
-        store.write_json(path, {"new": 2})
+        run_module.write_json(path, {"new": 2})
     monkeypatch.undo()
     assert json.loads(path.read_text()) == {"old": 1}
     assert [p.name for p in run.folder.glob(".*tmp")] == []
@@ -278,11 +280,11 @@ def test_failed_write_keeps_the_old_file(run, monkeypatch, code, message):
 
 def test_no_record_holds_nan(run):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.write_json(run.path("result.json"), {"loss": float("nan")})
+        run_module.write_json(run.path("result.json"), {"loss": float("nan")})
 
 
 def test_looking_at_a_finished_run_reads_no_file(run, monkeypatch):
     """10,000 runs are listed and tabulated in seconds: a state costs a look at names, not at contents."""
-    store.write_json(run.path("result.json"), {})
+    run_module.write_json(run.path("result.json"), {})
     monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail(f"{path} was read"))
     assert run.state() == "done"

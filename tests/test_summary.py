@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark import grid, published, render, summary
+from benchmark.matrix import grid
+from benchmark.tables import published, render, summary
 from tests.conftest import MAIN
 from tests.evidence import as_published, golden_table, plant
 

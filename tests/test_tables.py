@@ -6,8 +6,11 @@ import sys
 
 import pytest
 
-from benchmark import grid, metrics, render, results, scores, stats, store, tables
 from benchmark.errors import UserError
+from benchmark.matrix import grid
+from benchmark.store import metrics, scores
+from benchmark.store import run as run_module
+from benchmark.tables import build, collect, render, stats
 from tests import evidence
 from tests.evidence import GOLDEN, RUNS, SPEC, as_published, golden_table, plant
 
@@ -19,10 +22,10 @@ def test_golden(ending):
 
 
 def test_numbers_are_recomputed_from_saved_scores():
-    for run in store.all_runs(evidence.RUNS):
+    for run in run_module.all_runs(evidence.RUNS):
         saved = scores.read(run)
         for definition in metrics.DEFINITIONS:
-            recorded = results.items(run, definition)
+            recorded = collect.items(run, definition)
             ap = metrics.per_class_ap(saved.predicted, saved.labels, definition)
             for name, value in zip(saved.classes, ap, strict=True):
                 assert recorded[name] == pytest.approx(100 * value, abs=1e-9)
@@ -56,7 +59,7 @@ def test_a_perfect_reproduction(tmp_path):
     assert counts["value"] == {"reproduced": 63}
     assert counts["gain"] == {"reproduced": 42}
     assert counts["order"] == {"reproduced": 21}
-    assert "value: 63 reproduced; gain: 42 reproduced; order: 21 reproduced." in tables.verdict_line(table)
+    assert "value: 63 reproduced; gain: 42 reproduced; order: 21 reproduced." in build.verdict_line(table)
 
 
 def test_no_gain_is_not_reproduced(tmp_path):
@@ -117,7 +120,7 @@ def test_published_blanks_stay_blank(tmp_path):
     table = golden_table("paper", tmp_path, {"rows": rows})
     assert table.cells["cow", "baseline"].verdict is None
     assert table.orders == {}
-    assert {o["outcome"] for o in tables.compare(table, 1.0)} == {"not published"}
+    assert {o["outcome"] for o in build.compare(table, 1.0)} == {"not published"}
     for text in render.FORMATS.values():
         assert text(table)
 
@@ -184,7 +187,7 @@ def test_single_label_results(tmp_path):
     """Items of single-label runs are read beside those of multi-label ones."""
     run = plant(tmp_path, as_published)[0]
     run.path("result.json").write_text(json.dumps({"job": run.id, "top1": 0.75, "top5": 0.9}))
-    assert results.items(run, "area") == {"top1": 75.0, "top5": 90.0}
+    assert collect.items(run, "area") == {"top1": 75.0, "top5": 90.0}
 
 
 @pytest.mark.parametrize(
@@ -207,8 +210,8 @@ def test_a_row_names_what_stood_in(tmp_path, scale, overrides, label):
 
 
 def test_none_of_this_imports_torch():
-    modules = ["tables", "render", "diff", "explain", "sensitivity", "report", "figures", "cli"]
-    code = f"import sys; from benchmark import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    modules = ["tables.build", "tables.diff", "evidence.sensitivity", "evidence.report", "evidence.figures", "cli"]
+    code = f"import sys, {', '.join(f'benchmark.{m}' for m in modules)}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -229,10 +232,10 @@ def _asking(**changes):
 
 def test_gain_s_interval_over_images_is_explain_s():
     chosen = _asking(image_intervals=True)
-    table = tables.build(SPEC, chosen, "mini", chosen.jobs("mini"), RUNS)
+    table = build.build(SPEC, chosen, "mini", chosen.jobs("mini"), RUNS)
     cell = table.cells["mAP", "icasc-a_ch"]
-    samples = results.image_samples(RUNS, "mini", [*cell.runs, *table.baseline(cell).runs], "area")
-    gained = tables.paired_over(samples, table, cell)
+    samples = collect.image_samples(RUNS, "mini", [*cell.runs, *table.baseline(cell).runs], "area")
+    gained = build.paired_over(samples, table, cell)
     assert cell.gain_images == stats.percentile_interval(gained)
     assert cell.gain_images[0] < cell.gain < cell.gain_images[1]
     assert table.baseline(cell).gain_images is None
@@ -249,7 +252,7 @@ def test_classes_that_few_images_show_are_left_out(tmp_path):
         record |= {"num_positive": counts | {"cow": 14}, "num_positive_train": counts | {"dog": 3}}
         run.path("result.json").write_text(json.dumps(record))
     chosen = _asking(min_positives=15)
-    table = tables.build(SPEC, chosen, "mini", chosen.jobs("mini"), tmp_path)
+    table = build.build(SPEC, chosen, "mini", chosen.jobs("mini"), tmp_path)
     assert {row for (row, _), cell in table.cells.items() if cell.status == "few positives"} == {"cow", "dog"}
     assert table.cells["mAP", "baseline"].mean == pytest.approx(90)
     assert "Fewer than 15 training or test images show cow, dog" in " ".join(table.notes)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmark import published
 from benchmark.errors import UserError
+from benchmark.tables import published
 from tests.evidence import TABLES
 
 

@@ -10,22 +10,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmark import batches, checkpoint, grid, metrics, models, scores, store, train, weights
 from benchmark.errors import UserError
-from benchmark.methods import METHODS
-from benchmark.models import BACKBONES
+from benchmark.matrix import grid
+from benchmark.methods import METHODS, models
+from benchmark.methods.models import BACKBONES
+from benchmark.store import metrics, scores
+from benchmark.store import run as run_module
+from benchmark.train import batches, checkpoint, loop, weights
 
 QUICK = {"limit_train": 48, "epochs": 3, "image_size": 32}
 
 
 @pytest.fixture
-def execution(cache, mini_voc) -> train.Execution:
-    return train.Execution(data_root=None, weights_file=None, cache=cache, device="cpu", threads=1)
+def execution(cache, mini_voc) -> loop.Execution:
+    return loop.Execution(data_root=None, weights_file=None, cache=cache, device="cpu", threads=1)
 
 
-def _run(folder, job, execution) -> store.Run:
-    run = store.submit(folder, job)
-    train.run_job(run, execution)
+def _run(folder, job, execution) -> run_module.Run:
+    run = run_module.submit(folder, job)
+    loop.run_job(run, execution)
     return run
 
 
@@ -41,7 +44,7 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
     whole = _run(tmp_path / "whole", job, execution)
 
     calls = {"n": 0}
-    module, name, limit = (train, "learning_rate", 5) if stop_in == "the second epoch" else (scores, "write", 1)
+    module, name, limit = (loop, "learning_rate", 5) if stop_in == "the second epoch" else (scores, "write", 1)
     real = getattr(module, name)
 
     def interrupted(*args):
@@ -50,15 +53,15 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
             raise SystemExit(143)  # what the signal handler raises
         return real(*args)
 
-    cut = store.submit(tmp_path / "cut", job)
+    cut = run_module.submit(tmp_path / "cut", job)
     monkeypatch.setattr(module, name, interrupted)
     with pytest.raises(SystemExit):
-        train.run_job(cut, execution)
+        loop.run_job(cut, execution)
     monkeypatch.undo()
     assert cut.state() == "pending"
     assert cut.path("checkpoint.pt").exists()
     # Another number of threads is asked for, but the run goes on with the number that it began with.
-    train.run_job(cut, dataclasses.replace(execution, threads=2))
+    loop.run_job(cut, dataclasses.replace(execution, threads=2))
     assert (_scores(cut) == _scores(whole)).all()
     mine, theirs = ([{k: v for k, v in e.items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole))
     assert mine == theirs
@@ -71,13 +74,13 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
 )
 def test_a_run_that_is_stopped_loses_no_step(where, moment, why, make_job, execution, tmp_path, monkeypatch):
     """And ends with the same scores and metrics as one that was not, dropout's draws included."""
-    job, real_step, real_predict = make_job("icasc-a_ch", **QUICK), train.Step.__call__, train.predict
+    job, real_step, real_predict = make_job("icasc-a_ch", **QUICK), loop.Step.__call__, loop.predict
 
     def drawing(step, images, *args):
         return real_step(step, images * torch.rand(()), *args)  # as dropout would
 
-    monkeypatch.setattr(train.Step, "__call__", drawing)
-    whole, cut = _run(tmp_path / "whole", job, execution), store.submit(tmp_path / "cut", job)
+    monkeypatch.setattr(loop.Step, "__call__", drawing)
+    whole, cut = _run(tmp_path / "whole", job, execution), run_module.submit(tmp_path / "cut", job)
     now, taken = {"time": 0.0}, []
 
     def up() -> None:
@@ -98,21 +101,21 @@ def test_a_run_that_is_stopped_loses_no_step(where, moment, why, make_job, execu
         return real_predict(model, test, view, job, after_batch)
 
     monkeypatch.setattr(checkpoint, "clock", lambda: now["time"])
-    monkeypatch.setattr(train.Step, "__call__", step)
-    monkeypatch.setattr(train, "predict", predict)
+    monkeypatch.setattr(loop.Step, "__call__", step)
+    monkeypatch.setattr(loop, "predict", predict)
     ending = SystemExit if why == "SIGTERM" else checkpoint.OutOfTimeError
     with pytest.raises(ending) as ended:
-        train.run_job(cut, dataclasses.replace(execution, deadline=1e6))
+        loop.run_job(cut, dataclasses.replace(execution, deadline=1e6))
     monkeypatch.undo()
     assert str(ended.value) == ("143" if why == "SIGTERM" else where)
     assert cut.state() == "pending"
     assert len(cut.metrics()) == 1
 
     taken.clear()
-    shown, real_write = [], train.write_json
-    monkeypatch.setattr(train, "write_json", lambda path, record: shown.append(record) or real_write(path, record))
-    monkeypatch.setattr(train.Step, "__call__", lambda *args: taken.append(None) or drawing(*args))
-    train.run_job(cut, execution)
+    shown, real_write = [], loop.write_json
+    monkeypatch.setattr(loop, "write_json", lambda path, record: shown.append(record) or real_write(path, record))
+    monkeypatch.setattr(loop.Step, "__call__", lambda *args: taken.append(None) or drawing(*args))
+    loop.run_job(cut, execution)
     assert len(taken) == 9 - moment, "no step is taken twice"
     assert next(record["done"] for record in shown if "done" in record) == round(moment / 9, 4)
     assert (_scores(cut) == _scores(whole)).all()
@@ -127,9 +130,9 @@ def test_sigterm_s_own_handler_is_back_afterwards(make_job, execution, tmp_path)
 
 
 def test_a_deadline_that_has_passed_begins_nothing(make_job, execution, tmp_path):
-    run = store.submit(tmp_path, make_job(**QUICK))
+    run = run_module.submit(tmp_path, make_job(**QUICK))
     with pytest.raises(checkpoint.OutOfTimeError, match="no time is left"):
-        train.run_job(run, dataclasses.replace(execution, deadline=1.0))
+        loop.run_job(run, dataclasses.replace(execution, deadline=1.0))
     assert run.state() == "pending"
     assert not run.path("checkpoint.pt").exists()
 
@@ -158,26 +161,26 @@ def test_baseline_and_icasc_of_a_seed_start_alike_and_see_the_same_data(make_job
     assert len(seen["baseline"]) == 9
     for a, b in zip(*seen.values(), strict=True):
         assert torch.equal(a, b)
-    start = [train.start(make_job(m), 20, execution).model.state_dict() for m in seen]
+    start = [loop.start(make_job(m), 20, execution).model.state_dict() for m in seen]
     assert all(torch.equal(a, b) for a, b in zip(start[0].values(), start[1].values(), strict=True))
 
 
 def test_seeds_differ(make_job, execution):
-    a, b = (train.start(make_job(seed=s), 20, execution).model.net.fc.weight for s in (0, 1))
+    a, b = (loop.start(make_job(seed=s), 20, execution).model.net.fc.weight for s in (0, 1))
     assert not torch.equal(a, b)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
 def test_a_gpu_rounds_to_tf32_only_where_the_job_says_so(precision, make_job, execution):
-    train.start(make_job(precision=precision), 20, execution)
+    loop.start(make_job(precision=precision), 20, execution)
     flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     assert flags == (precision == "tf32",) * 2
 
 
 def test_divergence_is_recorded_with_the_last_good_epoch(make_job, execution, tmp_path):
-    run = store.submit(tmp_path, make_job(learning_rate=1e30, **QUICK))
-    with pytest.raises(train.DivergedError):
-        train.run_job(run, execution)
+    run = run_module.submit(tmp_path, make_job(learning_rate=1e30, **QUICK))
+    with pytest.raises(loop.DivergedError):
+        loop.run_job(run, execution)
     failure = run.read("failure.json")
     assert run.state() == "diverged"
     assert "not a number" in failure["error"] or "not numbers" in failure["error"]
@@ -185,22 +188,22 @@ def test_divergence_is_recorded_with_the_last_good_epoch(make_job, execution, tm
 
 
 def test_crash_is_recorded_with_its_traceback_and_tried_again(make_job, execution, tmp_path, monkeypatch):
-    run = store.submit(tmp_path, make_job(**QUICK))
-    monkeypatch.setattr(train, "predict", lambda *_: 1 / 0)
+    run = run_module.submit(tmp_path, make_job(**QUICK))
+    monkeypatch.setattr(loop, "predict", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        train.run_job(run, execution)
+        loop.run_job(run, execution)
     assert run.state() == "failed"
     assert "ZeroDivisionError" in run.read("failure.json")["traceback"]
     monkeypatch.undo()
-    train.run_job(run, execution)
+    loop.run_job(run, execution)
     assert run.state() == "done"
     assert not run.path("failure.json").exists()
 
 
 def test_garbage_checkpoint_is_set_aside(make_job, execution, tmp_path, capsys):
-    run = store.submit(tmp_path, make_job(**QUICK))
+    run = run_module.submit(tmp_path, make_job(**QUICK))
     run.path("checkpoint.pt").write_bytes(b"garbage")
-    train.run_job(run, execution)
+    loop.run_job(run, execution)
     assert run.state() == "done"
     assert "corrupt checkpoint" in capsys.readouterr().out
     assert list(run.folder.glob("checkpoint.corrupt-*"))
@@ -211,21 +214,21 @@ def test_checkpoint_that_holds_code_is_not_executed(make_job, execution, tmp_pat
         def __reduce__(self):
             return (open, (str(tmp_path / "pwned"), "w"))
 
-    run = store.submit(tmp_path / "runs", make_job(**QUICK))
+    run = run_module.submit(tmp_path / "runs", make_job(**QUICK))
     torch.save({"model": Hostile()}, run.path("checkpoint.pt"))
-    train.run_job(run, execution)
+    loop.run_job(run, execution)
     assert not (tmp_path / "pwned").exists()
 
 
 def test_full_disk_ends_in_one_line(make_job, execution, tmp_path, monkeypatch):
-    run = store.submit(tmp_path, make_job(**QUICK))
+    run = run_module.submit(tmp_path, make_job(**QUICK))
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match=r"checkpoint.pt: cannot be written .*No space left.*free some space"):
-        train.run_job(run, execution)
+        loop.run_job(run, execution)
 
 
 def test_view_normalises_pads_crops_and_mirrors():
@@ -246,11 +249,11 @@ def test_view_normalises_pads_crops_and_mirrors():
 
 def test_learning_rate_is_one_cosine_or_falls_in_steps(make_job):
     job = make_job(epochs=10)
-    assert train.learning_rate(job, 0, 10) == job.learning_rate
-    assert train.learning_rate(job, 50, 10) == pytest.approx(job.learning_rate / 2)
-    assert train.learning_rate(job, 99, 10) == pytest.approx(0, abs=1e-5)
+    assert loop.learning_rate(job, 0, 10) == job.learning_rate
+    assert loop.learning_rate(job, 50, 10) == pytest.approx(job.learning_rate / 2)
+    assert loop.learning_rate(job, 99, 10) == pytest.approx(0, abs=1e-5)
     job = make_job(schedule="step", milestones=[[81, 122]], epochs=160)
-    rates = [train.learning_rate(job, e * 7, 7) / job.learning_rate for e in (0, 80, 81, 121, 122, 159)]
+    rates = [loop.learning_rate(job, e * 7, 7) / job.learning_rate for e in (0, 80, 81, 121, 122, 159)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 

@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmark import attention, methods
-from benchmark.batch_norm import TwiceDifferentiableBatchNorm2d
-from benchmark.batches import Draws, View
+from benchmark import methods
 from benchmark.data import Pixels
 from benchmark.data.loading import num_threads
-from benchmark.job import Job
-from benchmark.methods import METHODS, Terms
-from benchmark.models import Backbone
-from benchmark.torchvision_ops import torchvision
+from benchmark.matrix.job import Job
+from benchmark.methods import METHODS, Terms, attention
+from benchmark.methods.batch_norm import TwiceDifferentiableBatchNorm2d
+from benchmark.methods.models import Backbone
+from benchmark.methods.torchvision_ops import torchvision
+from benchmark.train.batches import Draws, View
 
 
 class NaiveIcasc:

@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark import environment, methods, models, train
+from benchmark import methods
+from benchmark.bench import throughput
 from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
 from benchmark.bench.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
 from benchmark.bench.sides import Apart, Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
-from benchmark.executors import throughput
-from benchmark.job import BACKBONES
+from benchmark.matrix.job import BACKBONES
+from benchmark.methods import models
+from benchmark.store import environment
+from benchmark.train.loop import open_splits
 
 ICASC = "icasc-a_ch"  # the other method's step differs by one ReLU
 FLOOR_TARGETS = {"resnet18": 1.50, "resnet50": 1.48}
@@ -237,7 +240,7 @@ def waiting(settings: Settings) -> Iterator[Row]:
     for name, resize in sources.items():
         size, images = settings.size("resnet18"), 32 if settings.quick else 128
         job = job_of("baseline", dataset="voc2012-mini", image_size=size, resize=resize, limit_train=images)
-        loops[name] = Loop(job, train.open_splits(job, execution(settings))[0], settings)
+        loops[name] = Loop(job, open_splits(job, execution(settings))[0], settings)
     for name, loop in loops.items():
         yield Row(
             f"wait: for data, {name}, {loop.job.backbone} at {loop.job.image_size}, batch {loop.job.batch_size}",

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark import batches, grid, heap, train
 from benchmark.data import ImageSet, Pixels
-from benchmark.job import BACKBONES, Job
+from benchmark.matrix import grid
+from benchmark.matrix.job import BACKBONES, Job
 from benchmark.methods import Terms
-from benchmark.step import Step
+from benchmark.train import batches, heap, loop
+from benchmark.train.step import Step
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Side:
     ) -> None:  # fmt: skip
         size, batch = size or settings.size(backbone), batch or settings.batch
         self.job = job_of(method, backbone=backbone, precision=precision, image_size=size)
-        state = train.start(self.job, 20, execution(settings))
+        state = loop.start(self.job, 20, execution(settings))
         self.model = state.model.train()
         recorded = settings.on_gpu if recorded is None else recorded
         self._step = Step(state.model, state.optimizer, self.job, recorded)
@@ -81,7 +82,7 @@ class Loop:
         chosen = batches.training_subset(job, len(pixels))
         self.draws = batches.Draws(job, 0, chosen, len(pixels))
         self.view = batches.View.of(job, pixels, chosen, settings.device)
-        state = train.start(job, len(pixels.images.classes), execution(settings))
+        state = loop.start(job, len(pixels.images.classes), execution(settings))
         self.model, self._step, self._calls = state.model.train(), None, 0
         self._step = Step(state.model, state.optimizer, job, settings.on_gpu)
 
@@ -163,9 +164,9 @@ def job_of(method: str, **changes: Any) -> Job:
     return grid.load("voc").jobs("paper", {"weights": "scratch"} | changes, {"method": [method], "seed": [0]})[0]
 
 
-def execution(settings: Settings) -> train.Execution:
+def execution(settings: Settings) -> loop.Execution:
     """On the bench's device, with the threads that torch has."""
-    return train.Execution(None, None, settings.cache, str(settings.device), torch.get_num_threads())
+    return loop.Execution(None, None, settings.cache, str(settings.device), torch.get_num_threads())
 
 
 def cifar(method: str, num_images: int, settings: Settings) -> Loop:

@@ -1,4 +1,4 @@
-"""The commands, each a few lines over the modules below; none but run-job, bench and pretrain-mini imports torch."""
+"""The commands, each a few lines over the rooms below; what needs torch is imported when its command runs."""
 
 import typer
 

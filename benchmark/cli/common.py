@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark import grid, published, store, strict_yaml
 from benchmark.errors import UserError
-from benchmark.grid import Grid
-from benchmark.job import IMAGENET1K_V1
+from benchmark.matrix import grid, strict_yaml
+from benchmark.matrix.grid import Grid
+from benchmark.matrix.job import IMAGENET1K_V1
+from benchmark.store.run import write_atomic
+from benchmark.tables import published
 
 GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
 ScaleName = Annotated[
@@ -90,7 +92,7 @@ def selection(only: list[str] | None) -> dict[str, list[Any]]:
 
 
 def build_table(spec: published.Spec, chosen: Grid, scale: str, changed: dict[str, Any], runs: Path) -> Any:
-    from benchmark import tables as table_module
+    from benchmark.tables import build as table_module
 
     built = table_module.build(spec, chosen, scale, chosen.jobs(scale, changed), runs)
     for warning in built.warnings:
@@ -104,7 +106,7 @@ def render_tables(
 ) -> None:  # fmt: skip
     """Write and print the tables of `specs` that exist at `scale`, and the readings that it puts side by side. An
     overridden matrix has a folder of its own inside its scale's."""
-    from benchmark import render, summary
+    from benchmark.tables import render, summary
 
     for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
         chosen = grid.load(name)
@@ -135,11 +137,11 @@ def render_tables(
 
 def print_readings(chosen: Grid, scale: str, runs: Path, tables: Path) -> None:
     """Write and print the scale's readings of the method side by side."""
-    from benchmark import sensitivity
+    from benchmark.evidence import sensitivity
 
     lines = sensitivity.readings(chosen, scale, runs)
     path = tables / scale / f"{chosen.name}-readings.md"
-    store.write_atomic(path, sensitivity.readings_text(chosen, scale, lines, "pipe").encode())
+    write_atomic(path, sensitivity.readings_text(chosen, scale, lines, "pipe").encode())
     print(f"\n{sensitivity.readings_text(chosen, scale, lines, 'simple')}\nwritten: {path}")
 
 

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from benchmark import grid
 from benchmark.cli.common import (
     CACHE,
     AsJson,
     Cache,
 )
 from benchmark.errors import UserError, nearest
+from benchmark.matrix import grid
 
 
 def bench_command(
@@ -28,13 +28,14 @@ def bench_command(
 
     import torch
 
-    from benchmark import bench, train
+    from benchmark import bench
+    from benchmark.train import loop
 
     if only is not None and only not in bench.BENCHES:
         raise UserError(f"--only {only}: no such rows" + nearest(only, bench.BENCHES))
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
-    settings = bench.Settings(torch.device(train.resolve(device)), cache, quick)
+    settings = bench.Settings(torch.device(loop.resolve(device)), cache, quick)
     rows = []
     for row in bench.measure(only, settings):
         rows.append(asdict(row))
@@ -54,7 +55,7 @@ def pretrain_mini(
     target: Annotated[Path | None, typer.Option(help="File to write; default: the packaged one")] = None,
 ) -> None:
     """Make the weights that mini data sets start from again: a narrow network that reads drawn numbers."""
-    from benchmark.pretrain import RECIPES, pretrain
+    from benchmark.train.pretrain import RECIPES, pretrain
 
     if backbone not in RECIPES:
         raise UserError(f"no recipe for '{backbone}'" + nearest(backbone, RECIPES))

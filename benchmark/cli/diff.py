@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark import grid, published
 from benchmark.cli.common import (
     RUNS,
     TABLES,
@@ -24,6 +23,8 @@ from benchmark.cli.common import (
     texts,
 )
 from benchmark.errors import UserError, nearest
+from benchmark.matrix import grid
+from benchmark.tables import published
 
 UNFIT = 3
 
@@ -45,7 +46,7 @@ def diff(
 ) -> None:
     """Compare two sides cell by cell; --table T alone compares ours with the published one. Exit status 0: all within
     tolerance; 1: some outside; 2: some missing or not comparable; 3: the two do not fit each other."""
-    from benchmark import diff as diff_module
+    from benchmark.tables import diff as diff_module
 
     if a is None and table is None:
         raise UserError("diff: name two sides, or one table with --table")
@@ -86,8 +87,8 @@ def diff_with_published(
     as_json: bool,
 ) -> None:  # fmt: skip
     """Our cells beside the published ones, each with its verdicts; ends the process."""
-    from benchmark import diff as diff_module
-    from benchmark import tables as table_module
+    from benchmark.tables import build as table_module
+    from benchmark.tables import diff as diff_module
 
     spec = published.load(table, tables)
     declared = _declared(spec)
@@ -120,7 +121,7 @@ def diff_with_published(
 
 
 def _declared(spec: published.Spec) -> published.Tolerance:
-    from benchmark.diff import UnfitError
+    from benchmark.tables.diff import UnfitError
 
     if spec.grid is None or spec.tolerance is None:
         raise UnfitError(f"{spec.name} holds no numbers that runs produce")
@@ -132,7 +133,7 @@ def _side(
     tables: Path, specs: list[published.Spec],
 ) -> Any:  # fmt: skip
     """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
-    from benchmark import diff as diff_module
+    from benchmark.tables import diff as diff_module
 
     word, _, name = text.partition(":")
     name = name or table

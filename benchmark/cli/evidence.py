@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark import grid, published, store, strict_yaml
 from benchmark.cli.common import (
     CACHE,
     RUNS,
@@ -28,6 +27,9 @@ from benchmark.cli.common import (
     texts,
 )
 from benchmark.errors import UserError, nearest
+from benchmark.matrix import grid, strict_yaml
+from benchmark.store.run import write_atomic, write_json
+from benchmark.tables import published
 
 
 def explain(
@@ -41,9 +43,9 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it."""
-    from benchmark import explain as explain_module
-    from benchmark import results
-    from benchmark.tables import default_definition
+    from benchmark.evidence import explain as explain_module
+    from benchmark.tables import collect
+    from benchmark.tables.build import default_definition
 
     specs = {spec.name: spec for spec in (published.load(n, tables) for n in published.names(tables)) if spec.grid}
     spec, row, column = explain_module.locate(address, specs)
@@ -54,7 +56,7 @@ def explain(
     item = next(r.item or r.key for r in spec.rows if r.key == row)
     definition = default_definition(chosen)
     ids = list(dict.fromkeys([*cell.runs, *baseline.runs])) if rounds else []
-    samples = results.image_samples(runs, scale, ids, definition, rounds, item, chosen.scales[scale].min_positives)
+    samples = collect.image_samples(runs, scale, ids, definition, rounds, item, chosen.scales[scale].min_positives)
     found = explain_module.trace(built, chosen, jobs, runs, cell, samples, definition, changed)
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))
 
@@ -73,7 +75,7 @@ def sensitivity(
 ) -> None:
     """Table how much the gain moves with an assumption, and print the commands for the runs that are missing; without
     --vary, the readings that the scale puts side by side."""
-    from benchmark import sensitivity as sensitivity_module
+    from benchmark.evidence import sensitivity as sensitivity_module
 
     chosen, scale = grid.load(grid_name), scale or default_scale(runs)
     if vary is None:
@@ -118,7 +120,7 @@ def figures(
     cache: Cache = CACHE,
 ) -> None:
     """Draw gains, values and training curves as PNG and PDF; --attention: the maps of baseline and ICASC too."""
-    from benchmark import figures as figures_module
+    from benchmark.evidence import figures as figures_module
 
     scale = scale or default_scale(runs)
     for spec, chosen in specs_at(scale, table, tables):
@@ -138,30 +140,30 @@ def draw_attention(
     data_root: Path | None, cache: Path, folder: Path,
 ) -> None:  # fmt: skip
     """The maps of the first seed, and the overlap over all seeds and the whole test set."""
-    from benchmark import attention_figures, explain
-    from benchmark import figures as figures_module
+    from benchmark.evidence import explain, maps
+    from benchmark.evidence import figures as figures_module
 
-    lacking = attention_figures.missing(runs, jobs)
+    lacking = maps.missing(runs, jobs)
     if lacking:
         command = explain.command(chosen, scale, changed, lacking, list(dict.fromkeys(j.method for j in lacking)), {})
         raise UserError(
-            f"{runs / scale / lacking[0].id / attention_figures.WEIGHTS}: missing, with {len(lacking) - 1} more; "
+            f"{runs / scale / lacking[0].id / maps.WEIGHTS}: missing, with {len(lacking) - 1} more; "
             f"move these folders away, then: {command} --keep-weights"
         )
     baselines = {(j.backbone, j.train_split, j.seed): j for j in jobs if j.method == jobs[0].method}
     pairs = [
-        attention_figures.load_pair(runs, baselines[job.backbone, job.train_split, job.seed], job, data_root, cache)
+        maps.load_pair(runs, baselines[job.backbone, job.train_split, job.seed], job, data_root, cache)
         for job in jobs
         if job.method != jobs[0].method
     ]
     for pair in {(p.job.backbone, p.job.train_split, p.job.method): p for p in reversed(pairs)}.values():
         at = folder / f"{pair.job.backbone}-{pair.job.train_split}-{pair.job.method}-s{pair.job.seed}"
-        drawings = attention_figures.draw(pair, images)
-        store.write_json(at / "captions.json", {drawing.name: drawing.caption for drawing in drawings})
+        drawings = maps.draw(pair, images)
+        write_json(at / "captions.json", {drawing.name: drawing.caption for drawing in drawings})
         print("".join(f"{drawing.caption}\n" for drawing in drawings), end="")
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, at)), end="")
-    lines = attention_figures.overlap_table(pairs)
-    store.write_json(folder / "attention.json", lines)
+    lines = maps.overlap_table(pairs)
+    write_json(folder / "attention.json", lines)
     print_rows(texts(lines, 4), tuple(lines[0]))
     print(f"written: {folder / 'attention.json'}; lower separability terms and overlap mean maps further apart")
 
@@ -176,24 +178,24 @@ def report(
     tables: Tables = TABLES,
 ) -> None:
     """Write one self-contained HTML page: verdicts, tables whose cells open their traces, figures, assumptions."""
-    from benchmark import figures as figures_module
-    from benchmark import report as report_module
-    from benchmark import results
-    from benchmark.tables import default_definition
+    from benchmark.evidence import figures as figures_module
+    from benchmark.evidence import report as report_module
+    from benchmark.tables import collect
+    from benchmark.tables.build import default_definition
 
     scale, parts = scale or default_scale(runs), []
     for spec, chosen in specs_at(scale, table, tables):
         changed = overrides(chosen, scale, sets, weights)
         jobs, built = chosen.jobs(scale, changed), build_table(spec, chosen, scale, changed, runs)
         ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
-        samples = results.image_samples(
+        samples = collect.image_samples(
             runs, scale, ids, default_definition(chosen), rounds, min_positives=chosen.scales[scale].min_positives
         )
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in figures_module.draw(built, jobs, runs)]
         seen, attention = drawn_attention(output_folder(tables, scale, changed) / "figures" / spec.name)
         parts.append(report_module.Part(built, chosen, jobs, changed, samples, drawn + seen, attention))
     path = output_folder(tables, scale, parts[0].changed) / "report.html"
-    store.write_atomic(path, report_module.page(parts, scale, runs).encode())
+    write_atomic(path, report_module.page(parts, scale, runs).encode())
     print(f"written: {path}")
 
 

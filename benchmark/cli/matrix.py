@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark import cost, grid, store
 from benchmark.cli.common import (
     CACHE,
     RUNS,
@@ -25,8 +24,11 @@ from benchmark.cli.common import (
     selection,
 )
 from benchmark.errors import UserError, nearest
-from benchmark.grid import Grid
-from benchmark.job import Job
+from benchmark.matrix import grid
+from benchmark.matrix.grid import Grid
+from benchmark.matrix.job import Job
+from benchmark.store import cost
+from benchmark.store.run import STATES, Run, all_runs
 
 MAX_WARNINGS = 10  # of one kind
 
@@ -51,7 +53,7 @@ def plan(
         rows = []
         for job in jobs:
             hours, machine = cost.hours(job, measured) or (None, None)
-            state = store.Run(runs / job.scale / job.id).state()
+            state = Run(runs / job.scale / job.id).state()
             rows.append({"id": job.id, "grid": name, "state": state, "hours": hours, "machine": machine})
             rows[-1] |= job.model_dump(mode="json")
         if not as_json:
@@ -86,7 +88,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the jobs under runs/ by state, whichever executor runs them."""
-    from benchmark import view
+    from benchmark.executors import view
 
     if watch and as_json:
         raise UserError("--watch with --json: leave one of them out")
@@ -109,7 +111,7 @@ def status(
             print(f"warning: {error}", file=sys.stderr)
             continue
         rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
-    rows.sort(key=lambda row: store.STATES.index(row["state"]))
+    rows.sort(key=lambda row: STATES.index(row["state"]))
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -117,11 +119,11 @@ def status(
     print(view.counted([row["state"] for row in rows]) or f"no jobs under {runs}/")
 
 
-def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False) -> list[tuple[store.Run, Job]]:
+def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False) -> list[tuple[Run, Job]]:
     """The runs under `runs`, of one grid and scale or of all. Folders that hold no job are left out, with a warning."""
     datasets = {chosen.base["dataset"], *(s.set.get("dataset") for s in chosen.scales.values())} if chosen else None
     found, problems = [], []
-    for folder in store.all_runs(runs):
+    for folder in all_runs(runs):
         if scale not in (None, folder.folder.parent.name):
             continue
         try:

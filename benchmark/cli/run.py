@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from benchmark import environment, heap, published, store
 from benchmark.cli.common import (
     CACHE,
     RUNS,
@@ -33,7 +32,10 @@ from benchmark.cli.common import (
     selection,
 )
 from benchmark.errors import UserError
-from benchmark.job import Job
+from benchmark.matrix.job import Job
+from benchmark.store import environment
+from benchmark.store.run import Claimed, Run, submit
+from benchmark.tables import published
 
 UNFINISHED = 3  # exit status of `run` when its budget was used before the last job ended
 
@@ -78,7 +80,7 @@ def run(
     Exit status: 0 all jobs have a result, 1 one failed, 2 wrong input, 3 the budget is used and jobs are left.
     """
     from benchmark.executors import EXECUTORS, local, read_settings
-    from benchmark.view import make_view
+    from benchmark.executors.view import make_view
 
     deadline = time.time() + duration("--budget", budget) if budget else math.inf
     chosen, scale, reason = resolve_scale(grid_name, scale, data_root, cache)
@@ -107,7 +109,7 @@ def run(
     if not specs:
         print(f"note: {tables}/ holds no table of grid {grid_name}, so none is written; --tables names the folder")
     prepare(jobs, data_root, weights, cache)
-    folders = [store.submit(runs, job) for job in jobs]
+    folders = [submit(runs, job) for job in jobs]
     warn_of_corrupt_records(folders)
     where = settings
     if where is None:
@@ -127,13 +129,13 @@ def run(
         except KeyboardInterrupt:
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
-    left = [store.Run(runs / scale / job) for job, how in outcome.items() if how == local.BUDGET_USED]
+    left = [Run(runs / scale / job) for job, how in outcome.items() if how == local.BUDGET_USED]
     failed = {job: how for job, how in outcome.items() if how not in ("done", local.BUDGET_USED)}
     render_tables(specs, scale, sets, data_root, weights, runs, tables, cache)
     for job, how in failed.items():
-        print(f"{job}: {how}{explain_failure(store.Run(runs / scale / job))}", file=sys.stderr)
+        print(f"{job}: {how}{explain_failure(Run(runs / scale / job))}", file=sys.stderr)
     if failed:
-        sys.exit(2 if all(": input" in explain_failure(store.Run(runs / scale / j)) for j in failed) else 1)
+        sys.exit(2 if all(": input" in explain_failure(Run(runs / scale / j)) for j in failed) else 1)
     if left:
         for folder in left:
             print(f"{folder.id}: {len(folder.metrics())} epochs kept{why_stopped(folder)}", file=sys.stderr)
@@ -155,30 +157,31 @@ def run_job(
     """Train one job in its folder. Executors call this; a job of several ranks starts a process for each."""
     from benchmark.executors.local import ALREADY_CLAIMED, OUT_OF_TIME
 
-    run = store.Run(folder)
+    run = Run(folder)
     if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
     ranks = run.job().ranks
+    from benchmark.train import checkpoint, distributed, heap, loop
+
     heap.keep_freed_memory()
-    from benchmark import checkpoint, distributed, train
 
     if ranks > 1 and distributed.started() == 1:
         sys.exit(distributed.launch(ranks, sys.argv[1:]))
     try:
         threads = max(1, threads // ranks)
-        device = train.resolve(device)
+        device = loop.resolve(device)
         if cuda_graph and device == "cpu":
             raise UserError("--cuda-graph: this machine has no GPU, or --device cpu says not to use it")
-        execution = train.Execution(
+        execution = loop.Execution(
             data_root, weights, cache, device, threads, keep_weights, cuda_graph=cuda_graph, deadline=deadline
         )
-        train.run_job(run, execution)
-    except store.Claimed:
+        loop.run_job(run, execution)
+    except Claimed:
         sys.exit(ALREADY_CLAIMED)
     except checkpoint.OutOfTimeError as error:
         print(f"out of time: {error}", file=sys.stderr)
         sys.exit(OUT_OF_TIME)
-    except train.DivergedError as error:
+    except loop.DivergedError as error:
         print(f"diverged: {error}", file=sys.stderr)
         sys.exit(1)
 
@@ -203,7 +206,7 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
         )
 
 
-def warn_of_corrupt_records(folders: list[store.Run]) -> None:
+def warn_of_corrupt_records(folders: list[Run]) -> None:
     """Reading a corrupt record sets it aside, and the job runs anew."""
     for folder in folders:
         for name in ("result.json", "failure.json"):
@@ -213,7 +216,7 @@ def warn_of_corrupt_records(folders: list[store.Run]) -> None:
                 print(f"warning: {error}", file=sys.stderr)
 
 
-def announce(jobs: list[Job], folders: list[store.Run], where: Any) -> None:
+def announce(jobs: list[Job], folders: list[Run], where: Any) -> None:
     """What is about to run and, where runs like it are known, what it will cost."""
     seconds, states = {}, [folder.state() for folder in folders]
     for job, folder, state in zip(jobs, folders, states, strict=True):
@@ -233,7 +236,7 @@ def announce(jobs: list[Job], folders: list[store.Run], where: Any) -> None:
     print(text, flush=True)
 
 
-def explain_failure(folder: store.Run) -> str:
+def explain_failure(folder: Run) -> str:
     try:
         failure = folder.read("failure.json")
     except UserError as error:
@@ -241,7 +244,7 @@ def explain_failure(folder: store.Run) -> str:
     return f": {failure.get('kind')}: {failure.get('error')}" if failure else ""
 
 
-def why_stopped(folder: store.Run) -> str:
+def why_stopped(folder: Run) -> str:
     """What a job said in its last attempt when its time was up."""
     try:
         text = folder.path("log.txt").read_text(errors="replace")

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from benchmark import grid, published
 from benchmark.cli.common import (
     CACHE,
     RUNS,
@@ -21,6 +20,8 @@ from benchmark.cli.common import (
     render_tables,
 )
 from benchmark.errors import UserError, nearest
+from benchmark.matrix import grid
+from benchmark.tables import published
 
 
 def tables_command(

@@ -5,10 +5,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from benchmark import strict_yaml
 from benchmark.errors import UserError, nearest
 from benchmark.executors import local, ray, slurm
-from benchmark.job import explain, first_problem
+from benchmark.matrix import strict_yaml
+from benchmark.matrix.job import explain, first_problem
 
 EXECUTORS = {"local": local.execute, "ray": ray.execute, "slurm": slurm.execute}
 SETTINGS = {"ray": ray.Settings, "slurm": slurm.Settings}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from benchmark.errors import UserError
-from benchmark.store import Run
+from benchmark.store.run import Run
 
 GRACE_SECONDS = 10.0
 # Linux ends a process so started when the one that started it ends, however that ends: a worker that is killed leaves

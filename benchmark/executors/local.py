@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import UserError
-from benchmark.store import Run
+from benchmark.store.run import Run
 
 POLL_SECONDS = 0.2
 VIEW_SECONDS = 0.5

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from benchmark.environment import ROOT
 from benchmark.errors import UserError
 from benchmark.executors import launch
 from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
-from benchmark.job import Float
-from benchmark.store import Run
+from benchmark.matrix.job import Float
+from benchmark.store.environment import ROOT
+from benchmark.store.run import Run
 
 POLL_SECONDS = 0.2
 CONNECT_SECONDS = 10.0

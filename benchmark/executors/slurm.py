@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from benchmark.errors import UserError
 from benchmark.executors import launch
 from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
-from benchmark.job import Int, Positive
-from benchmark.store import Run, write_json
+from benchmark.matrix.job import Int, Positive
+from benchmark.store.run import Run, write_json
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 5.0  # between two looks at the queue, which all of a cluster's users share

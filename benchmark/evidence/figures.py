@@ -1,0 +1,273 @@
+"""Figures of measured numbers: gains as a forest plot, each row as dots beside the published ones, training curves.
+
+Methods differ by marker, line and brightness, so print in grey stays readable. The same runs give the same bytes.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from benchmark.matrix.job import Job
+from benchmark.store.run import Run, write_atomic
+from benchmark.tables.cells import Table
+from benchmark.tables.render import SUBSCRIPT
+
+# Fonts are embedded as TrueType, which stays searchable and which publishers ask for; dates are left out.
+SETTINGS = {
+    "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "icasc", "font.size": 9, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
+}  # fmt: skip
+# color, marker, line: by a column's place in its table; brightness falls from the last to the first
+STYLES = (
+    ("#000000", "o", "-"), ("#b5442e", "s", "--"), ("#4f9fcf", "D", "-."), ("#7a7a7a", "^", ":"), ("#c9b458", "v", "-"),
+)  # fmt: skip
+DPI = 200
+
+
+class Drawing(NamedTuple):
+    name: str
+    caption: str  # says what is shown to who cannot see it
+    figure: Figure
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    with matplotlib.rc_context(SETTINGS):
+        yield
+
+
+def draw(table: Table, jobs: list[Job], runs: Path) -> list[Drawing]:
+    """Every figure that the runs at hand give; none where nothing is measured."""
+    if not any(cell.n for cell in table.cells.values()):
+        return []
+    with settings():
+        drawings = [forest(table), dots(table)]
+        for backbone in dict.fromkeys(job.backbone for job in jobs):
+            drawings += curves(table, [job for job in jobs if job.backbone == backbone], runs)
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+def forest(table: Table) -> Drawing | None:
+    """The gain of each method over the baseline with its interval, and the published gain. The interval is the one over
+    seeds; where one seed has none, that over test images, if the table has it."""
+    methods = table.spec.columns[1:]
+    shown = [row for row in table.spec.rows if any(table.cells[row.key, m.key].gain is not None for m in methods)]
+    if not shown:
+        return None
+    figure, axes = _rows(len(shown) * len(methods), [table.label(row.key) for row in shown], len(methods))
+    marks, over, lines = [], set(), []
+    for i, method in enumerate(methods):
+        color, marker, _ = STYLES[(i + 1) % len(STYLES)]
+        cells = [table.cells[row.key, method.key] for row in shown]
+        at = _offsets(len(shown), i, len(methods))
+        for cell, y in zip(cells, at, strict=True):
+            interval = cell.gain_interval or cell.gain_images
+            if interval:
+                lines.append((interval, y, color))
+                over.add("seeds" if cell.gain_interval else "test images")
+        gains = [np.nan if c.gain is None else c.gain for c in cells]
+        printed = [np.nan if c.published_gain is None else c.published_gain for c in cells]
+        axes.plot(gains, at, marker, color=color, markersize=4.5, label=f"{_plain(method.header)}, ours")
+        axes.plot(printed, at, marker, color=color, markersize=5.5, fillstyle="none", label=_published(printed))
+        marks += [g for g in (*gains, *printed) if not np.isnan(g)]
+    axes.axvline(0, color="black", linewidth=0.8)
+    # With few seeds an interval can be a hundred times as wide as the effect: the axis follows it, but not that far.
+    low, high = min(0.0, *marks), max(0.0, *marks)
+    span = high - low or 1.0
+    low = max(low - 5 * span, min([low - 0.1 * span, *(1.05 * start for (start, _), _, _ in lines)]))
+    high = min(high + 5 * span, max([high + 0.1 * span, *(1.05 * end for (_, end), _, _ in lines)]))
+    axes.set_xlim(low, high)
+    for (start, end), y, color in lines:
+        axes.plot((start, end), (y, y), color=color, linewidth=1.2, solid_capstyle="butt")
+        for edge, marker, goes_on in ((low, "<", start < low), (high, ">", end > high)):
+            if goes_on:
+                axes.plot(edge, y, marker, color=color, markersize=4, clip_on=False)
+    axes.set_xlabel(f"gain over {_plain(table.spec.columns[0].header)}, points ({table.spec.unit})")
+    _legend(figure, axes, len(methods))
+    n = _seeds(table)
+    kinds = {"seeds": "t intervals over seeds", "test images": "bootstrap intervals over test images"}
+    drawn = " and ".join(kinds[kind] for kind in kinds if kind in over)
+    caption = f"Gain of each method over the baseline, paired by seed (n = {n})"
+    caption += f", with 95% {drawn}, an arrow at the edge where one goes on" if over else ""
+    caption += f"; hollow: the published gain.{_warning(table)}"
+    return Drawing("gains", caption, figure)
+
+
+def dots(table: Table) -> Drawing:
+    """Each row's number by method, each seed as a small mark, beside the published ones."""
+    columns = table.spec.columns
+    figure, axes = _rows(
+        len(table.spec.rows) * len(columns), [table.label(row.key) for row in table.spec.rows], len(columns)
+    )
+    for i, column in enumerate(columns):
+        color, marker, _ = STYLES[i % len(STYLES)]
+        cells = [table.cells[row.key, column.key] for row in table.spec.rows]
+        at = _offsets(len(cells), i, len(columns))
+        for cell, y in zip(cells, at, strict=True):
+            axes.plot(cell.values, [y] * cell.n, "|", color=color, markersize=5, alpha=0.6)
+        means = [np.nan if c.mean is None else c.mean for c in cells]
+        printed = [np.nan if c.published is None else c.published for c in cells]
+        axes.plot(means, at, marker, color=color, markersize=4, label=f"{_plain(column.header)}, ours")
+        axes.plot(printed, at, marker, color=color, markersize=5, fillstyle="none", label=_published(printed))
+    axes.set_xlabel(f"{_quantity(table)} ({table.spec.unit})")
+    _legend(figure, axes, len(columns))
+    caption = (
+        f"{_quantity(table)} by row and method: the mean over n = {_seeds(table)} seeds, each seed as a tick; hollow: "
+        f"published.{_warning(table)}"
+    )
+    return Drawing("values", caption, figure)
+
+
+def curves(table: Table, jobs: list[Job], runs: Path) -> list[Drawing]:
+    """By epoch: training loss and test score; and how far the maps of the true and the confusing class overlap."""
+    logged = {job.id: Run(runs / job.scale / job.id).metrics() for job in jobs}
+    epochs = [epoch for of_job in logged.values() for epoch in of_job]
+    drawings = []
+    panels = [(("train", "classification"), "training classification loss", 1)]
+    panels += [((key,), f"test {key.removeprefix('test_')} (%)", 100) for key in _test_keys(epochs)]
+    if epochs:
+        caption = (
+            f"Training of {jobs[0].backbone}: classification loss and test score by epoch, mean over seeds, the band "
+            "from the lowest to the highest seed. The test score is shown, never used to choose an epoch."
+        )
+        drawings.append(Drawing(f"curves-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
+    if any("attention_overlap" in epoch for epoch in epochs):
+        names = {"grad_cam": "Grad-CAM", "a_ch": "A_ch"}
+        panels = [
+            (("attention_overlap", f"{kind}_{key}"), f"{what}, {names[kind]}, {layer} layer", 1)
+            for key, what, layer in (
+                ("inner", "overlap", "inner"), ("last", "overlap", "last"), ("last_blank", "share blank", "last"),
+            )
+            for kind in names
+        ]  # fmt: skip
+        caption = (
+            f"Overlap of the true and the most confusing class's maps of {jobs[0].backbone} on the same test images "
+            "after each epoch (0: apart, 1: the same), and the share of images whose true map is blank, where nothing "
+            "is left to overlap. Every network is measured by both kinds of map, whichever its method trains."
+        )
+        drawings.append(Drawing(f"overlap-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
+    return drawings
+
+
+def _by_epoch(
+    table: Table,
+    jobs: list[Job],
+    logged: dict[str, list[dict[str, Any]]],
+    panels: list[tuple[tuple[str, ...], str, int]],
+) -> Figure:
+    """A panel for each (path into an epoch's record, label, factor), two rows of them where they are many."""
+    rows = 1 if len(panels) < 4 else 2
+    per_row = -(-len(panels) // rows)
+    figure = Figure(figsize=(3.6 * per_row, 2.9 * rows), layout="constrained")
+    # Column by column, so that panels that belong together stand below each other.
+    grid = figure.subplots(rows, per_row, squeeze=False).T.ravel()
+    for axes, (path, label, factor) in zip(grid, panels, strict=False):
+        for i, column in enumerate(table.spec.columns):
+            color, _, line = STYLES[i % len(STYLES)]
+            of_method = [logged[job.id] for job in jobs if job.method == column.key]
+            seeds = [_series(of_job, path, factor) for of_job in of_method if of_job]
+            if not seeds:
+                continue
+            shortest = min(map(len, seeds))  # a run that goes on is drawn as far as all are
+            values = np.array([s[:shortest] for s in seeds])
+            at = np.arange(1, shortest + 1)
+            axes.fill_between(at, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
+            marker = "." if shortest < 5 else ""
+            axes.plot(at, values.mean(axis=0), line, marker=marker, color=color, label=_plain(column.header))
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    grid[len(panels) - 1].legend(fontsize=8)
+    return figure
+
+
+def _test_keys(epochs: list[dict[str, Any]]) -> list[str]:
+    return [k for k in dict.fromkeys(k for epoch in epochs for k in epoch) if k in ("test_mAP", "test_top1")]
+
+
+def _series(epochs: list[dict[str, Any]], path: tuple[str, ...], factor: int) -> list[float]:
+    """A number by epoch, times `factor`; NaN where none was taken."""
+    found = []
+    for epoch in epochs:
+        for key in path:
+            epoch = (epoch or {}).get(key)
+        found.append(np.nan if epoch is None else factor * float(epoch))
+    return found
+
+
+def _rows(num_lines: int, labels: list[str], per_row: int) -> tuple[Figure, Axes]:
+    """A plot with one labelled row for each entry, the first on top, and a band behind every other one."""
+    figure = Figure(figsize=(6.4, 1.3 + 0.13 * num_lines + 0.06 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    for i in range(0, len(labels), 2):
+        axes.axhspan(i - 0.5, i + 0.5, color="0.95", linewidth=0)
+    axes.grid(axis="x", color="0.85", linewidth=0.6)
+    return figure, axes
+
+
+def _offsets(rows: int, index: int, count: int) -> np.ndarray:
+    """Heights of one method's marks: beside those of the others within each row."""
+    return np.arange(rows) + (index - (count - 1) / 2) * 0.26
+
+
+def _legend(figure: Figure, axes: Axes, columns: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize=8)
+
+
+def _published(printed: list[float]) -> str | None:
+    """What the legend calls them; nothing where nothing is published."""
+    return None if np.isnan(printed).all() else "published"
+
+
+def _plain(header: str) -> str:
+    return SUBSCRIPT.sub(r"\1 \2", header)
+
+
+def _quantity(table: Table) -> str:
+    items = {row.item or row.key for row in table.spec.rows}
+    named = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
+    return named.get(items.pop(), "AP") if len(items) == 1 else "AP"
+
+
+def _seeds(table: Table) -> str:
+    return "/".join(map(str, sorted({cell.n for cell in table.cells.values() if cell.n})))
+
+
+def _warning(table: Table) -> str:
+    return "" if table.comparable else f" Scale {table.scale}: not comparable with the published numbers."
+
+
+def svg(drawing: Drawing) -> bytes:
+    buffer = io.BytesIO()
+    with settings():
+        drawing.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def write(drawings: list[Drawing], folder: Path) -> list[Path]:
+    """Each as `<folder>/<name>.png` and `.pdf`."""
+    paths = []
+    for drawing in drawings:
+        for ending, options in (
+            ("png", {"dpi": DPI, "metadata": {"Software": None}}),
+            ("pdf", {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}}),
+        ):
+            buffer = io.BytesIO()
+            with settings():
+                drawing.figure.savefig(buffer, format=ending, **options)
+            path = folder / f"{drawing.name}.{ending}"
+            write_atomic(path, buffer.getvalue())
+            paths.append(path)
+    return paths

@@ -1,0 +1,172 @@
+"""One self-contained page: the answer first, then tables whose cells open their traces, figures, and what was assumed.
+
+Nothing is fetched and nothing depends on the day: the same runs and the same checkout give the same bytes.
+"""
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from benchmark.evidence import explain
+from benchmark.matrix.grid import Grid
+from benchmark.matrix.job import Job
+from benchmark.store.run import Run
+from benchmark.tables import render, stats
+from benchmark.tables.build import default_definition
+from benchmark.tables.cells import Table
+from benchmark.tables.collect import Samples
+
+# A sign beside the words, so that no verdict is told by its colour alone.
+SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?≠∞–", strict=True))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table with what belongs to it. `figures`: (caption, media type, bytes). `attention`: what `figures
+    --attention` measured, a line for each network."""
+
+    table: Table
+    grid: Grid
+    jobs: list[Job]
+    changed: dict[str, Any]
+    samples: Samples
+    figures: Sequence[tuple[str, str, bytes]] = ()
+    attention: Sequence[dict[str, Any]] = ()
+
+
+def page(parts: list[Part], scale: str, runs: Path) -> str:
+    """The report of one scale."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"signs": SIGNS, "outcomes": stats.OUTCOMES}
+    return environment.get_template("report.html").render(
+        scale=scale,
+        why=parts[0].grid.scales[scale].why,
+        comparable=all(part.table.comparable for part in parts),
+        parts=[_part(part, runs) for part in parts],
+        environments=_environments(parts, runs),
+    )
+
+
+def _part(part: Part, runs: Path) -> dict[str, Any]:
+    table, spec = part.table, part.table.spec
+    traces = [_trace(part, cell, runs) for cell in table.cells.values()]
+    last = spec.rows[-1].key
+    return {
+        "id": spec.name,
+        "title": spec.title,
+        "unit": spec.unit,
+        "verdicts": table.verdicts(),
+        "judged": table.comparable and spec.tolerance is not None,  # else a column of one and the same verdict
+        "tolerance": spec.tolerance,
+        "headline": [_cell(part, last, column.key) | {"method": header(column.header)} for column in spec.columns],
+        "headline_row": last,
+        "columns": [{"header": header(c.header), "first": i == 0} for i, c in enumerate(spec.columns)],
+        "rows": [
+            {
+                "key": table.label(row.key),
+                "order": table.orders.get(row.key),
+                "cells": [_cell(part, row.key, column.key) for column in spec.columns],
+            }
+            for row in spec.rows
+        ],
+        "traces": traces,
+        "figures": [(caption, media, base64.b64encode(image).decode()) for caption, media, image in part.figures],
+        "attention": part.attention,
+        "assumptions": explain.assumptions(part.grid, part.jobs, default_definition(part.grid)),
+        "departures": table.departures,
+        "discrepancies": spec.discrepancies,
+        "source": f"{spec.source.document}, {spec.source.place}",
+        "notes": table.notes,
+        "jobs": [_job(Run(runs / job.scale / job.id), job) for job in part.jobs],
+    }
+
+
+def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
+    table = part.table
+    cell = table.cells[row, column]
+    return {
+        "id": _anchor(f"{table.spec.name}:{row}:{column}"),
+        "text": render.value_text(cell, table),
+        "mean": cell.mean,
+        "best": column in table.best(row),
+        "paper": (render.number(cell.published, table), cell.published),
+        "paper_best": column in table.best(row, published=True),
+        "delta": {
+            "text": render.mark(render.signed(cell.delta, table), table),
+            "value": cell.delta,
+            "sure": table.comparable and cell.delta is not None and _excludes(cell.interval, cell.published),
+        },
+        "gain": {
+            "text": render.gain_text(cell, table),
+            "value": cell.gain,
+            "sure": _excludes(cell.gain_interval, 0.0),
+        },
+        "paper_gain": (render.signed(cell.published_gain, table), cell.published_gain),
+        "verdict": cell.verdict,
+        "gain_verdict": cell.gain_verdict,
+    }
+
+
+def _excludes(interval: stats.Interval | None, value: float) -> bool:
+    return interval is not None and not interval[0] <= value <= interval[1]
+
+
+def _trace(part: Part, cell: Any, runs: Path) -> dict[str, Any]:
+    found = explain.trace(
+        part.table, part.grid, part.jobs, runs, cell, part.samples, default_definition(part.grid), part.changed
+    )
+    header_of = {c.key: c.header for c in part.table.spec.columns}
+    return {
+        "id": _anchor(found["address"]),
+        "row": cell.row,
+        "method": header(header_of[cell.column]),
+        "sections": explain.sections(found),
+    }
+
+
+def _anchor(address: str) -> str:
+    """A cell's address as an id; one with blanks could not be referred to."""
+    return re.sub(r"\s+", "_", address)
+
+
+def header(text: str) -> Markup:
+    """A column's header with its subscript."""
+    return Markup("").join(
+        Markup("{}<sub>{}</sub>").format(*piece) if isinstance(piece, tuple) else escape(piece)
+        for piece in render.split_subscript(text)
+    )
+
+
+def _job(run: Run, job: Job) -> dict[str, Any]:
+    record = (run.read("result.json") or {}) if run.state() == "done" else {}
+    return {"id": job.id, "state": run.state(), "seconds": record.get("seconds"), "best": record.get("best_on_test")}
+
+
+def _environments(parts: list[Part], runs: Path) -> list[dict[str, Any]]:
+    """What the runs ran on, each once, with how many runs it made."""
+    found: dict[str, dict[str, Any]] = {}
+    for job in dict.fromkeys(job for part in parts for job in part.jobs):
+        run = Run(runs / job.scale / job.id)
+        record = run.read("environment.json")
+        if record is None:
+            continue
+        code = (run.read("result.json") or {}).get("code") or record.get("code") or {}
+        machine = record.get("machine") or {}
+        line = {
+            "device": record.get("device"),
+            "machine": ", ".join(str(v) for v in (machine.get("processor"), machine.get("system")) if v),
+            "threads": record.get("threads"),
+            "python": record.get("python"),
+            "packages": ", ".join(f"{name} {version}" for name, version in (record.get("packages") or {}).items()),
+            "commit": str(code.get("commit"))[:12],
+            "code": explain.code_state(code),
+        }
+        found.setdefault(repr(line), line | {"runs": 0})["runs"] += 1
+    return list(found.values())

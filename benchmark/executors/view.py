@@ -1,0 +1,125 @@
+"""What a person sees while jobs run: bars on a terminal, a line for each event elsewhere. All of it is read from the
+run folders, so it shows any executor's jobs; a scheduler adds what only it knows."""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import UserError
+from benchmark.executors.local import View
+from benchmark.store.run import STATES, Run
+
+PLAIN_SECONDS = 30.0
+WATCH_SECONDS = 2.0
+MAX_BARS = 30  # more would scroll; the others are summed up in a line
+FIRST = ("running", "stale", "failed", "diverged")  # what is shown where not all fits
+
+
+@contextmanager
+def make_view() -> Iterator[View]:
+    if not sys.stdout.isatty():
+        yield _Lines()
+        return
+    from rich.live import Live
+
+    with Live(refresh_per_second=4) as live:
+        yield lambda runs, outcome: live.update(_bars(runs, outcome))
+
+
+def watch(select: Any) -> None:
+    """Show the runs that `select()` finds, again and again, until none is left to run or KeyboardInterrupt."""
+    print(f"watching: {counted([_state(run) for run in select()]) or 'no job'}", flush=True)
+    looks: list[float] = []
+    with make_view() as view:
+        while True:
+            began = time.process_time()
+            runs = select()
+            view(runs, {})
+            if not any(_state(run) in ("pending", "running", "stale") for run in runs):
+                return
+            # 10,000 runs take long to look at; how long, the quickest look says: the machine may be busy.
+            looks.append(time.process_time() - began)
+            time.sleep(max(WATCH_SECONDS, 10 * min(looks)))
+
+
+def counted(states: list[str]) -> str:
+    """`2 done, 1 running`, in the order of STATES."""
+    found = Counter(states)
+    return ", ".join(f"{found[state]} {state}" for state in STATES if found[state])
+
+
+def _state(run: Run) -> str:
+    try:
+        return run.state()
+    except UserError:  # a display does not stop for a damaged record
+        return "failed"
+
+
+def _progress(run: Run, state: str) -> tuple[float, str]:
+    """Share done in [0, 1], and the last epoch's line."""
+    try:
+        epochs, progress = run.metrics(), run.read("progress.json") or {}
+        done = float(progress.get("done", 0.0))
+        if not epochs:
+            return done, ""
+        tested = {k[5:]: v for k, v in epochs[-1].items() if k.startswith("test_")}
+        last = f"epoch {epochs[-1]['epoch']}, " + ", ".join(f"test {k} {100 * (v or 0):.1f}" for k, v in tested.items())
+    except (UserError, TypeError, ValueError):
+        return 0.0, ""
+    return 1.0 if state == "done" else done, last
+
+
+def _bars(runs: list[Run], outcome: dict[str, str]) -> object:
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    states = {run.folder: _state(run) for run in runs}
+    order = sorted(runs, key=lambda run: FIRST.index(s) if (s := states[run.folder]) in FIRST else len(FIRST))
+    names = [run.id.rpartition("-")[0] for run in runs]
+    alike = len(list(takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))))
+    shared = names[0].rfind("-", 0, alike) + 1 if len(names) > 1 else 0  # what all begin with says nothing
+    for run in order[:MAX_BARS]:
+        state = states[run.folder]
+        done, last = _progress(run, state)
+        bar = ProgressBar(total=1.0, completed=done, width=24)
+        name = Text(run.id.rpartition("-")[0][shared:])
+        table.add_row(name, bar, Text(f"{100 * done:3.0f}%"), Text(outcome.get(run.id) or state), Text(last))
+    if len(order) > MAX_BARS:
+        table.add_row(f"and {len(order) - MAX_BARS} more; all: {counted(list(states.values()))}")
+    return table
+
+
+class _Lines:
+    """A line when a job's state changes or an epoch ends, and a sign of life now and then."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[str, str]] = {}
+        self._next = time.monotonic() + PLAIN_SECONDS
+
+    def __call__(self, runs: list[Run], outcome: dict[str, str]) -> None:
+        quiet = True
+        for run in runs:
+            before = self._seen.get(run.folder)
+            if before is not None and before[0] == "done":
+                continue
+            state = _state(run)
+            shown = outcome.get(run.id) or state
+            last = _progress(run, state)[1] if state != "pending" else ""
+            if before != (shown, last):
+                if before is not None or shown not in ("pending", "done"):
+                    print(f"{run.id}: {shown}{', ' if last else ''}{last}", flush=True)
+                    quiet = False
+                self._seen[run.folder] = (shown, last)
+        if not quiet or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + PLAIN_SECONDS
+        for run in runs:
+            if self._seen[run.folder][0] == "running":
+                print(f"{run.id}: {100 * _progress(run, 'running')[0]:.0f}%", flush=True)

@@ -1,0 +1,275 @@
+"""A grid's YAML becomes a list of jobs: axes, ties, exclusions, scales, assumptions, overrides."""
+
+import hashlib
+import itertools
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from benchmark.errors import UserError, nearest
+from benchmark.matrix import strict_yaml
+from benchmark.matrix.job import BACKBONES, FIELDS, Job, explain, first_problem, make_job, unread_fields
+
+GRIDS = Path(__file__).parents[1] / "grids"
+MINI_WEIGHTS = Path(__file__).parents[1] / "mini_weights"  # <backbone>.safetensors
+
+# What is decided outside of a job: when tables are made from saved scores, or by a loader.
+EVALUATION = {
+    "ap_definition": ("area", "raw_area", "11_point"),
+    "difficult_test": ("ignored",),
+    "checkpoint": ("last_epoch",),
+    "small_categories": ("all_remaining",),  # decided by the Caltech-256 loader
+}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Assumption(_Strict):
+    """What the paper leaves open: the value used here, what else it could be, and why this one."""
+
+    value: Any
+    alternatives: list[Any]
+    why: str
+
+
+class Scale(_Strict):
+    """A named overlay: axes and fields that differ from the paper's protocol, and why its cells cannot be compared.
+
+    `stand_ins` replaces values of axes by smaller ones; a table's row for the one shows the other, and says so.
+    `readings`: sets of fields, of which each repeats the matrix, so that readings of the paper can be compared.
+    `min_positives`: classes with fewer images in either split are left out of tables, and of mAP.
+    `image_intervals`: tables give each gain its interval over test images, the only one that a single seed has.
+    """
+
+    why: str
+    axes: dict[str, list[Any]] = {}
+    set: dict[str, Any] = {}
+    stand_ins: dict[str, str] = {}
+    readings: list[dict[str, Any]] = []
+    min_positives: int = 1
+    image_intervals: bool = False
+
+
+class Grid(_Strict):
+    """One file of benchmark/grids, checked."""
+
+    name: str
+    title: str
+    protocol: dict[str, Any]
+    axes: dict[str, list[Any]]
+    ties: list[dict[str, list[Any]]] = []
+    exclude: list[dict[str, Any]] = []
+    scales: dict[str, Scale]
+    assumptions: dict[str, Assumption]
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """The paper's protocol with every assumption at its default."""
+        assumed = {k: a.value for k, a in self.assumptions.items() if k in FIELDS}
+        defaults = {name: field.default for name, field in Job.model_fields.items() if not field.is_required()}
+        return defaults | self.protocol | assumed | self.scale_of("paper").set
+
+    def scale_of(self, name: str) -> Scale:
+        if name not in self.scales:
+            raise UserError(f"grid {self.name} has no scale '{name}'" + nearest(name, self.scales))
+        return self.scales[name]
+
+    def has_tables(self, scale: str) -> bool:
+        """Whether the paper's tables can be made at `scale`: readings side by side have a table of their own."""
+        return scale in self.scales and not self.scales[scale].readings
+
+    def matrix_axes(self, scale: str) -> dict[str, list[Any]]:
+        """The axes at `scale`, stand-ins in their places."""
+        overlay = self.scale_of(scale)
+        axes = self.axes | overlay.axes
+        return {k: [overlay.stand_ins.get(v, v) if isinstance(v, str) else v for v in axes[k]] for k in axes}
+
+    def jobs(
+        self,
+        scale: str,
+        overrides: dict[str, Any] | None = None,
+        only: dict[str, list[Any]] | None = None,
+        readings: list[dict[str, Any]] | None = None,
+    ) -> list[Job]:
+        """The matrix: product of the axes, ties applied, exclusions and `only` taken out. Order is the YAML's. It is
+        repeated for each of the scale's readings, or of those given.
+
+        An override of an axis replaces the axis; an override of a field wins over scale, tie and assumption.
+        """
+        overrides, only = dict(overrides or {}), dict(only or {})
+        where = f"grid {self.name}, scale {scale}"
+        for key in [*overrides, *only]:
+            if key not in FIELDS or key == "scale":
+                raise UserError(f"{where}: unknown field '{key}'" + nearest(key, [f for f in FIELDS if f != "scale"]))
+        axes = self.matrix_axes(scale)
+        axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
+        axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
+        fields = self.base | self.scale_of(scale).set | {"scale": scale}
+
+        jobs: dict[str, Job] = {}
+        readings = readings or self.scale_of(scale).readings or [{}]
+        for reading, *values in itertools.product(readings, *axes.values()):
+            point = dict(zip(axes, values, strict=True))
+            for tied in self.ties:
+                point = self._tied(tied, point) | point
+            if any(all(point.get(k) == v for k, v in rule.items()) for rule in self.exclude):
+                continue
+            job = make_job(_resolve_weights(fields | point | reading | overrides), where)
+            jobs[job.id] = job  # a baseline that an ICASC-only axis or reading repeats is one job
+        stand_ins = self.scale_of(scale).stand_ins
+        # `--only backbone=resnet18` means the network's stand-in where the scale has one.
+        only = {k: [*v, *(stand_ins[x] for x in v if isinstance(x, str) and x in stand_ins)] for k, v in only.items()}
+        selected = [j for j in jobs.values() if all(getattr(j, k) in v for k, v in only.items())]
+        for key, values in only.items():
+            known = sorted({str(getattr(j, key)) for j in jobs.values()})
+            for value in values:
+                if str(value) not in known and value not in stand_ins:
+                    raise UserError(f"{where}: no job has {key}={value}" + nearest(value, known))
+        return selected
+
+    def _tied(self, tied: dict[str, list[Any]], point: dict[str, Any]) -> dict[str, Any]:
+        """Columns of a tie vary together with its first key, which is an axis."""
+        axis = next(iter(tied))
+        if point.get(axis) not in tied[axis]:
+            return {}
+        i = tied[axis].index(point[axis])
+        return {key: column[i] for key, column in tied.items()}
+
+    def deviations(self, job: Job) -> list[str]:
+        """Fields in which `job` departs from the paper's protocol, as `epochs: 2 (paper: 20)`.
+
+        An assumption at one of its named alternatives is a reading of the paper, not a departure from it.
+        """
+        original = {new: old for old, new in self.scale_of(job.scale).stand_ins.items()}
+        found = []
+        for name in FIELDS:
+            value = getattr(job, name)
+            if name in ("scale", "seed") or name in unread_fields(job.method, job.loss, job.schedule):
+                continue
+            accepted = self.axes.get(name) or [self.base.get(name)]
+            if name in self.assumptions:
+                accepted = [self.assumptions[name].value, *self.assumptions[name].alternatives]
+            accepted = [tuple(v) if isinstance(v, list) else v for v in accepted]
+            if value not in accepted:
+                instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
+                nothing = "whole set" if name == "limit_train" else "none"
+                found.append(f"{name}: {_short(value, nothing)} (paper: {_short(instead_of, nothing)})")
+        return found
+
+    def varied(self, job: Job) -> list[str]:
+        """Assumptions that `job` holds at an alternative."""
+        return [
+            f"{name}: {_short(getattr(job, name))} (default: {_short(a.value)})"
+            for name, a in self.assumptions.items()
+            if name in FIELDS and getattr(job, name) is not None and getattr(job, name) in a.alternatives
+        ]
+
+
+def _short(value: Any, nothing: str = "none") -> str:
+    text = nothing if value is None else "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return text[:19] if text.startswith("sha256:") else text
+
+
+def mini_weights(backbone: str) -> Path:
+    """The packaged weights of a narrow backbone. UserError where it has none."""
+    path = MINI_WEIGHTS / f"{backbone}.safetensors"
+    if not path.is_file():
+        held = [p.stem for p in sorted(MINI_WEIGHTS.glob("*.safetensors"))]
+        raise UserError(
+            f"weights=mini: there are none for {backbone}, only for {', '.join(held)}; "
+            f"'python -m benchmark pretrain-mini {backbone}' makes them"
+        )
+    return path
+
+
+def _resolve_weights(fields: dict[str, Any]) -> dict[str, Any]:
+    """`mini` becomes `mini@<hash of the packaged file>`: other weights are another job."""
+    backbone = fields.get("backbone")
+    if fields.get("weights") != "mini" or backbone not in BACKBONES:  # Job names an unknown one
+        return fields
+    path = mini_weights(backbone)
+    return fields | {"weights": f"mini@{_digest(path, path.stat().st_mtime_ns)[:12]}"}
+
+
+@cache
+def _digest(path: Path, mtime_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in GRIDS.glob("*.yaml"))
+
+
+def load(name: str, folder: Path = GRIDS) -> Grid:
+    """The grid called `name`. UserError with file, line and the nearest valid name for anything wrong in it."""
+    path = folder / f"{name}.yaml"
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"unknown grid '{name}'" + nearest(name, known))
+    document, lines = strict_yaml.load(path)
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: a grid is a mapping with the keys {', '.join(Grid.model_fields)}")
+    try:
+        grid = Grid(name=name, **{str(k): v for k, v in document.items() if k != "name"})
+    except ValidationError as error:
+        line = strict_yaml.line_of(lines, first_problem(error)["loc"])
+        valid = (*Grid.model_fields, *Scale.model_fields, *Assumption.model_fields)
+        raise UserError(f"{path}:{line}: {explain(error, valid)}") from None
+    _check_names(grid, path, lines)
+    return grid
+
+
+def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
+    """Every key that should be a Job field is one; so a typo is found at its line, before any job is made."""
+
+    def check(loc: tuple, valid: list[str]) -> None:
+        if loc[-1] not in valid:
+            line = strict_yaml.line_of(lines, loc)
+            raise UserError(
+                f"{path}:{line}: unknown key '{loc[-1]}' in {'.'.join(map(str, loc[:-1]))}" + nearest(loc[-1], valid)
+            )
+
+    fields = [name for name in FIELDS if name != "scale"]
+    for key in grid.protocol:
+        check(("protocol", key), fields)
+    for key in grid.axes:
+        check(("axes", key), fields)
+    for section in ("ties", "exclude"):
+        for i, entry in enumerate(getattr(grid, section)):
+            for key in entry:
+                check((section, i, key), fields)
+    for key, assumption in grid.assumptions.items():
+        check(("assumptions", key), [*fields, *EVALUATION])
+        if key in EVALUATION:
+            for value in (assumption.value, *assumption.alternatives):
+                if value not in EVALUATION[key]:
+                    line = strict_yaml.line_of(lines, ("assumptions", key))
+                    raise UserError(f"{path}:{line}: {key}: {value!r} is not known" + nearest(value, EVALUATION[key]))
+    for name, scale in grid.scales.items():
+        for key in scale.axes:
+            check(("scales", name, "axes", key), fields)
+        for key in scale.set:
+            check(("scales", name, "set", key), fields)
+        for i, reading in enumerate(scale.readings):
+            for key in reading:
+                check(("scales", name, "readings", i, key), list(grid.assumptions))
+    if "paper" not in grid.scales:
+        raise UserError(f"{path}:{lines[('scales',)]}: scales: 'paper' is missing")
+    for name in grid.scales:
+        try:
+            grid.jobs(name)
+        except UserError as error:
+            key = str(error).partition(": ")[2].partition(":")[0]
+            spots = [
+                ("scales", name, "set", key),
+                ("scales", name, "axes", key),
+                ("axes", key),
+                ("protocol", key),
+                ("assumptions", key),
+            ]
+            line = next((lines[spot] for spot in spots if spot in lines), 1)
+            raise UserError(f"{path}:{line}: {error}") from None

@@ -1,0 +1,93 @@
+"""scores.npz: what a run keeps of its test set, everything that a metric needs without the data. Arrays:
+
+ids, labels     of the test images: labels (N, C) of 1 present, 0 only difficult, -1 absent; or (N,) class numbers
+train_ids       the images trained on, where they are few enough to name
+classes         with (N, C) labels: the C names
+scores          with (N, C) labels: logits (N, C)
+top_classes     with (N,) labels: numbers of the TOP classes with the highest logits (N, TOP), the highest first
+top_log_probs   and their natural log-probabilities (N, TOP). All logits of ILSVRC2012 would be 200 MB a run,
+                and hardly compress
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmark.errors import UserError
+from benchmark.store.metrics import TOP, top_classes
+from benchmark.store.run import Run, write_atomic
+
+
+@dataclass(frozen=True)
+class Scores:
+    """As read. `predicted` is what the labels are compared with: logits (N, C) or class numbers (N, TOP)."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    classes: list[str]
+
+
+def write(
+    run: Run,
+    ids: np.ndarray,
+    labels: np.ndarray,
+    scores_NC: np.ndarray,
+    classes: tuple[str, ...],
+    train_ids: np.ndarray | None = None,
+) -> str:
+    """Save logits (N, C); returns the file's SHA-256, which result.json names."""
+    arrays = {"ids": ids, "labels": labels}
+    if labels.ndim == 2:
+        arrays |= {"classes": np.array(classes), "scores": scores_NC}
+    else:
+        top_NK = top_classes(scores_NC, TOP)
+        log_probs_NK = np.take_along_axis(log_softmax(scores_NC), top_NK, axis=1)
+        arrays |= {"top_classes": top_NK.astype(np.uint16), "top_log_probs": log_probs_NK.astype(np.float32)}
+    if train_ids is not None:
+        arrays["train_ids"] = train_ids
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomic(run.path("scores.npz"), buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def log_softmax(scores_NC: np.ndarray) -> np.ndarray:
+    """Natural log-probabilities (N, C), float64."""
+    shifted_NC = scores_NC - scores_NC.max(axis=1, keepdims=True).astype(np.float64)
+    return shifted_NC - np.log(np.exp(shifted_NC).sum(axis=1, keepdims=True))
+
+
+def read(run: Run) -> Scores:
+    """The saved test scores. UserError where they are missing, damaged, or not the ones the result was made from."""
+    path, record = run.path("scores.npz"), run.read("result.json") or {}
+    try:
+        saved = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    if record.get("scores_sha256") not in (None, hashlib.sha256(saved).hexdigest()):
+        raise UserError(f"{path}: not the scores that result.json was made from; restore it, or move the folder away")
+    try:
+        with np.load(io.BytesIO(saved)) as arrays:
+            ids, labels = arrays["ids"], arrays["labels"]
+            predicted = arrays["scores" if labels.ndim == 2 else "top_classes"]
+            if predicted.ndim != 2 or not len(ids) == len(labels) == len(predicted):
+                raise ValueError("not as many ids, labels and rows of scores")
+            if predicted.dtype.kind != ("f" if labels.ndim == 2 else "u"):
+                raise ValueError(f"scores of type {predicted.dtype}")
+            classes = _classes(arrays, record, predicted.shape[1]) if labels.ndim == 2 else []
+    except Exception as error:  # whatever a damaged zip can raise, zlib.error and EOFError among them
+        raise UserError(f"{path}: not a file of scores ({type(error).__name__}: {error})") from None
+    return Scores(ids, labels, predicted, classes)
+
+
+def _classes(arrays: Any, record: dict[str, Any], columns: int) -> list[str]:
+    # The first records do not name them. Theirs is VOC, whose classes are in the order of a record's sorted keys.
+    recorded = next(iter(record.get("ap", {"": {}}).values()))
+    found = arrays["classes"].tolist() if "classes" in arrays else sorted(recorded)
+    if len(found) != columns:
+        raise ValueError(f"{columns} columns for {len(found)} classes")
+    return found

@@ -1,0 +1,184 @@
+"""Any two sides, cell by cell: published cells, a table (built, or read from its md, tex, csv or json), run folders.
+
+Both sides become the same plain thing, a Side; one comparison serves all.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmark.errors import UserError
+from benchmark.store.run import Run, all_runs
+from benchmark.tables import collect, published, render
+from benchmark.tables.cells import Table
+from benchmark.tables.published import Spec
+
+FLOAT_NOISE = 1e-9
+EXACT_DECIMALS = 6  # of csv and json
+
+
+class UnfitError(UserError):
+    """The two sides hold nothing that could be compared; the exit status is 3."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Cells by (row, column) or (job, item), in the table's unit; None where there is no number.
+
+    kind: published, table or runs. `rounding`: how far a cell may be from the number it was printed from.
+    """
+
+    kind: str
+    label: str
+    table: str | None
+    scale: str | None
+    comparable: bool  # with published cells
+    cells: dict[tuple[str, str], float | None]
+    rounding: float = 0.0
+    notes: tuple[str, ...] = field(default=())
+
+
+def of_published(spec: Spec) -> Side:
+    cells = {(c["row"], c["column"]): c["value"] for c in published.cells(spec)}
+    if not all(value is None or isinstance(value, (int, float)) for value in cells.values()):
+        raise UnfitError(f"{spec.name} holds text, not numbers")
+    return Side("published", f"published {spec.name}", spec.name, None, True, cells)
+
+
+def of_table(table: Table) -> Side:
+    cells = {at: cell.mean for at, cell in table.cells.items()}
+    label = f"{table.spec.name} at scale {table.scale}"
+    return Side("table", label, table.spec.name, table.scale, table.comparable, cells, 0.0, table.notes)
+
+
+def of_runs(folder: Path, ap_definition: str) -> Side:
+    """Every finished run under runs/, or under one scale's folder of it."""
+    found = all_runs(folder) or [Run(path.parent) for path in sorted(folder.glob("*/job.json"))]
+    if not found:
+        raise UnfitError(f"{folder}: holds no run folders")
+    cells: dict[tuple[str, str], float | None] = {}
+    for run in found:
+        values = collect.items(run, ap_definition) if run.state() == "done" else {"": None}
+        cells |= {(run.id, item): value for item, value in values.items()}
+    return Side("runs", str(folder), None, None, True, cells)
+
+
+def of_file(path: Path, specs: list[Spec]) -> Side:
+    """A table that this suite wrote. UnfitError for anything else."""
+    readers = {".json": _read_json, ".csv": _read_csv, ".md": _read_markdown, ".tex": _read_latex}
+    if path.suffix not in readers:
+        raise UnfitError(f"{path}: expected a folder of runs, or a table ending in {', '.join(readers)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    try:
+        return readers[path.suffix](text, str(path), specs)
+    except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
+        raise UnfitError(f"{path}: not a table that 'python -m benchmark tables' wrote ({error!r})") from None
+
+
+def _read_json(text: str, label: str, specs: list[Spec]) -> Side:
+    document = json.loads(text)
+    return _tidy(document["cells"], label, tuple(document["notes"]))
+
+
+def _read_csv(text: str, label: str, specs: list[Spec]) -> Side:
+    frame = pd.read_csv(StringIO(text), keep_default_na=False)
+    lines = frame.to_dict("records")
+    return _tidy([line | {"mean": float(line["mean"]) if line["mean"] != "" else None} for line in lines], label)
+
+
+def _tidy(lines: list[dict[str, Any]], label: str, notes: tuple[str, ...] = ()) -> Side:
+    first = lines[0]
+    cells = {(str(line["row"]), str(line["column"])): line["mean"] for line in lines}
+    comparable = str(first["comparable"]) == "True"
+    rounding = 0.5 * 10**-EXACT_DECIMALS
+    return Side("table", label, first["table"], first["scale"], comparable, cells, rounding, notes)
+
+
+def _read_markdown(text: str, label: str, specs: list[Spec]) -> Side:
+    title = text.splitlines()[0].removeprefix("### ")
+    spec = next(s for s in specs if render.escape_markdown(s.title) == title)
+    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
+    rows = [[_plain(part.strip().strip("*")) for part in line] for line in lines[2:]]
+    return _laid_out(rows, spec, label, _plain(text))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text)
+
+
+def _read_latex(text: str, label: str, specs: list[Spec]) -> Side:
+    spec = next(s for s in specs if rf"\caption{{{render.escape_latex(render.caption(s))}}}" in text)
+    inside = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
+    lines = [line.removesuffix(r" \\") for line in inside.splitlines() if line.endswith(r"\\")]
+    rows = [
+        [render.unescape_latex(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in re.split(r"(?<!\\) & ", line)]
+        for line in lines
+    ]
+    return _laid_out(rows, spec, label, render.unescape_latex(text))
+
+
+def _laid_out(rows: list[list[str]], spec: Spec, label: str, text: str) -> Side:
+    """A table for people: 3 texts for the first method (ours, paper, delta), 5 for each other."""
+    starts = [1, *(4 + 5 * i for i in range(len(spec.columns) - 1))]
+    cells = {
+        (re.sub(r" \(as [^()]+\)$", "", row[0]), column.key): _number(row[start])  # the key without Table.label's
+        for row in rows
+        for column, start in zip(spec.columns, starts, strict=True)
+    }
+    scale = re.search(r"Scale (\S+):", text)[1]
+    comparable = "not comparable with the published cells" not in text
+    return Side("table", label, spec.name, scale, comparable, cells, 0.5 * 10**-spec.decimals)
+
+
+def _number(text: str) -> float | None:
+    found = re.match(r"[-+]?\d+(\.\d+)?", text)
+    return float(found[0]) if found else None
+
+
+def compare(a: Side, b: Side, tolerance: float) -> list[dict[str, Any]]:
+    """Each cell's outcome: within or outside the tolerance, missing, not comparable. UnfitError where nothing of the
+    one side can be in the other."""
+    if (a.kind == "runs") != (b.kind == "runs"):
+        raise UnfitError(f"{a.label} and {b.label}: runs are compared with runs, tables with tables")
+    if a.table != b.table:
+        raise UnfitError(f"{a.label} and {b.label}: two tables, {a.table} and {b.table}")
+    if not a.cells.keys() & b.cells.keys():
+        raise UnfitError(f"{a.label} and {b.label}: no {'job' if a.kind == 'runs' else 'cell'} is in both")
+    allowed = tolerance + a.rounding + b.rounding + FLOAT_NOISE
+    comparable = _comparable(a, b)
+    lines = []
+    for at in dict.fromkeys([*a.cells, *b.cells]):
+        before, after = a.cells.get(at), b.cells.get(at)
+        delta = None if before is None or after is None else after - before
+        if at in a.cells and at in b.cells and before is None and after is None:
+            outcome = "both blank"
+        elif delta is None:
+            outcome = "missing"
+        elif not comparable:
+            outcome = "not comparable"
+        else:
+            outcome = "within" if abs(delta) <= allowed else "outside"
+        lines.append({"row": at[0], "column": at[1], "a": before, "b": after, "delta": delta, "outcome": outcome})
+    return lines
+
+
+def _comparable(a: Side, b: Side) -> bool:
+    if "published" in (a.kind, b.kind):
+        return a.comparable and b.comparable
+    return a.scale == b.scale
+
+
+def exit_status(outcomes: list[dict[str, Any]]) -> int:
+    """0: all within tolerance; 1: some outside; 2: some missing or not comparable, so the question stays open."""
+    found = {o["outcome"] for o in outcomes}
+    if found & {"missing", "not comparable"}:
+        return 2
+    return 1 if "outside" in found else 0

@@ -1,0 +1,145 @@
+"""Table files: layout and published cells side by side, each cell with where it was printed."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from benchmark.errors import UserError, nearest
+from benchmark.matrix import strict_yaml
+from benchmark.matrix.job import FIELDS, METHODS, Float, explain, first_problem
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Strict):
+    document: str
+    place: str
+
+
+class Column(_Strict):
+    """A method's column; `header` may hold one subscript, as in `ICASC_{A_ch}`."""
+
+    key: str
+    header: str
+
+
+class Tolerance(_Strict):
+    """How far a measured number may be from the published one, in the table's unit: a cell's value, and its gain over
+    the first column. Declared before any run."""
+
+    value: Annotated[Float, Field(ge=0)]
+    gain: Annotated[Float, Field(ge=0)]
+
+
+def _both(tolerance: Any) -> Any:
+    # One number stands for both.
+    plain = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
+    return {"value": tolerance, "gain": tolerance} if plain else tolerance
+
+
+class Row(_Strict):
+    """A row and its published cells, one a column in the columns' order; null where no number is at hand.
+
+    `item` is the measured number that the row shows (a class, mAP, top1; default: the key), `where` the job fields
+    that its runs have, such as {backbone: resnet18}, or `table` the table whose best gain it shows. `published_gain`:
+    the gains as printed, to be held against the cells.
+    """
+
+    key: str
+    published: list[int | float | str | None]
+    published_gain: list[int | float | None] | None = None
+    item: str | None = None
+    where: dict[str, Any] = {}
+    table: str | None = None
+    unit: str | None = None
+
+
+class Spec(_Strict):
+    """One file of tables/. Without a `grid` it is a summary: of other tables, where its rows name them, or text to be
+    compared with the grids. `missing`: why published cells are null."""
+
+    name: str
+    title: str
+    source: Source
+    columns: list[Column]
+    rows: list[Row]
+    row_header: str = "class"
+    missing: str | None = None
+    discrepancies: list[str] = []  # what does not add up inside the paper; printed with the table
+    grid: str | None = None
+    unit: str | None = None
+    decimals: int | None = None
+    tolerance: Annotated[Tolerance, BeforeValidator(_both)] | None = None
+
+    @property
+    def of_gains(self) -> bool:
+        """Whether its cells are other tables' gains."""
+        return any(row.table for row in self.rows)
+
+    def published(self, row: str, column: str) -> Any:
+        index = [c.key for c in self.columns].index(column)
+        return next(r.published[index] for r in self.rows if r.key == row)
+
+
+KEYS = (*Spec.model_fields, *Row.model_fields, *Tolerance.model_fields)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load(name: str, folder: Path) -> Spec:
+    """The table called `name`. UserError with file, line and the nearest valid name for anything wrong in it."""
+    if name not in names(folder):
+        hint = nearest(name, names(folder)) if names(folder) else f"; {folder}/ holds no table, run from the checkout"
+        raise UserError(f"unknown table '{name}'{hint}")
+    path = folder / f"{name}.yaml"
+    document, lines = strict_yaml.load(path)
+    try:
+        spec = Spec(**{**(document or {}), "name": name})
+    except ValidationError as error:
+        line = strict_yaml.line_of(lines, first_problem(error)["loc"])
+        raise UserError(f"{path}:{line}: {explain(error, KEYS)}") from None
+    except TypeError:
+        raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None
+    for i, row in enumerate(spec.rows):
+        lengths = {len(cells) for cells in (row.published, row.published_gain) if cells is not None}
+        if lengths != {len(spec.columns)}:
+            raise UserError(
+                f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}' has "
+                f"{len(row.published)} published cells for {len(spec.columns)} columns"
+            )
+        for field in row.where:
+            if field not in FIELDS:
+                line = strict_yaml.line_of(lines, ("rows", i, "where"))
+                raise UserError(f"{path}:{line}: unknown job field '{field}'" + nearest(field, FIELDS))
+    for i, column in enumerate(spec.columns):
+        if spec.grid and column.key not in METHODS:
+            line = strict_yaml.line_of(lines, ("columns", i))
+            raise UserError(f"{path}:{line}: unknown method '{column.key}'" + nearest(column.key, METHODS))
+    return spec
+
+
+def place(spec: Spec, row: str, header: str) -> str:
+    """Where in the paper a cell stands."""
+    return f"{spec.source.document}, {spec.source.place}, row '{row}', column '{header}'"
+
+
+def cells(spec: Spec) -> list[dict[str, Any]]:
+    """Every published cell as plain data, with its unit and its place in the paper."""
+    return [
+        {
+            "table": spec.name,
+            "row": row.key,
+            "column": column.key,
+            "value": value,
+            "unit": row.unit or spec.unit,
+            "decimals": spec.decimals,
+            "source": place(spec, row.key, column.header),
+        }
+        for row in spec.rows
+        for column, value in zip(spec.columns, row.published, strict=True)
+    ]

@@ -1,0 +1,299 @@
+"""One table, six texts: terminal, Markdown, LaTeX (booktabs), HTML, CSV, JSON. The same table gives the same bytes."""
+
+import json as json_text
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from benchmark.store.run import write_atomic
+from benchmark.tables.cells import Cell, Table
+from benchmark.tables.published import Spec
+
+SUBSCRIPT = re.compile(r"(\w+)_\{(.+?)\}")
+MEAN = "mAP"  # the row that sums up those above it, ruled off from them
+BLANK = "–"  # a cell that cannot have a value: a gain of the baseline, a spread of one run
+LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+         "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "Δ": r"$\Delta$",
+         "≠": r"$\neq$", "†": r"\dag{}", "–": "--", "×": r"$\times$", "<": r"\textless{}",
+         ">": r"\textgreater{}",
+         "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "−": "--", "\n": " "}  # fmt: skip
+
+
+def columns(table: Table) -> list[tuple[str, list[str]]]:
+    """For each method its header and those of its sub-columns; only methods with a gain have the gain's."""
+    groups = []
+    for i, column in enumerate(table.spec.columns):
+        n = sorted({c.n for c in table.cells.values() if c.column == column.key and c.n})
+        ours = f"ours (n={'/'.join(map(str, n))})" if n else "ours"
+        delta = [] if is_text(table) else ["Δ"]
+        groups.append((column.header, [ours, "paper", *delta] + (["gain", "paper's gain"] if i and delta else [])))
+    return groups
+
+
+def is_text(table: Table) -> bool:
+    """Cells of words have no difference and no gain."""
+    return any(cell.text is not None for cell in table.cells.values())
+
+
+def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
+    """The rows as text, `bold` around the best of each row (ours and the paper's, each among its own)."""
+    rows = []
+    for row in table.spec.rows:
+        best, best_published = table.best(row.key), table.best(row.key, published=True)
+        line = [table.label(row.key)]
+        for i, column in enumerate(table.spec.columns):
+            cell = table.cells[row.key, column.key]
+            ours, paper = value_text(cell, table), level(cell.published, table)
+            line += [bold(ours) if column.key in best else ours]
+            line += [bold(paper) if column.key in best_published else paper]
+            if cell.text is None:
+                line += [mark(signed(cell.delta, table), table)]
+            if i and cell.text is None:
+                line += [gain_text(cell, table), signed(cell.published_gain, table)]
+        rows.append(line)
+    return rows
+
+
+def value_text(cell: Cell, table: Table) -> str:
+    """Mean and spread; an honest blank otherwise."""
+    if cell.text is not None:
+        return cell.text
+    if cell.mean is None:
+        return cell.status
+    spread = f" ± {number(cell.std, table)}" if cell.std is not None else ""
+    partial = f" [{cell.status}]" if cell.status != "done" else ""
+    return level(cell.mean, table) + spread + partial
+
+
+def level(value: float | str | None, table: Table) -> str:
+    """A cell's number; one that is a gain has its sign."""
+    return signed(value, table) if table.spec.of_gains else number(value, table)
+
+
+def number(value: float | str | None, table: Table) -> str:
+    if value is None:
+        return BLANK
+    return str(value) if table.spec.decimals is None else f"{value:.{table.spec.decimals}f}"
+
+
+def signed(value: float | None, table: Table) -> str:
+    if value is None:
+        return BLANK
+    text = f"{value:+.{table.spec.decimals}f}"
+    return text if float(text) else text[1:]  # a zero has no sign
+
+
+def gain_text(cell: Cell, table: Table) -> str:
+    """The gain, and its interval over test images where the scale asks for one."""
+    if cell.gain_images is None:
+        return signed(cell.gain, table)
+    low, high = (signed(end, table) for end in cell.gain_images)
+    return f"{signed(cell.gain, table)} [{low}, {high}]"
+
+
+def mark(delta: str, table: Table) -> str:
+    """† behind a delta between two things that cannot be compared."""
+    return delta if table.comparable or delta == BLANK else f"{delta}†"
+
+
+def _flat_header(table: Table, name: Callable[[str], str]) -> list[str]:
+    return [
+        table.spec.row_header,
+        *(f"{name(group)} {sub}" if sub.startswith("ours") else sub for group, subs in columns(table) for sub in subs),
+    ]
+
+
+def terminal(table: Table) -> str:
+    header = _flat_header(table, lambda text: SUBSCRIPT.sub(r"\1 \2", text) + "\n")
+    grid = tabulate(
+        body(table, str),
+        header,
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(header) - 1)),
+    )
+    return "\n".join([table.spec.title, "", grid, "", *table.notes])
+
+
+def markdown(table: Table) -> str:
+    header = _flat_header(table, _markdown_header)
+    grid = tabulate(
+        [[escape_markdown(row[0]), *row[1:]] for row in body(table, "**{}**".format)],
+        header,
+        tablefmt="pipe",
+        disable_numparse=True,
+        colalign=("left", *["right"] * (len(header) - 1)),
+    )
+    notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
+    return f"### {escape_markdown(table.spec.title)}\n\n{grid}\n\n{notes}\n"
+
+
+def escape_markdown(text: str) -> str:
+    return re.sub(r"([\\*_\[\]<>`|])", r"\\\1", text.replace("\n", " "))
+
+
+def _markdown_header(text: str) -> str:
+    return "".join(
+        f"{escape_markdown(part[0])}<sub>{escape_markdown(part[1])}</sub>" if isinstance(part, tuple)
+        else escape_markdown(part)
+        for part in split_subscript(text)
+    )  # fmt: skip
+
+
+def escape_latex(text: str) -> str:
+    """Text that pdflatex sets as it reads; a letter that its fonts lack becomes its code, a control one nothing."""
+    return "".join(LATEX.get(letter) or _plain_latex(letter) for letter in text)
+
+
+def _plain_latex(letter: str) -> str:
+    if not letter.isprintable():
+        return ""
+    return letter if ord(letter) < 0x180 else f"[U+{ord(letter):04X}]"
+
+
+def _latex_header(text: str) -> str:
+    return "".join(
+        f"{escape_latex(part[0])}\\textsubscript{{{escape_latex(part[1])}}}" if isinstance(part, tuple)
+        else escape_latex(part)
+        for part in split_subscript(text)
+    )  # fmt: skip
+
+
+def split_subscript(text: str) -> list[str | tuple[str, str]]:
+    found = SUBSCRIPT.search(text)
+    if found is None:
+        return [text]
+    return [text[: found.start()], (found[1], found[2]), text[found.end() :]]
+
+
+def latex(table: Table) -> str:
+    """A booktabs table; the preamble needs booktabs and graphicx."""
+    groups = columns(table)
+    rules, first = [], 2
+    for _, subs in groups:
+        rules.append(f"\\cmidrule(lr){{{first}-{first + len(subs) - 1}}}")
+        first += len(subs)
+    heads = " & ".join(f"\\multicolumn{{{len(subs)}}}{{c}}{{{_latex_header(name)}}}" for name, subs in groups)
+    subs = " & ".join(escape_latex(sub) for _, group in groups for sub in group)
+    lines = [
+        " & ".join([escape_latex(row[0]), *map(_latex_cell, row[1:])]) + r" \\" for row in body(table, _latex_bold)
+    ]
+    if len(lines) > 1 and table.spec.rows[-1].key == MEAN:
+        lines.insert(-1, r"\midrule")
+    notes = r" \\ ".join(escape_latex(note) for note in table.notes)
+    return "\n".join([
+        "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
+        r"\begin{table}", r"\centering", f"\\caption{{{escape_latex(caption(table.spec))}}}",
+        r"\resizebox{\linewidth}{!}{%",
+        f"\\begin{{tabular}}{{l{'r' * (first - 2)}}}", r"\toprule", f" & {heads} \\\\", " ".join(rules),
+        f"{escape_latex(table.spec.row_header)} & {subs} \\\\", r"\midrule", *lines, r"\bottomrule",
+        r"\end{tabular}}", "",
+        f"\\par\\medskip\\raggedright\\footnotesize {notes}", r"\end{table}", "",
+    ])  # fmt: skip
+
+
+def caption(spec: Spec) -> str:
+    """The title without its number, which LaTeX counts itself."""
+    return spec.title.partition(". ")[2] or spec.title
+
+
+def unescape_latex(text: str) -> str:
+    """What escape_latex was given, but for the letters that it could not keep."""
+    text = text.replace("$-$", "-")
+    for letter, command in sorted(LATEX.items(), key=lambda pair: -len(pair[1])):
+        if letter not in "\n−":
+            text = text.replace(command, letter)
+    return text
+
+
+def _latex_bold(text: str) -> str:
+    return f"\x01{text}"  # escaped later, when the mark becomes the command
+
+
+def _latex_cell(text: str) -> str:
+    escaped = re.sub(r"^-(?=\d)", "$-$", escape_latex(text))  # a minus sign, not a hyphen
+    return f"\\textbf{{{escaped}}}" if text.startswith("\x01") else escaped
+
+
+def html(table: Table) -> str:
+    """One self-contained page."""
+    import jinja2
+    from markupsafe import Markup, escape
+
+    def header(text: str) -> Markup:
+        return Markup("").join(
+            Markup("{}<sub>{}</sub>").format(*part) if isinstance(part, tuple) else escape(part)
+            for part in split_subscript(text)
+        )
+
+    def bold(text: str) -> Markup:
+        return Markup("<b>{}</b>").format(text)
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    groups = [(header(name), subs) for name, subs in columns(table)]
+    return page.get_template("table.html").render(table=table, groups=groups, rows=body(table, bold), mean=MEAN)
+
+
+def records(table: Table) -> list[dict[str, Any]]:
+    """Tidy: each cell as plain data, intervals and verdicts with it."""
+    return [
+        {
+            "table": table.spec.name, "scale": table.scale, "row": c.row, "column": c.column,
+            "published": c.published, "mean": c.mean, "std": c.std, "n": c.n,
+            "low": c.interval and c.interval[0], "high": c.interval and c.interval[1], "delta": c.delta,
+            "gain": c.gain, "gain_low": c.gain_interval and c.gain_interval[0],
+            "gain_high": c.gain_interval and c.gain_interval[1],
+            "gain_images_low": c.gain_images and c.gain_images[0],
+            "gain_images_high": c.gain_images and c.gain_images[1], "published_gain": c.published_gain,
+            "status": c.status, "comparable": table.comparable,
+            "verdict": c.verdict and c.verdict.outcome, "gain_verdict": c.gain_verdict and c.gain_verdict.outcome,
+            "order_verdict": table.orders[c.row].outcome if c.row in table.orders else None,
+            "values": list(c.values), "runs": list(c.runs),
+        }
+        for c in table.cells.values()
+    ]  # fmt: skip
+
+
+def csv(table: Table) -> str:
+    """One line a cell, numbers unrounded beyond six decimals."""
+    lines = [
+        r | {"values": " ".join(f"{v:.6f}" for v in r["values"]), "runs": " ".join(r["runs"])} for r in records(table)
+    ]
+    return pd.DataFrame(lines).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+
+
+def json(table: Table) -> str:
+    """The cells of `csv` and what belongs to the whole table."""
+    document = {
+        "table": table.spec.name, "title": table.spec.title, "scale": table.scale, "unit": table.spec.unit,
+        "decimals": table.spec.decimals, "comparable": table.comparable,
+        "verdicts": {level: dict(counts) for level, counts in table.verdicts().items()},
+        "notes": list(table.notes), "cells": _rounded(records(table)),
+    }  # fmt: skip
+    return json_text.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, list):
+        return [_rounded(v) for v in value]
+    return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html, "csv": csv, "json": json}
+
+
+def write(table: Table, folder: Path) -> list[Path]:
+    """All formats as `<folder>/<table>.<format>`."""
+    paths = []
+    for ending, text in FORMATS.items():
+        path = folder / f"{table.spec.name}.{ending}"
+        write_atomic(path, text(table).encode())
+        paths.append(path)
+    return paths

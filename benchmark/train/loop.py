@@ -1,0 +1,273 @@
+"""One job from its folder to its result: read top to bottom, each event of the loop in one place."""
+
+import math
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from benchmark import data
+from benchmark.data import Pixels
+from benchmark.errors import UserError
+from benchmark.matrix.job import Job
+from benchmark.methods import autocast, models, overlap
+from benchmark.methods.models import Backbone
+from benchmark.store import environment, metrics, scores
+from benchmark.store.run import Run, write_atomic, write_json
+from benchmark.train import checkpoint, distributed, weights
+from benchmark.train.batches import Draws, View, ahead, of_epoch, pinned, training_subset
+from benchmark.train.checkpoint import OutOfTimeError, State, Stop
+from benchmark.train.step import Step
+
+TEST_BATCH = {"cpu": 64, "cuda": 512}
+MAX_IDS = 20_000  # training images are named in the record up to this many: Caltech-256's split is drawn anew each seed
+HEARTBEAT_SECONDS = 2.0
+# What torch says where its exceptions have no type of their own. A device-side assert or an illegal access is missing
+# on purpose: those are errors of the code.
+OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+LOST_DEVICE = (
+    "uncorrectable ECC error", "uncorrectable NVLink error", "busy or unavailable", "no CUDA-capable device",
+    "hardware stack error", "unspecified launch failure", "launch timed out", "CUDA error: unknown error",
+)  # fmt: skip
+
+
+class DivergedError(Exception):
+    """The loss stopped being a number: an outcome of the method, not a fault of the machine."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a job runs. None of it may change the result, so none of it is in the job."""
+
+    data_root: Path | None
+    weights_file: Path | None
+    cache: Path
+    device: str  # cpu, cuda or cuda:N
+    threads: int
+    keep_weights: bool = False  # leave the trained network beside the result, as model.safetensors
+    cuda_graph: bool = False  # record the training step and replay it, on a GPU
+    deadline: float = math.inf  # seconds since the epoch by which the process ends, finished or not
+
+
+def run_job(run: Run, execution: Execution) -> None:
+    """Train, test and record one job; continues from the run's checkpoint. Holds the claim while it runs.
+
+    Raises store.Claimed where another process runs it. Any other exception leaves a failure.json behind, but for
+    OutOfTimeError and SIGTERM's SystemExit, which leave the run pending with a checkpoint of the step that they came
+    in. A job of several ranks runs here in each of them; the first one alone holds the claim and writes records.
+    """
+    job = run.job()
+    with distributed.group(job.ranks, execution.device) as device, distributed.held_by_leader(run.claim()):
+        execution, state = replace(execution, device=device), None
+        try:
+            with distributed.leader_first():  # it decodes, downloads and sets aside what is damaged for all
+                if distributed.leads():
+                    run.path("failure.json").unlink(missing_ok=True)
+                train, test = open_splits(job, execution)
+                state = checkpoint.resume(run, lambda: start(job, len(train.images.classes), execution))
+            torch.set_num_threads(state.threads)
+            if distributed.leads():
+                write_json(run.path("environment.json"), describe(execution, state, train, test))
+                run.write_metrics(state.epochs)
+            train_and_test(run, job, state, execution, train, test)
+        except OutOfTimeError:
+            raise
+        except Exception as error:
+            write_failure(run, error, state)
+            raise
+
+
+def train_and_test(run: Run, job: Job, state: State, execution: Execution, train: Pixels, test: Pixels) -> None:
+    device = torch.device(execution.device)
+    chosen = training_subset(job, len(train))
+    view = View.of(job, train, chosen, device)
+    steps_per_epoch = math.ceil(len(chosen) / job.batch_size)
+    beat = Heartbeat(run, job.epochs, steps_per_epoch)
+    held_out = overlap.held_out(test.images)
+    step = Step(state.model, state.optimizer, job, recorded=execution.cuda_graph and job.ranks == 1)
+    scores_NC, stop = None, Stop(run, state, execution.deadline)
+    with stop.listening():
+        for epoch in range(len(state.epochs), job.epochs):
+            stop.before_epoch()
+            started = time.perf_counter()
+            # Dropout draws the same on resume, and something else in each rank.
+            torch.manual_seed(epoch * 1_000_003 + job.seed + 7919 * distributed.rank())
+            draws = Draws(job, epoch, chosen, len(train))
+            state.model.train()
+            done, sums, spent = stop.position = checkpoint.resume_epoch(state)
+            beat(epoch, done)  # where it goes on, which may be the test
+            for images, labels, weight, whole in of_epoch(job, view, train, draws, epoch, done):
+                rate = learning_rate(job, epoch * steps_per_epoch + done, steps_per_epoch)
+                for name, term in step(images, labels, epoch, rate, weight).items():
+                    sums[name] = sums.get(name, 0) + term * (weight * whole)
+                done += 1
+                beat(epoch, done)
+                stop.after_step(done, sums, spent + time.perf_counter() - started)
+            distributed.average_buffers(state.model)
+            means = {name: float(total) / len(chosen) for name, total in distributed.summed(sums).items()}
+            if not all(map(math.isfinite, means.values())):
+                raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
+            scores_NC = predict(state.model, test, view, job, lambda: (beat.touch(), stop.in_test()))
+            if not np.isfinite(scores_NC).all():
+                raise DivergedError(f"the scores after epoch {epoch + 1} are not numbers")
+            name, value = metrics.headline(scores_NC, test.images.targets)
+            held = view.plain(test.test_batch(held_out))
+            apart = overlap.measure(state.model, held, test.images.targets[held_out], job)
+            seconds = round(spent + time.perf_counter() - started, 3)
+            numbers = {"train": means, f"test_{name}": value, "attention_overlap": apart, "seconds": seconds}
+            state.epochs.append({"epoch": epoch + 1} | numbers)
+            if distributed.leads():
+                run.write_metrics(state.epochs)
+                checkpoint.save(run, state)
+        if scores_NC is None:  # the process ended between the last checkpoint and the result
+            scores_NC = predict(state.model, test, view, job, beat.touch)
+    if not distributed.leads():
+        return
+    train_ids = np.array(train.images.ids)[chosen] if len(chosen) <= MAX_IDS else None
+    ids, targets, classes = np.array(test.images.ids), test.images.targets, test.images.classes
+    scores_sha256 = scores.write(run, ids, targets, scores_NC, classes, train_ids)
+    if execution.keep_weights:
+        kept = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
+        write_atomic(run.path("model.safetensors"), safetensors.torch.save(kept))
+    record = result(run, state, len(chosen), test, scores_NC, scores_sha256)
+    if job.loss != "cross_entropy":
+        shown_C = (train.images.targets[chosen] == 1).sum(axis=0)
+        record["num_positive_train"] = dict(zip(train.images.classes, shown_C.tolist(), strict=True))
+    write_json(run.path("result.json"), record)
+    run.path("checkpoint.pt").unlink(missing_ok=True)
+
+
+def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
+    """Training and test images, ready to read. UserError for anything wrong with the data."""
+    root = data.locate(job.dataset, execution.data_root, execution.cache)
+    splits = (data.DATASETS[job.dataset].load(root, split, job.seed) for split in (job.train_split, job.test_split))
+    train, test = (data.open_pixels(s, job.image_size, job.resize, execution.cache) for s in splits)
+    return train, test
+
+
+def start(job: Job, num_classes: int, execution: Execution) -> State:
+    """Model and optimiser as they are before the first step."""
+    # PyTorch's own default would run a GPU's convolutions in TF32, and float32 would not be what the job says.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = job.precision == "tf32"
+    model = models.build(job.backbone, num_classes, job.seed, job.inner_layer)
+    if job.weights != "scratch":
+        weights.load(model, job.backbone, weights.find(job, execution.weights_file))
+    model.to(execution.device, torch.float64 if job.precision == "float64" else torch.float32)
+    model.to(memory_format=torch.channels_last)
+    on_gpu = torch.device(execution.device).type == "cuda"
+    optimizer = torch.optim.SGD(
+        model.parameters(), job.learning_rate, job.momentum, weight_decay=job.weight_decay, fused=on_gpu or None
+    )
+    return State(model, optimizer, execution.threads, [])
+
+
+def learning_rate(job: Job, step: int, steps_per_epoch: int) -> float:
+    """At iteration `step` from 0. Cosine: one cycle, per iteration (Huang et al., 2017; supplement, section 1.3).
+    Step: a tenth after each milestone's epoch (sections 1.1 and 1.2)."""
+    if job.schedule == "step":
+        return job.learning_rate * 0.1 ** sum(step >= m * steps_per_epoch for m in job.milestones)
+    return job.learning_rate / 2 * (1 + math.cos(math.pi * step / (job.epochs * steps_per_epoch)))
+
+
+@torch.no_grad()
+def predict(
+    model: Backbone, test: Pixels, view: View, job: Job, after_batch: Callable[[], Any] = lambda: None
+) -> np.ndarray:
+    """Logits (N, num_classes) float32 in evaluation mode, in the data set's order. Ranks take turns on the batches."""
+    model.eval()
+    device = view.mean.device
+    scores_NC = torch.zeros((len(test), len(test.images.classes)), device=device)
+    size = TEST_BATCH[device.type]
+    parts = [slice(i, i + size) for i in range(0, len(test), size)]
+    indices = np.arange(len(test))
+    for part, pixels in ahead(distributed.in_turns(parts), lambda part: pinned(test.test_batch(indices[part]), device)):
+        images = view.plain(pixels)
+        with autocast(device, job):
+            logits = model(images)
+        scores_NC[part] = logits.float()
+        after_batch()
+    return distributed.summed({"scores": scores_NC.cpu()})["scores"].numpy()
+
+
+def result(
+    run: Run, state: State, num_train: int, test: Pixels, scores_NC: np.ndarray, scores_sha256: str
+) -> dict[str, Any]:
+    """The record that tables are made of."""
+    headline, _ = metrics.headline(scores_NC, test.images.targets)
+    best = max(state.epochs, key=lambda e: e[f"test_{headline}"] or 0)
+    return {
+        "job": run.id,
+        "checkpoint": "last_epoch",
+        "epoch": state.epochs[-1]["epoch"],
+        **metrics.summary(scores_NC, test.images.targets, test.images.classes),
+        "best_on_test": {"epoch": best["epoch"], headline: best[f"test_{headline}"]},
+        "num_train": num_train,
+        "num_test": len(test),
+        "seconds": round(sum(e["seconds"] for e in state.epochs), 3),
+        "code": environment.code_version(),
+        "scores_sha256": scores_sha256,
+    }
+
+
+def describe(execution: Execution, state: State, train: Pixels, test: Pixels) -> dict[str, Any]:
+    device = torch.device(execution.device)
+    return environment.describe() | {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": state.threads,
+        "memory_format": "channels_last",
+        "cuda_graph": execution.cuda_graph,
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
+        "data_sha256": {"train": train.digest(), "test": test.digest()},
+    }
+
+
+def failure_kind(error: Exception) -> str:
+    """diverged, input or crash, which repeating would not mend; out_of_memory or lost_device, which it may."""
+    text = str(error)
+    if isinstance(error, DivergedError | UserError):
+        return "diverged" if isinstance(error, DivergedError) else "input"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(t in text for t in OUT_OF_MEMORY):
+        return "out_of_memory"
+    lost = isinstance(error, RuntimeError) and any(t in text for t in LOST_DEVICE)
+    return "lost_device" if lost else "crash"
+
+
+def write_failure(run: Run, error: Exception, state: State | None) -> None:
+    last = state.epochs[-1] if state is not None and state.epochs else None
+    record = {"kind": failure_kind(error), "error": str(error), "traceback": traceback.format_exc()}
+    epoch = 1 if last is None else last["epoch"] + 1
+    write_json(run.path("failure.json"), record | {"epoch": epoch, "last_good_epoch": last})
+
+
+class Heartbeat:
+    """Says every few seconds how far the run is; the file's time of change tells that it lives."""
+
+    def __init__(self, run: Run, epochs: int, steps: int) -> None:
+        self._path, self._epochs, self._steps = run.path("progress.json"), epochs, steps
+        self._epoch = self._step = 0
+        self._next = 0.0
+
+    def __call__(self, epoch: int, step: int) -> None:
+        self._epoch, self._step = epoch, step
+        self.touch()
+
+    def touch(self) -> None:
+        if distributed.leads() and time.monotonic() >= self._next:
+            done = (self._epoch + self._step / self._steps) / self._epochs
+            with suppress(UserError):  # a disk that is full for a moment spoils no run; its records will say so
+                write_json(self._path, {"epoch": self._epoch + 1, "epochs": self._epochs, "done": round(done, 4)})
+            self._next = time.monotonic() + HEARTBEAT_SECONDS
+
+
+def resolve(device: str) -> str:
+    """`auto` is the GPU where there is one."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no CUDA device; --device cpu runs without")
+    return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
