@@ -1,7 +1,6 @@
 """Traces: every number again from the run folder, staleness, the command that makes the cell again."""
 
 import json
-import subprocess
 
 import numpy as np
 import pytest
@@ -104,36 +103,6 @@ def test_a_published_number_within_one_run(tmp_path):
 def test_a_wrong_address_has_a_hint(address, message):
     with pytest.raises(UserError, match=message):
         explain.locate(address, {"table2": published.load("table2", TABLES)})
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A repository with a training module and another one, both committed."""
-    folder = tmp_path / "checkout"
-    (folder / "benchmark").mkdir(parents=True)
-    for name in ("methods.py", "render.py"):
-        (folder / "benchmark" / name).write_text("1\n")
-    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
-        subprocess.run([*git, *words], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    monkeypatch.setattr(explain.environment, "ROOT", folder)
-    explain.changed_since.cache_clear()
-    yield folder, head
-    explain.changed_since.cache_clear()
-
-
-@pytest.mark.parametrize(("name", "expected"), [("methods.py", "stale: changed since are"), ("render.py", "current")])
-def test_stale_is_what_trains(checkout, name, expected):
-    folder, head = checkout
-    (folder / "benchmark" / name).write_text("2\n")
-    assert explain.code_state({"commit": head, "dirty": False}).startswith(expected)
-
-
-def test_code_that_cannot_be_known(checkout):
-    assert "not in this checkout" in explain.code_state({"commit": "0" * 40})
-    assert "names no commit" in explain.code_state({})
-    assert "uncommitted changes" in explain.code_state({"commit": checkout[1], "dirty": True})
 
 
 def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):

@@ -1,9 +1,7 @@
 """The trace of a cell: where its number comes from, how sure it is, and the command that makes it again."""
 
 import shlex
-import subprocess
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +10,14 @@ import numpy as np
 from benchmark.errors import UserError, nearest
 from benchmark.matrix.grid import EVALUATION, Grid
 from benchmark.matrix.job import Job
-from benchmark.store import environment
+from benchmark.store.code import changed_since
 from benchmark.store.run import Run
 from benchmark.tables import collect, published, stats
 from benchmark.tables.build import paired_over, shown
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
 
-# Modules whose change can change a trained network or its scores; the rest only reads or starts runs.
-TRAINING = frozenset(
-    (
-        "attention",
-        "batch_norm",
-        "batches",
-        "checkpoint",
-        "data",
-        "distributed",
-        "methods",
-        "metrics",
-        "models",
-        "step",
-        "torchvision_ops",
-        "train",
-        "weights",
-    )
-)
+MAX_NAMES = 8  # of what changed since a run
 
 
 def locate(address: str, specs: dict[str, Spec]) -> tuple[Spec, str, str]:
@@ -152,26 +133,18 @@ def _run(run: Run, job: Job, cell: Cell) -> dict[str, Any]:
 
 
 def code_state(code: dict[str, Any]) -> str:
-    """Whether what trains differs now from the run's commit: current, stale (with the files), or unknown."""
+    """Whether what trains differs now from the run's commit: current, stale (with what changed), or unknown."""
     commit = code.get("commit")
     if commit is None:
         return "unknown: the run names no commit"
     changed = changed_since(commit)
     if changed is None:
         return f"unknown: commit {commit[:12]} is not in this checkout"
-    files = [path for path in changed if path.removeprefix("benchmark/").split("/")[0].split(".")[0] in TRAINING]
     uncommitted = "; it ran with uncommitted changes" if code.get("dirty") else ""
-    return (f"stale: changed since are {', '.join(files)}" if files else "current") + uncommitted
-
-
-@cache
-def changed_since(commit: str) -> list[str] | None:
-    """Files of benchmark/ that differ from `commit`, as they lie; None where git or the commit is not there."""
-    command = ["git", "-C", str(environment.ROOT), "diff", "--name-only", commit, "--", "benchmark"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    if not changed:
+        return "current" + uncommitted
+    more = f" and {len(changed) - MAX_NAMES} more" if len(changed) > MAX_NAMES else ""
+    return f"stale: changed since are {', '.join(changed[:MAX_NAMES])}{more}{uncommitted}"
 
 
 def assumptions(grid: Grid, jobs: list[Job], definition: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from benchmark.errors import UserError
 from benchmark.executors import launch
 from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
 from benchmark.matrix.job import Float
-from benchmark.store.environment import ROOT
+from benchmark.store.code import ROOT
 from benchmark.store.run import Run
 
 POLL_SECONDS = 0.2

@@ -2,30 +2,13 @@
 
 import os
 import platform
-import subprocess
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import benchmark
+from benchmark.store.code import code_version
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "scikit-learn", "safetensors", "pydantic")
-ROOT = Path(benchmark.__file__).parent.parent
-
-
-@cache
-def code_version() -> dict[str, Any]:
-    """Git commit of the suite and whether its code differed from it; the package version where there is no git."""
-    try:
-        git = ["git", "-C", str(ROOT)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", "benchmark"], capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return {"version": benchmark.__version__, "commit": None, "dirty": None}
-    return {"version": benchmark.__version__, "commit": commit, "dirty": bool(changed.strip())}
 
 
 def describe() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from benchmark.matrix.job import Job
 from benchmark.methods import autocast, models, overlap
 from benchmark.methods.models import Backbone
 from benchmark.store import environment, metrics, scores
+from benchmark.store.code import code_version
 from benchmark.store.run import Run, write_atomic, write_json
 from benchmark.train import checkpoint, distributed, weights
 from benchmark.train.batches import Draws, View, ahead, of_epoch, pinned, training_subset
@@ -211,7 +212,7 @@ def result(
         "num_train": num_train,
         "num_test": len(test),
         "seconds": round(sum(e["seconds"] for e in state.epochs), 3),
-        "code": environment.code_version(),
+        "code": code_version(),
         "scores_sha256": scores_sha256,
     }
 

@@ -1,0 +1,223 @@
+"""Which code made a run, and whether what trains has changed since. Reads git; never imports torch.
+
+Training code is every definition that ENTRANCES reach through the names and imports in them, but for what keeps
+records (the room `store` without its metrics, train/recording.py) and what names jobs (`matrix`, whose every choice is
+in a job's id): these change what is written about a number, not the number. A definition is compared by its syntax tree
+without comments, docstrings, annotations, assertions, and without the names of local variables and of modules. So a
+file that moves, a function that moves to another file, or a better name of a variable makes no run stale; any other
+edit does.
+
+Limits: what is reached by another way than by a name (getattr) is not followed; packages are not looked into, their
+versions stand in environment.json; that an edit changes no bit, only running it again would show.
+"""
+
+import ast
+import copy
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import benchmark
+
+ROOT = Path(benchmark.__file__).parent.parent
+ENTRANCES = ("open_splits", "start", "train_and_test")  # what train/loop.py calls for a job, one after the other
+NO_NUMBER = ("benchmark/store/", "benchmark/matrix/", "benchmark/train/recording.py", "benchmark/errors.py")
+NUMBERS = ("benchmark/store/metrics.py",)
+
+
+def _git(*arguments: str, given: bytes | None = None) -> bytes | None:
+    """What git prints; None where there is no git, no repository, or no such commit."""
+    try:
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, input=given, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@cache
+def code_version() -> dict[str, Any]:
+    """Git commit of the suite and whether its code differed from it; the package version where there is no git."""
+    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "benchmark")
+    if commit is None or changed is None:
+        return {"version": benchmark.__version__, "commit": None, "dirty": None}
+    return {"version": benchmark.__version__, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
+
+
+Sources = dict[str, str]  # path in the repository -> text
+Place = tuple[str, str | None]  # a file, and a name in it; the file itself without one
+
+
+class _Plain(ast.NodeTransformer):
+    """Takes out of a definition what computes nothing; `modules`: names that mean files of the suite."""
+
+    def __init__(self, modules: set[str]) -> None:
+        self._modules = modules
+        self._locals: dict[str, str] = {}
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        outer, parts = dict(self._locals), list(ast.walk(node))
+        stored = [part.arg for part in parts if isinstance(part, ast.arg)]
+        stored += [part.id for part in parts if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
+        for name in dict.fromkeys(stored):
+            self._locals.setdefault(name, f"local{len(self._locals)}")
+        node.body, node.returns = _without_docstring(node.body), None
+        self.generic_visit(node)
+        self._locals = outer
+        return node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        return ast.arg(self._locals.get(node.arg, node.arg))
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Name(self._locals.get(node.id, node.id), node.ctx)
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        if isinstance(node.value, ast.Name) and node.value.id in self._modules - self._locals.keys():
+            return ast.Name(node.attr, node.ctx)
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        target = self.visit(node.target)
+        return ast.Expr(target) if node.value is None else ast.Assign([target], self.visit(node.value), lineno=0)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        return ast.Pass()
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    match body[0]:
+        case ast.Expr(ast.Constant(str())):
+            body = body[1:]
+    return [part for part in body if not isinstance(part, ast.Assert)] or [ast.Pass()]
+
+
+class Tree:
+    """The suite's files at one time, and what each name in them means."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._definitions: dict[str, dict[str, ast.stmt]] = {}
+        self._imports: dict[str, dict[str, Place]] = {}
+        for path, text in sources.items():
+            parsed = ast.parse(text)
+            self._definitions[path] = {name: node for node in parsed.body for name in _defined(node)}
+            self._imports[path] = {
+                alias.asname or alias.name: place
+                for node in ast.walk(parsed)
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "benchmark"
+                for alias in node.names
+                if (place := self._imported(sources, node.module or "", alias.name))
+            }
+
+    @staticmethod
+    def _imported(sources: Sources, module: str, name: str) -> Place | None:
+        folder = module.replace(".", "/")
+        for path, inside in (
+            (f"{folder}/{name}.py", None), (f"{folder}/{name}/__init__.py", None), (f"{folder}.py", name),
+            (f"{folder}/__init__.py", name),
+        ):  # fmt: skip
+            if path in sources:
+                return path, inside
+        return None
+
+    def trained(self) -> dict[str, tuple[str, ...]]:
+        """Each name that training reaches, with the digests of what it means."""
+        waiting = [(path, name) for path, names in self._definitions.items() for name in ENTRANCES if name in names]
+        seen, digests = set(waiting), {}
+        while waiting:
+            path, name = waiting.pop()
+            plain = self._plain(path, self._definitions[path][name])
+            if not path.startswith(NO_NUMBER) or path in NUMBERS:
+                digests.setdefault(name, set()).add(hashlib.sha256(ast.dump(plain).encode()).hexdigest()[:16])
+            for place in self._mentioned(path, self._definitions[path][name]):
+                if place not in seen:
+                    seen.add(place)
+                    waiting.append(place)
+        return {name: tuple(sorted(of_name)) for name, of_name in digests.items()}
+
+    def _plain(self, path: str, node: ast.stmt) -> ast.AST:
+        modules = {alias for alias, (_, name) in self._imports[path].items() if name is None}
+        return _Plain(modules).visit(copy.deepcopy(node))
+
+    def _mentioned(self, path: str, node: ast.stmt) -> Iterator[Place]:
+        for part in ast.walk(_Bare().visit(copy.deepcopy(node))):
+            match part:
+                case ast.Name(id=name):
+                    yield from self._meant(path, name)
+                case ast.Attribute(value=ast.Name(id=module), attr=name):
+                    file, inside = self._imports[path].get(module, ("", ""))
+                    if inside is None:
+                        yield from self._meant(file, name)
+
+    def _meant(self, path: str, name: str) -> Iterator[Place]:
+        """Where `name`, as used in `path`, is defined; a package's face only passes it on."""
+        if name in self._definitions[path]:
+            yield path, name
+        elif name in self._imports[path] and self._imports[path][name][1] is not None:
+            yield from self._meant(*self._imports[path][name])
+
+
+class _Bare(ast.NodeTransformer):
+    """Without annotations, which mention types and use none."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        return ast.arg(node.arg)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        return ast.Assign([node.target], self.visit(node.value), lineno=0) if node.value else ast.Pass()
+
+
+def _defined(node: ast.stmt) -> list[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)]
+
+
+@cache
+def training_now() -> dict[str, tuple[str, ...]]:
+    """`Tree.trained` of the files as they lie here."""
+    paths = sorted((ROOT / "benchmark").rglob("*.py"))
+    return Tree({str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}).trained()
+
+
+@cache
+def training_at(commit: str) -> dict[str, tuple[str, ...]] | None:
+    """`Tree.trained` of a commit; None where git or the commit is not here."""
+    listed = _git("ls-tree", "-r", "-z", commit, "--", "benchmark")
+    if listed is None:
+        return None
+    entries = [entry.split("\t", 1) for entry in listed.decode().split("\0") if entry.endswith(".py")]
+    blobs = _git("cat-file", "--batch", given="".join(f"{of.split()[2]}\n" for of, _ in entries).encode()) or b""
+    sources, at = {}, 0
+    for _, path in entries:
+        start = blobs.index(b"\n", at) + 1
+        at = start + int(blobs[at:start].split()[2])
+        sources[path] = blobs[start:at].decode()
+        at += 1
+    return Tree(sources).trained()
+
+
+def changed_since(commit: str) -> list[str] | None:
+    """Names of the training code that are other now than at `commit`, or new; None where that is not here."""
+    before = training_at(commit)
+    return None if before is None else sorted(n for n, digests in training_now().items() if before.get(n) != digests)
+
+
+def same_training(one: str, other: str) -> bool | None:
+    """Whether two commits train alike; None where one of them is not here."""
+    if one == other:
+        return True
+    a, b = training_at(one), training_at(other)
+    names = training_now() if a is not None and b is not None else {}
+    return None if a is None or b is None else all(a.get(name) == b.get(name) for name in names)

@@ -1,0 +1,117 @@
+"""A run is stale when what trains has changed, and only then: moves, names and comments do not count."""
+
+import subprocess
+
+import pytest
+
+from benchmark.evidence import explain
+from benchmark.store import code
+
+LOOP = '''"""The loop."""
+from benchmark.methods import losses
+from benchmark.store.run import Run
+
+
+def open_splits(job):
+    return job
+
+
+def start(job):
+    return job
+
+
+def train_and_test(run: Run, job):
+    """Trains."""
+    total = losses.loss(job) + RATE  # a comment
+    run.write(total)
+    return total
+
+
+RATE = 0.1
+'''
+LOSSES = "def loss(job):\n    scaled = 2 * job\n    return scaled\n\n\ndef unused():\n    return 1\n"
+RUN = "class Run:\n    def write(self, x):\n        self.x = x\n"
+FILES = {"train/loop.py": LOOP, "methods/losses.py": LOSSES, "store/run.py": RUN, "tables/render.py": "WIDTH = 3\n"}
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """write(files) lays out and commits a package of these files; it returns the commit."""
+    folder = tmp_path / "checkout"
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
+
+    def write(files: dict[str, str]) -> str:
+        subprocess.run(["rm", "-rf", str(folder / "benchmark")], check=True)
+        for name, text in files.items():
+            path = folder / "benchmark" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x", "--allow-empty"]):
+            subprocess.run([*git, *words], check=True)
+        code.training_now.cache_clear()
+        return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+    monkeypatch.setattr(code, "ROOT", folder)
+    yield write
+    code.training_now.cache_clear()
+    code.training_at.cache_clear()
+
+
+def changed(*edits: tuple[str, str, str]) -> dict[str, str]:
+    files = dict(FILES)
+    for name, before, after in edits:
+        assert before in files[name]
+        files[name] = files[name].replace(before, after)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("edits", "stale"),
+    [
+        ([("train/loop.py", "0.1", "0.2")], ["RATE"]),
+        ([("methods/losses.py", "2 * job", "3 * job")], ["loss"]),
+        ([("train/loop.py", "return job\n\n\ndef start", "return 2 * job\n\n\ndef start")], ["open_splits"]),
+        ([("methods/losses.py", "return 1", "return 2")], []),
+        ([("tables/render.py", "3", "4")], []),
+        ([("store/run.py", "self.x = x", "self.x = [x]")], []),
+        ([("train/loop.py", "  # a comment", ""), ("train/loop.py", "Trains.", "Trains and tests.")], []),
+        ([("train/loop.py", "run: Run, job", "run: Run, job: int"), ("train/loop.py", "total", "summed")], []),
+        ([("methods/losses.py", "    scaled = 2", "    assert job is not None\n    scaled: float = 2")], []),
+    ],
+)
+def test_stale_is_what_trains(checkout, edits, stale):
+    before = checkout(FILES)
+    after = checkout(changed(*edits))
+    assert code.changed_since(before) == stale
+    assert code.same_training(before, after) == (not stale)
+    assert explain.code_state({"commit": before}).startswith("stale: changed since are" if stale else "current")
+
+
+def test_a_file_that_moves_makes_no_run_stale(checkout):
+    flat = {"train.py": LOOP.replace("benchmark.methods", "benchmark").replace("store.run", "store")}
+    before = checkout(flat | {"losses.py": LOSSES, "store.py": RUN})
+    checkout(FILES)
+    assert code.changed_since(before) == []
+
+
+def test_a_function_that_moves_to_another_file_makes_no_run_stale(checkout):
+    before = checkout(FILES)
+    moved = LOOP.replace("from benchmark.methods import losses", "from benchmark.methods.loss import loss")
+    rest = {name: text for name, text in FILES.items() if name != "methods/losses.py"}
+    checkout(rest | {"methods/loss.py": LOSSES, "train/loop.py": moved.replace("losses.loss(", "loss(")})
+    assert code.changed_since(before) == []
+
+
+def test_code_that_cannot_be_known(checkout):
+    commit = checkout(FILES)
+    assert "not in this checkout" in explain.code_state({"commit": "0" * 40})
+    assert code.same_training(commit, "0" * 40) is None
+    assert "names no commit" in explain.code_state({})
+    assert "uncommitted changes" in explain.code_state({"commit": commit, "dirty": True})
+
+
+def test_the_suite_s_own_training_code_is_found():
+    """What decides the numbers is reached; what lists, tabulates or keeps records is not."""
+    reached = code.training_now().keys()
+    assert {"learning_rate", "predict", "Step", "icasc", "soft_mask", "Draws", "read_warped", "summary"} <= reached
+    assert not {"Run", "write_json", "Job", "explain", "markdown", "execute"} & reached
