@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
+from benchmark.matrix.matrix import Matrix
 from benchmark.store import scores
 from benchmark.store.run import Run, submit
 from benchmark.tables import build, published, render
@@ -21,11 +22,15 @@ RUNS, TABLES = GOLDEN / "runs", GOLDEN / "tables"
 SPEC = published.load("table2", TABLES)
 
 
+def golden_matrix(scale: str = "mini", runs: Path = RUNS, **overrides) -> Matrix:
+    """Of the pinned grid."""
+    return Matrix(grid.load("voc", GOLDEN), scale, overrides, runs=runs)
+
+
 def golden_table(scale: str = "mini", runs: Path = RUNS, spec_changes: dict | None = None, **overrides) -> Table:
     """Table 2 of the pinned grid, from `runs`."""
     spec = SPEC.model_copy(update=spec_changes or {})
-    chosen = grid.load("voc", GOLDEN)
-    return build.build(spec, chosen, scale, chosen.jobs(scale, overrides), runs)
+    return build.build(spec, golden_matrix(scale, runs, **overrides))
 
 
 def plant(runs: Path, value: Callable[[Job, str], float | None], scale: str = "paper", **overrides) -> list[Run]:

@@ -15,6 +15,7 @@ import pytest
 from benchmark import cli
 from benchmark.matrix import grid
 from benchmark.store import run as run_module
+from benchmark.store.files import write_json
 from tests.conftest import MAIN
 
 ROOT = Path(__file__).parents[1]
@@ -164,7 +165,7 @@ def test_status_watches_until_nothing_is_left_to_run(workplace):
                 epochs.append({"epoch": epoch, "test_mAP": epoch / 10})
                 run.write_metrics(epochs)
                 assert process.stdout.readline() == f"{run.id}: running, epoch {epoch}, test mAP {10 * epoch}.0\n"
-            run_module.write_json(run.path("result.json"), {})
+            write_json(run.path("result.json"), {"job": run.id})
         printed, _ = process.communicate(timeout=60)
     finally:
         process.kill()

@@ -6,6 +6,7 @@ import pytest
 
 from benchmark.evidence import explain
 from benchmark.store import code
+from benchmark.store.records import Code
 
 LOOP = '''"""The loop."""
 from benchmark.methods import losses
@@ -84,7 +85,9 @@ def test_stale_is_what_trains(checkout, edits, stale):
     after = checkout(changed(*edits))
     assert code.changed_since(before) == stale
     assert code.same_training(before, after) == (not stale)
-    assert explain.code_state({"commit": before}).startswith("stale: changed since are" if stale else "current")
+    assert explain.code_state(Code(version="1", commit=before)).startswith(
+        "stale: changed since are" if stale else "current"
+    )
 
 
 def test_a_file_that_moves_makes_no_run_stale(checkout):
@@ -104,10 +107,10 @@ def test_a_function_that_moves_to_another_file_makes_no_run_stale(checkout):
 
 def test_code_that_cannot_be_known(checkout):
     commit = checkout(FILES)
-    assert "not in this checkout" in explain.code_state({"commit": "0" * 40})
+    assert "not in this checkout" in explain.code_state(Code(version="1", commit="0" * 40))
     assert code.same_training(commit, "0" * 40) is None
-    assert "names no commit" in explain.code_state({})
-    assert "uncommitted changes" in explain.code_state({"commit": commit, "dirty": True})
+    assert "names no commit" in explain.code_state(Code(version="1"))
+    assert "uncommitted changes" in explain.code_state(Code(version="1", commit=commit, dirty=True))
 
 
 def test_the_suite_s_own_training_code_is_found():

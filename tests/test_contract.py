@@ -1,5 +1,7 @@
 """Every data set x backbone x method of the grids trains one small job; every backbone takes an ICASC step."""
 
+import json
+
 import pytest
 import torch
 
@@ -20,7 +22,7 @@ JOBS = [
 def test_every_cell_of_every_grid_trains(name, job, cache, tmp_path):
     run = run_module.submit(tmp_path, job)
     loop.run_job(run, loop.Execution(None, None, cache, "cpu", 1))
-    record = run.read("result.json")
+    record = json.loads(run.path("result.json").read_bytes())
     assert run.state() == "done"
     headline = record["mAP"]["area"] if name == "voc" else record["top1"]
     assert 0 <= headline <= 1

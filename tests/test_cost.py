@@ -4,13 +4,14 @@ import pytest
 
 from benchmark.store import cost
 from benchmark.store import run as run_module
+from benchmark.store.files import write_json
 
 
 def _ran(runs, job, seconds, device="cpu", threads=2):
     run = run_module.submit(runs, job)
     run.write_metrics([{"epoch": i + 1, "seconds": s} for i, s in enumerate(seconds)])
     machine = {"processor": "A processor"}
-    run_module.write_json(run.path("environment.json"), {"device": device, "threads": threads, "machine": machine})
+    write_json(run.path("environment.json"), {"device": device, "threads": threads, "machine": machine})
     return run
 
 

@@ -12,7 +12,7 @@ from benchmark.evidence import explain
 from benchmark.matrix import grid
 from benchmark.store import run as run_module
 from benchmark.tables import build, collect, published
-from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
+from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_matrix, golden_table, plant, save_scores
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):
     scores = np.random.default_rng(0).normal(size=(40, 10))
     for run, ids in zip(runs, ("a", "a", "b"), strict=True):
         save_scores(run, np.zeros(40, int), scores, [f"{ids}{i}" for i in range(40)], top1=0.1, top5=0.5)
-    samples = collect.image_samples(tmp_path, "paper", [run.id for run in runs], "area", 30)
+    samples = collect.image_samples(golden_matrix("paper", tmp_path), [run.id for run in runs], 30)
     first, same, other = (samples[run.id]["top1"] for run in runs)
     assert (first == same).all()
     assert (first != other).any()
@@ -121,7 +121,7 @@ def test_single_label_runs_are_resampled(tmp_path):
     run = plant(tmp_path, as_published)[0]
     labels, scores = rng.integers(0, 10, 200), rng.normal(size=(200, 10))
     save_scores(run, labels, scores, top1=0.1, top5=0.5)
-    samples = collect.image_samples(tmp_path, "paper", [run.id], "area", 50, "top1")[run.id]
+    samples = collect.image_samples(golden_matrix("paper", tmp_path), [run.id], 50, "top1")[run.id]
     assert samples["top1"].mean() == pytest.approx(100 * (scores.argmax(axis=1) == labels).mean(), abs=2)
 
 
@@ -129,7 +129,7 @@ def test_samples_are_paired():
     """Two runs of one seed and nearly the same scores: their difference varies far less over images than each."""
     table = golden_table()
     ids = [run.id for run in run_module.all_runs(RUNS)]
-    samples = collect.image_samples(RUNS, "mini", ids, "area", 100, "mAP")
+    samples = collect.image_samples(golden_matrix(), ids, 100, "mAP")
     cell = table.cells["mAP", "icasc-a_ch"]
     paired = build.paired_over(samples, table, cell)
     assert paired.std() < 0.3 * collect.mean_over(samples, cell.runs, "mAP").std()

@@ -4,6 +4,7 @@ FAULT_ROUNDS=50 kills as often as docs/reliability.md says (`make test-faults`);
 """
 
 import contextlib
+import json
 import os
 import random
 import resource
@@ -21,12 +22,14 @@ import torch
 from benchmark import data
 from benchmark.errors import UserError
 from benchmark.matrix import grid
+from benchmark.matrix.matrix import Matrix
 from benchmark.store import run as run_module
 from benchmark.store import scores as scores_file
+from benchmark.store.files import write_json
 from benchmark.store.run import Run
 from benchmark.tables import build
 from benchmark.tables.cells import Table
-from benchmark.train import checkpoint, loop
+from benchmark.train import checkpoint, loop, recording
 from tests.conftest import MAIN
 from tests.evidence import GOLDEN, SPEC, as_published, plant
 from tests.test_cli import ROOT, bench, saved_scores, scores, start, wait_for
@@ -132,7 +135,7 @@ def test_a_killed_worker_is_repeated_by_the_same_scheduler(workplace, cache_opti
     process = start(workplace, "run", *QUICK, *cache_option)
     wait_for(lambda: list((workplace / "runs").glob("*/*/checkpoint.pt")))
     run = run_module.Run(next((workplace / "runs").glob("*/*/checkpoint.pt")).parent)
-    victim = run.read("claim.json")["pid"]
+    victim = json.loads(run.path("claim.json").read_bytes())["pid"]
     os.kill(victim, signal.SIGKILL)
     printed, _ = process.communicate(timeout=280)
     assert process.returncode == 0, printed
@@ -213,7 +216,7 @@ def test_full_disk(kib, disk, job, execution, whole):
     _completes(run, execution, whole)
 
 
-@pytest.mark.parametrize(("module", "writer"), [(scores_file, "write"), (loop, "result")])
+@pytest.mark.parametrize(("module", "writer"), [(scores_file, "write"), (recording, "result")])
 def test_disk_that_is_full_at_the_end(module, writer, disk, job, execution, whole, monkeypatch):
     run, real = run_module.submit(disk(2000) / "runs", job), getattr(module, writer)
     filler = disk(2000) / "filler"
@@ -333,7 +336,7 @@ def test_truncated_result_is_never_tabulated(name, tmp_path):
 
 def _table(runs: Path) -> Table:
     chosen = grid.load("voc", GOLDEN)
-    return build.build(SPEC, chosen, "paper", chosen.jobs("paper"), runs)
+    return build.build(SPEC, Matrix(chosen, "paper", runs=runs))
 
 
 # Divergence
@@ -345,7 +348,7 @@ def test_loss_that_becomes_nan(tmp_path, job, execution, monkeypatch):
     monkeypatch.setattr(loop, "learning_rate", lambda job, step, of: 1e30 if step >= of else real(job, step, of))
     with pytest.raises(loop.DivergedError):
         loop.run_job(run, execution)
-    failure = run.read("failure.json")
+    failure = json.loads(run.path("failure.json").read_bytes())
     assert (run.state(), failure["kind"], failure["epoch"]) == ("diverged", "diverged", 2)
     assert failure["last_good_epoch"] == run.metrics()[-1]
     assert failure["last_good_epoch"]["epoch"] == 1
@@ -357,16 +360,14 @@ def test_diverged_run_is_shown_and_never_averaged(tmp_path):
     of_method = [run for run in runs if run.job().method == "icasc-a_ch"]
     lost = of_method[0]
     lost.path("result.json").unlink()
-    run_module.write_json(
-        lost.path("failure.json"), {"kind": "diverged", "error": "", "epoch": 2, "last_good_epoch": None}
-    )
+    write_json(lost.path("failure.json"), {"kind": "diverged", "error": "", "epoch": 2, "last_good_epoch": None})
     cell = _table(tmp_path).cells["mAP", "icasc-a_ch"]
     assert (cell.status, cell.n, cell.planned) == ("partial", 2, 3)
     assert lost.id not in cell.runs
     assert cell.mean == pytest.approx(np.mean([as_published(r.job(), "mAP") for r in of_method[1:]]))
     for run in of_method[1:]:
         run.path("result.json").rename(run.path("failure.json"))
-        run_module.write_json(run.path("failure.json"), {"kind": "diverged", "error": ""})
+        write_json(run.path("failure.json"), {"kind": "diverged", "error": ""})
     cell = _table(tmp_path).cells["mAP", "icasc-a_ch"]
     assert (cell.status, cell.mean) == ("diverged", None)
 
@@ -393,7 +394,7 @@ def test_a_picture_that_disappears_in_mid_run(tmp_path, tiny_voc, cache, monkeyp
     with pytest.raises(UserError, match=rf"{picture.name}: cannot be (read|decoded)"):
         loop.run_job(run, execution)
     monkeypatch.undo()
-    assert run.read("failure.json")["kind"] == "input"
+    assert json.loads(run.path("failure.json").read_bytes())["kind"] == "input"
     with pytest.raises(UserError, match=rf"{picture.name}: missing"):
         loop.run_job(run, execution)
     (tmp_path / "elsewhere.jpg").rename(picture)
@@ -417,7 +418,7 @@ def test_a_host_that_no_longer_exists(tmp_path, job, monkeypatch):
     monkeypatch.setattr(run_module, "STALE_AFTER_SECONDS", 2.0)
     monkeypatch.setattr(run_module, "WATCH_SECONDS", 8.0)
     try:
-        assert run.read("claim.json")["host"].startswith("elsewhere ")
+        assert json.loads(run.path("claim.json").read_bytes())["host"].startswith("elsewhere ")
         wait_for(lambda: run.state() == "stale")  # between two beats, with so short a limit
         with pytest.raises(run_module.Claimed), run.claim():
             pass

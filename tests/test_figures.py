@@ -16,11 +16,11 @@ from benchmark.evidence import figures, maps
 from benchmark.matrix import grid
 from benchmark.methods import models, overlap
 from benchmark.store import run as run_module
-from tests.evidence import GOLDEN, RUNS, TABLES, golden_table, plant
+from tests.evidence import GOLDEN, RUNS, TABLES, golden_matrix, golden_table, plant
 
 
 def drawn():
-    return figures.draw(golden_table(), grid.load("voc", GOLDEN).jobs("mini"), RUNS)
+    return figures.draw(golden_table())
 
 
 def test_names_and_captions():
@@ -30,7 +30,7 @@ def test_names_and_captions():
 
 
 def test_nothing_measured_nothing_drawn(tmp_path):
-    assert figures.draw(golden_table("paper", tmp_path), [], tmp_path) == []
+    assert figures.draw(golden_table("paper", tmp_path)) == []
 
 
 def test_forest_shows_the_gains_and_the_published_ones(tmp_path):
@@ -69,7 +69,7 @@ def test_overlap_by_epoch_where_it_was_recorded(tmp_path):
         low = 0.2 * (job.method != "baseline") + 0.1 * job.seed
         epochs = [{"epoch": e, "attention_overlap": dict.fromkeys(names, low + 0.01 * e)} for e in (1, 2)]
         run.write_metrics([epoch | {"train": {"classification": 1.0}, "test_mAP": 0.5} for epoch in epochs])
-    plain, overlaps = figures.curves(golden_table(), jobs, tmp_path)
+    plain, overlaps = figures.curves(golden_table(runs=tmp_path), jobs)
     assert (plain.name, overlaps.name) == ("curves-resnet18_narrow", "overlap-resnet18_narrow")
     assert len(overlaps.figure.axes) == 6
     ours = overlaps.figure.axes[0].lines[2]
@@ -133,7 +133,7 @@ def small_pair(runs, cache):
     baseline, ours = (
         next(r.job() for r in run_module.all_runs(runs) if m in r.id) for m in ("baseline-s0", "icasc-a_ch-s0")
     )
-    pair = maps.load_pair(runs, baseline, ours, None, cache)
+    pair = maps.load_pair(golden_matrix(runs=runs), baseline, ours, None, cache)
     images = pair.test.images
     few = dataclasses.replace(images, ids=images.ids[:40], images=images.images[:40], targets=images.targets[:40])
     return dataclasses.replace(pair, test=dataclasses.replace(pair.test, images=few, array=pair.test.array[:40]))

@@ -46,12 +46,12 @@ try:
         if "signal" in step:
             os.kill(os.getpid(), step["signal"])
         if "kind" in step:
-            run_module.write_json(run.path("failure.json"), {"kind": step["kind"], "error": "as told"})
+            write_json(run.path("failure.json"), {"kind": step["kind"], "error": "as told"})
             sys.exit(1)
         if "status" in step:
             sys.exit(step["status"])
         run.path("ended").write_text(str(time.monotonic()))
-        run_module.write_json(run.path("result.json"), {"job": run.id})
+        write_json(run.path("result.json"), {"job": run.id})
 except run_module.Claimed:
     sys.exit(3)
 """
@@ -225,10 +225,11 @@ def test_a_hung_worker_is_killed_and_repeated(submit):
 
 def test_a_worker_that_says_how_far_it_is_does_not_hang(submit, tmp_path):
     (tmp_path / "worker.py").write_text(
-        "import sys, time; from pathlib import Path; from benchmark.store.run import Run, write_json\n"
+        "import sys, time; from pathlib import Path\n"
+        "from benchmark.store.files import write_json; from benchmark.store.run import Run\n"
         "run = Run(Path(sys.argv[1]))\n"
         "for k in range(8): run.path('progress.json').write_text('{}'); time.sleep(0.25)\n"
-        "write_json(run.path('result.json'), {})\n"
+        "write_json(run.path('result.json'), {'job': run.id})\n"
     )
     run = submit()
     assert execute([run], Slots(1, 1, hang_timeout=1.0)) == {run.id: "done"}

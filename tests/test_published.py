@@ -8,6 +8,7 @@ import pytest
 from benchmark.data import DATASETS, voc
 from benchmark.errors import UserError
 from benchmark.matrix import grid
+from benchmark.matrix.matrix import Matrix
 from benchmark.tables import build, published, summary
 
 TABLES = Path(__file__).parents[1] / "tables"
@@ -91,8 +92,7 @@ def test_typing_a_number_fills_its_cell_and_is_checked(tmp_path, cells, gains, e
     (tmp_path / "cifar100.yaml").write_text(typed)
     spec = published.load("cifar100", tmp_path)
     assert typing_errors(spec) == errors
-    chosen = grid.load("cifar100")
-    table = build.build(spec, chosen, "paper", chosen.jobs("paper"), tmp_path)
+    table = build.build(spec, Matrix(grid.load("cifar100"), "paper", runs=tmp_path))
     assert [c.published for c in table.cells.values() if c.row == "ResNet-110, top-1"] == spec.rows[0].published
 
 

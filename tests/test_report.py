@@ -17,19 +17,17 @@ from benchmark.evidence import figures, report
 from benchmark.matrix import grid
 from benchmark.store import metrics
 from benchmark.tables import collect, render
-from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
+from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_matrix, golden_table, plant, save_scores
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     table = golden_table(scale, runs, spec_changes)
-    chosen = grid.load("voc", GOLDEN)
-    jobs = chosen.jobs(scale)
     ids = [name for cell in table.cells.values() for name in cell.runs]
-    samples = collect.image_samples(runs, scale, list(dict.fromkeys(ids)), "area", rounds)
-    drawn = [(d.caption, "image/svg+xml", figures.svg(d)) for d in figures.draw(table, jobs, runs)]
-    return report.page([report.Part(table, chosen, jobs, {}, samples, drawn)], scale, runs)
+    samples = collect.image_samples(table.matrix, list(dict.fromkeys(ids)), rounds)
+    drawn = [(d.caption, "image/svg+xml", figures.svg(d)) for d in figures.draw(table)]
+    return report.page([report.Part(table, table.matrix, samples, drawn)])
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +87,10 @@ def test_nothing_ran(tmp_path):
 
 
 def test_gain_has_its_interval_over_test_images():
-    table, chosen = golden_table("mini"), grid.load("voc", GOLDEN)
+    table = golden_table("mini")
     at = ("mAP", "icasc-a_ch")
     table = replace(table, cells=table.cells | {at: replace(table.cells[at], gain_images=(-1.25, 2.5))})
-    text = report.page([report.Part(table, chosen, chosen.jobs("mini"), {}, {}, [])], "mini", RUNS)
+    text = report.page([report.Part(table, table.matrix, {}, [])])
     shown = f"{render.signed(table.cells[at].gain, table)} [-1.25, +2.50]"
     assert f">{shown}</td>" in text
     assert f"; gain {shown}, paper" in text
@@ -161,8 +159,8 @@ def test_attention_that_was_measured_is_shown(tmp_path):
     lines = [{"maps": "a_ch", "network": n, "n": 2, "overlap_top5": 0.5, "overlap_top5_std": 0.1} for n in "bo"]
     (tmp_path / "attention.json").write_text(json.dumps(lines))
     pictures, attention = cli.evidence.drawn_attention(tmp_path)
-    part = report.Part(golden_table(), grid.load("voc", GOLDEN), [], {}, {}, pictures, attention)
-    text = report.page([part], "mini", RUNS)
+    part = report.Part(golden_table(), golden_matrix(), {}, pictures, attention)
+    text = report.page([part])
     assert 'alt="ICASC right: 3 of 9"' in text
     assert "0.5000 ± 0.1000" in text
     assert cli.evidence.drawn_attention(tmp_path / "nothing") == ([], [])

@@ -50,7 +50,7 @@ def test_single_label_scores_are_the_best_classes_and_their_log_probabilities(ru
 
 def test_records_from_before_classes_were_saved():
     for run in run_module.all_runs(evidence.RUNS):
-        saved, ap = scores.read(run), run.read("result.json")["ap"]["area"]
+        saved, ap = scores.read(run), run.result().ap["area"]
         found = metrics.per_class_ap(saved.predicted, saved.labels, "area")
         assert dict(zip(saved.classes, found, strict=True)) == pytest.approx(ap)
 
@@ -59,7 +59,7 @@ def test_records_from_before_classes_were_saved():
     ("damage", "message"),
     [
         (lambda path: path.write_bytes(b"PK"), "not the scores that result.json was made from"),
-        (lambda path: path.unlink(), "cannot be read"),
+        (lambda path: path.unlink(), "missing"),
     ],
 )
 def test_scores_that_are_not_the_result_s(run, damage, message):

@@ -10,10 +10,11 @@ from benchmark import cli
 from benchmark.errors import UserError
 from benchmark.evidence import sensitivity
 from benchmark.matrix import grid
+from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics
 from benchmark.store import run as run_module
 from benchmark.tables import collect
-from tests.evidence import GOLDEN, RUNS, golden_table, plant, save_scores
+from tests.evidence import GOLDEN, RUNS, golden_matrix, golden_table, plant, save_scores
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +42,8 @@ def test_ap_definitions_come_from_the_scores():
 
 def test_difficult_objects_of_the_test_set():
     run = run_module.all_runs(RUNS)[0]
-    assert sensitivity.rescored(run, "area", 0) == pytest.approx(collect.items(run, "area"))
-    assert sensitivity.rescored(run, "area", 1) != pytest.approx(collect.items(run, "area"))
+    assert sensitivity.rescored(run, golden_matrix(), 0) == pytest.approx(collect.items(run.result(), "area"))
+    assert sensitivity.rescored(run, golden_matrix(), 1) != pytest.approx(collect.items(run.result(), "area"))
     assert {line["value"] for line in lines("difficult_test")} == {"ignored", "negative", "positive"}
 
 
@@ -123,7 +124,7 @@ def test_readings_pair_with_the_baseline_of_their_own_loss(study, tmp_path):
             if job.method != "icasc-grad_cam":
                 base = 0.4 if job.class_reduction == "mean" else 0.6
                 _finish(runs, job, base + (gain if job.method == "icasc-a_ch" else 0), shown_by=1)
-    lines = sensitivity.readings(study, "mini", runs)
+    lines = sensitivity.readings(Matrix(study, "mini", runs=runs))
     assert [(line["reading"], line["method"]) for line in lines] == [
         (reading, method)
         for reading in ({"sigma": 0.25}, {"class_reduction": "sum"})
@@ -140,8 +141,9 @@ def test_readings_pair_with_the_baseline_of_their_own_loss(study, tmp_path):
 
 
 def test_readings_as_text_hide_nothing(study, tmp_path):
-    lines = sensitivity.readings(study, "mini", tmp_path / "runs")
-    text = sensitivity.readings_text(study, "mini", lines, "pipe")
+    matrix = Matrix(study, "mini", runs=tmp_path / "runs")
+    lines = sensitivity.readings(matrix)
+    text = sensitivity.readings_text(matrix, lines, "pipe")
     assert text.count("not run") == len(lines) == 4
     assert r"sigma 0.25" in text
     assert r"class\_reduction sum" in text

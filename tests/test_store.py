@@ -15,6 +15,8 @@ import pytest
 
 from benchmark.errors import UserError
 from benchmark.store import run as run_module
+from benchmark.store.files import write_json
+from benchmark.store.records import Epoch, Result
 from benchmark.store.run import Claimed, Run
 
 
@@ -41,11 +43,11 @@ def test_states_are_read_from_files(run):
     with run.claim():
         assert run.state() == "running"
     assert run.state() == "pending"
-    run_module.write_json(run.path("failure.json"), {"kind": "crash"})
+    write_json(run.path("failure.json"), {"kind": "crash"})
     assert run.state() == "failed"
-    run_module.write_json(run.path("failure.json"), {"kind": "diverged"})
+    write_json(run.path("failure.json"), {"kind": "diverged"})
     assert run.state() == "diverged"
-    run_module.write_json(run.path("result.json"), {})
+    run.write(Result(job=run.id))
     assert run.state() == "done"
 
 
@@ -71,7 +73,7 @@ def test_kill_leaves_a_stale_claim_that_the_next_takes_over(run):
 
 def test_reused_process_number_is_not_the_old_process(run):
     claim = {"host": run_module._this_host(), "pid": os.getpid(), "process_start": "1", "started": 0}
-    run_module.write_json(run.path("claim.json"), claim)
+    write_json(run.path("claim.json"), claim)
     assert run.state() == "stale"
 
 
@@ -79,7 +81,7 @@ ELSEWHERE = {"host": "elsewhere", "pid": 1, "process_start": "1", "started": 0}
 
 
 def _claimed_elsewhere(run, seconds_ago: float) -> None:
-    run_module.write_json(run.path("claim.json"), ELSEWHERE)
+    write_json(run.path("claim.json"), ELSEWHERE)
     then = time.time() - seconds_ago
     os.utime(run.path("claim.json"), (then, then))
 
@@ -163,7 +165,7 @@ def test_a_process_whose_claim_was_taken_ends_itself(run, taken):
     if taken == "away":
         run.path("claim.json").unlink()
     else:
-        run_module.write_json(run.path("claim.json"), ELSEWHERE)
+        write_json(run.path("claim.json"), ELSEWHERE)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert run.path("claim.json").exists() == (taken != "away"), "the successor's claim stays"
@@ -173,7 +175,7 @@ def test_another_container_s_process_numbers_are_not_ours(run):
     """Two containers can share name and boot; only the numbering of their processes tells them apart."""
     name, _, _ = run_module._this_host().rpartition(" ")
     elsewhere = ELSEWHERE | {"host": f"{name} pid:[1]", "pid": 2**22 + 1}
-    run_module.write_json(run.path("claim.json"), elsewhere)
+    write_json(run.path("claim.json"), elsewhere)
     assert run.state() == "running"
 
 
@@ -194,7 +196,7 @@ def test_what_a_killed_writer_left_is_removed(run):
 
 
 def test_done_run_cannot_be_claimed(run):
-    run_module.write_json(run.path("result.json"), {})
+    run.write(Result(job=run.id))
     with pytest.raises(Claimed), run.claim():
         pass
 
@@ -212,9 +214,7 @@ def _race(folder, start, winners):
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_eight_processes_one_gets_the_claim(run, stale):
     if stale:
-        run_module.write_json(
-            run.path("claim.json"), {"host": run_module._this_host(), "pid": 2**22 + 1, "process_start": "1"}
-        )
+        write_json(run.path("claim.json"), {"host": run_module._this_host(), "pid": 2**22 + 1, "process_start": "1"})
     context = multiprocessing.get_context("fork")
     start, winners = context.Event(), context.Queue()
     racers = [context.Process(target=_race, args=(run.folder, start, winners)) for _ in range(8)]
@@ -227,18 +227,54 @@ def test_of_eight_processes_one_gets_the_claim(run, stale):
     assert winners.qsize() == 1
 
 
-@pytest.mark.parametrize("name", ["result.json", "failure.json", "job.json"])
-@pytest.mark.parametrize("content", [b"", b'{"a": ', b"\xff\xfe", b"[1]", b'{"a": NaN}', b"[" * 100_000])
-def test_corrupt_record_is_named_and_set_aside(run, name, content):
+CORRUPT = [
+    b"", b'{"a": ', b"\xff\xfe", b"[1]", b'{"a": NaN}', b"[" * 100_000, b'{"job": 1, "kind": 2, "epoch": "x"}',
+    b'{"job": "another"}', b'{"schema": 2}', b'{"job": "a", "seconds": 1e999}',
+    b'{"job": "a", "epoch": 1' + b"0" * 5000 + b"}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["result.json", "failure.json"])
+@pytest.mark.parametrize("content", CORRUPT)
+def test_corrupt_record_is_named_and_left_to_the_claim(run, name, content):
+    """Reading changes nothing; who runs the job anew sets it aside, and loses nothing of it."""
     run.path(name).write_bytes(content)
-    with pytest.raises(UserError, match=f"{name}: corrupt record.*set aside as {name}.corrupt-"):
-        run.read(name)
+    with pytest.raises(UserError, match=f"{name}: corrupt record"):
+        run.result() if name == "result.json" else run.failure()
+    assert run.state() == "corrupt"
+    assert run.path(name).read_bytes() == content
+    with run.claim():
+        assert run.state() == "running"
     assert not run.path(name).exists()
     assert next(run.folder.glob(f"{name}.corrupt-*")).read_bytes() == content
+    assert run.state() == "pending"
+
+
+@pytest.mark.parametrize("content", CORRUPT)
+def test_a_job_that_is_none_is_named_and_written_anew(run, make_job, content):
+    run.path("job.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"job.json: (corrupt record|not a job)"):
+        run.job()
+    assert run.path("job.json").read_bytes() == content
+    again = run_module.submit(run.folder.parents[1], make_job())
+    assert again.job() == make_job()
+    assert next(run.folder.glob("job.json.corrupt-*")).read_bytes() == content
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink(path.name, path)])
+@pytest.mark.parametrize("name", ["result.json", "failure.json", "environment.json", "metrics.jsonl", "claim.json"])
+def test_what_is_no_file_neither_hangs_nor_counts(run, name, make):
+    make(run.path(name))
+    read = {"environment.json": run.environment, "metrics.jsonl": run.metrics}.get(name, run.state)
+    if read == run.state:
+        assert read() in ("corrupt", "stale", "pending")
+    else:
+        with pytest.raises(UserError, match=name):
+            read()
 
 
 def test_job_of_another_folder_is_an_error(run, make_job):
-    run_module.write_json(run.path("job.json"), make_job(seed=1).model_dump(mode="json", exclude_none=True))
+    write_json(run.path("job.json"), make_job(seed=1).model_dump(mode="json", exclude_none=True))
     with pytest.raises(UserError, match="not the folder's"):
         run.job()
 
@@ -251,13 +287,13 @@ def test_half_a_line_of_metrics_is_left_out(run):
     run.write_metrics([{"epoch": 1}, {"epoch": 2}])
     with open(run.path("metrics.jsonl"), "a") as file:
         file.write('{"epo')
-    assert [e["epoch"] for e in run.metrics()] == [1, 2]
+    assert [epoch.epoch for epoch in run.metrics()] == [1, 2]
 
 
 @pytest.mark.parametrize("line", [b"5", b"null", b'{"epoch": "2"}', b'{"epoch": NaN}', b"\xff", b"[" * 100_000])
 def test_lines_that_are_no_epoch_are_left_out(run, line):
     run.path("metrics.jsonl").write_bytes(b'{"epoch": 1}\n' + line + b"\n")
-    assert run.metrics() == [{"epoch": 1}]
+    assert run.metrics() == [Epoch(epoch=1)]
 
 
 @pytest.mark.parametrize(
@@ -265,14 +301,14 @@ def test_lines_that_are_no_epoch_are_left_out(run, line):
 )
 def test_failed_write_keeps_the_old_file(run, monkeypatch, code, message):
     path = run.path("result.json")
-    run_module.write_json(path, {"old": 1})
+    write_json(path, {"old": 1})
 
     def full(*_):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match=message):
-        run_module.write_json(path, {"new": 2})
+        write_json(path, {"new": 2})
     monkeypatch.undo()
     assert json.loads(path.read_text()) == {"old": 1}
     assert [p.name for p in run.folder.glob(".*tmp")] == []
@@ -280,11 +316,15 @@ def test_failed_write_keeps_the_old_file(run, monkeypatch, code, message):
 
 def test_no_record_holds_nan(run):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        run_module.write_json(run.path("result.json"), {"loss": float("nan")})
+        write_json(run.path("result.json"), {"loss": float("nan")})
 
 
-def test_looking_at_a_finished_run_reads_no_file(run, monkeypatch):
-    """10,000 runs are listed and tabulated in seconds: a state costs a look at names, not at contents."""
-    run_module.write_json(run.path("result.json"), {})
-    monkeypatch.setattr("pathlib.Path.read_bytes", lambda path: pytest.fail(f"{path} was read"))
+def test_a_finished_run_is_read_once(run, monkeypatch):
+    """A scheduler looks at 10,000 runs twice a second: a second look costs a look at the name, not at the content."""
+    run.write(Result(job=run.id))
     assert run.state() == "done"
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "read_regular", lambda path: pytest.fail(f"{path} was read"))
+        assert run.state() == "done"
+    run.path("result.json").write_text("{}")
+    assert run.state() == "corrupt"

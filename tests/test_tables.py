@@ -8,6 +8,7 @@ import pytest
 
 from benchmark.errors import UserError
 from benchmark.matrix import grid
+from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
 from benchmark.tables import build, collect, render, stats
@@ -25,7 +26,7 @@ def test_numbers_are_recomputed_from_saved_scores():
     for run in run_module.all_runs(evidence.RUNS):
         saved = scores.read(run)
         for definition in metrics.DEFINITIONS:
-            recorded = collect.items(run, definition)
+            recorded = collect.items(run.result(), definition)
             ap = metrics.per_class_ap(saved.predicted, saved.labels, definition)
             for name, value in zip(saved.classes, ap, strict=True):
                 assert recorded[name] == pytest.approx(100 * value, abs=1e-9)
@@ -187,7 +188,7 @@ def test_single_label_results(tmp_path):
     """Items of single-label runs are read beside those of multi-label ones."""
     run = plant(tmp_path, as_published)[0]
     run.path("result.json").write_text(json.dumps({"job": run.id, "top1": 0.75, "top5": 0.9}))
-    assert collect.items(run, "area") == {"top1": 75.0, "top5": 90.0}
+    assert collect.items(run.result(), "area") == {"top1": 75.0, "top5": 90.0}
 
 
 @pytest.mark.parametrize(
@@ -232,9 +233,9 @@ def _asking(**changes):
 
 def test_gain_s_interval_over_images_is_explain_s():
     chosen = _asking(image_intervals=True)
-    table = build.build(SPEC, chosen, "mini", chosen.jobs("mini"), RUNS)
+    table = build.build(SPEC, Matrix(chosen, "mini", runs=RUNS))
     cell = table.cells["mAP", "icasc-a_ch"]
-    samples = collect.image_samples(RUNS, "mini", [*cell.runs, *table.baseline(cell).runs], "area")
+    samples = collect.image_samples(table.matrix, [*cell.runs, *table.baseline(cell).runs])
     gained = build.paired_over(samples, table, cell)
     assert cell.gain_images == stats.percentile_interval(gained)
     assert cell.gain_images[0] < cell.gain < cell.gain_images[1]
@@ -247,12 +248,12 @@ def test_gain_s_interval_over_images_is_explain_s():
 def test_classes_that_few_images_show_are_left_out(tmp_path):
     runs = plant(tmp_path, lambda job, item: 70.0 if item == "cow" else 90.0, "mini")
     for run in runs:
-        record = run.read("result.json")
+        record = json.loads(run.path("result.json").read_bytes())
         counts = dict.fromkeys(record["ap"]["area"], 20)
         record |= {"num_positive": counts | {"cow": 14}, "num_positive_train": counts | {"dog": 3}}
         run.path("result.json").write_text(json.dumps(record))
     chosen = _asking(min_positives=15)
-    table = build.build(SPEC, chosen, "mini", chosen.jobs("mini"), tmp_path)
+    table = build.build(SPEC, Matrix(chosen, "mini", runs=tmp_path))
     assert {row for (row, _), cell in table.cells.items() if cell.status == "few positives"} == {"cow", "dog"}
     assert table.cells["mAP", "baseline"].mean == pytest.approx(90)
     assert "Fewer than 15 training or test images show cow, dog" in " ".join(table.notes)

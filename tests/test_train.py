@@ -16,6 +16,8 @@ from benchmark.methods import METHODS, models
 from benchmark.methods.models import BACKBONES
 from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
+from benchmark.store.records import Progress
+from benchmark.store.run import Run
 from benchmark.train import batches, checkpoint, loop, weights
 
 QUICK = {"limit_train": 48, "epochs": 3, "image_size": 32}
@@ -63,7 +65,9 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
     # Another number of threads is asked for, but the run goes on with the number that it began with.
     loop.run_job(cut, dataclasses.replace(execution, threads=2))
     assert (_scores(cut) == _scores(whole)).all()
-    mine, theirs = ([{k: v for k, v in e.items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole))
+    mine, theirs = (
+        [{k: v for k, v in e.model_dump().items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole)
+    )
     assert mine == theirs
 
 
@@ -112,14 +116,16 @@ def test_a_run_that_is_stopped_loses_no_step(where, moment, why, make_job, execu
     assert len(cut.metrics()) == 1
 
     taken.clear()
-    shown, real_write = [], loop.write_json
-    monkeypatch.setattr(loop, "write_json", lambda path, record: shown.append(record) or real_write(path, record))
+    shown, real_write = [], Run.write
+    monkeypatch.setattr(Run, "write", lambda run, record: shown.append(record) or real_write(run, record))
     monkeypatch.setattr(loop.Step, "__call__", lambda *args: taken.append(None) or drawing(*args))
     loop.run_job(cut, execution)
     assert len(taken) == 9 - moment, "no step is taken twice"
-    assert next(record["done"] for record in shown if "done" in record) == round(moment / 9, 4)
+    assert next(record.done for record in shown if isinstance(record, Progress)) == round(moment / 9, 4)
     assert (_scores(cut) == _scores(whole)).all()
-    mine, theirs = ([{k: v for k, v in e.items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole))
+    mine, theirs = (
+        [{k: v for k, v in e.model_dump().items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole)
+    )
     assert mine == theirs
 
 
@@ -139,7 +145,7 @@ def test_a_deadline_that_has_passed_begins_nothing(make_job, execution, tmp_path
 
 def test_result_can_be_recomputed_from_the_saved_scores(make_job, execution, tmp_path):
     run = _run(tmp_path, make_job(**QUICK), execution)
-    record = run.read("result.json")
+    record = json.loads(run.path("result.json").read_bytes())
     with np.load(run.path("scores.npz")) as saved:
         for definition in metrics.DEFINITIONS:
             ap = metrics.per_class_ap(saved["scores"], saved["labels"], definition)
@@ -148,7 +154,7 @@ def test_result_can_be_recomputed_from_the_saved_scores(make_job, execution, tmp
     assert record["epoch"] == 3
     assert record["num_train"] == 48
     assert not run.path("checkpoint.pt").exists()
-    assert run.read("environment.json")["packages"]["torch"]
+    assert json.loads(run.path("environment.json").read_bytes())["packages"]["torch"]
 
 
 def test_baseline_and_icasc_of_a_seed_start_alike_and_see_the_same_data(make_job, execution, tmp_path, monkeypatch):
@@ -181,7 +187,7 @@ def test_divergence_is_recorded_with_the_last_good_epoch(make_job, execution, tm
     run = run_module.submit(tmp_path, make_job(learning_rate=1e30, **QUICK))
     with pytest.raises(loop.DivergedError):
         loop.run_job(run, execution)
-    failure = run.read("failure.json")
+    failure = json.loads(run.path("failure.json").read_bytes())
     assert run.state() == "diverged"
     assert "not a number" in failure["error"] or "not numbers" in failure["error"]
     assert failure["last_good_epoch"] is None
@@ -193,7 +199,7 @@ def test_crash_is_recorded_with_its_traceback_and_tried_again(make_job, executio
     with pytest.raises(ZeroDivisionError):
         loop.run_job(run, execution)
     assert run.state() == "failed"
-    assert "ZeroDivisionError" in run.read("failure.json")["traceback"]
+    assert "ZeroDivisionError" in json.loads(run.path("failure.json").read_bytes())["traceback"]
     monkeypatch.undo()
     loop.run_job(run, execution)
     assert run.state() == "done"

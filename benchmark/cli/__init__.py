@@ -16,6 +16,7 @@ COMMANDS = {
     "sensitivity": evidence.sensitivity,
     "figures": evidence.figures,
     "report": evidence.report,
+    "schema": develop.schema,
     "bench": develop.bench_command,
     "pretrain-mini": develop.pretrain_mini,
     "run-job": run.run_job,

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +13,10 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid, strict_yaml
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import IMAGENET1K_V1
-from benchmark.store.run import write_atomic
+from benchmark.matrix.matrix import Matrix
+from benchmark.store.files import write_atomic
 from benchmark.tables import published
+from benchmark.tables.cells import Table
 
 GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
 ScaleName = Annotated[
@@ -91,70 +94,80 @@ def selection(only: list[str] | None) -> dict[str, list[Any]]:
     return chosen
 
 
-def build_table(spec: published.Spec, chosen: Grid, scale: str, changed: dict[str, Any], runs: Path) -> Any:
-    from benchmark.tables import build as table_module
+@dataclass(frozen=True)
+class Asked:
+    """What a command was asked of whichever grid: the scale, --set, --weights, and where the runs are."""
 
-    built = table_module.build(spec, chosen, scale, chosen.jobs(scale, changed), runs)
+    scale: str
+    sets: list[str] | None
+    weights: Path | None
+    runs: Path
+
+    def matrix(self, name: str, only: list[str] | None = None) -> Matrix:
+        chosen = grid.load(name)
+        changed = overrides(chosen, self.scale, self.sets, self.weights)
+        return Matrix(chosen, self.scale, changed, selection(only), self.runs)
+
+
+def measured(scale: str | None, sets: list[str] | None, weights: Path | None, runs: Path) -> Asked:
+    """Of what has run: without a scale, paper where paper runs are, else mini."""
+    return Asked(scale or default_scale(runs), sets, weights, runs)
+
+
+def build_table(spec: published.Spec, matrix: Matrix) -> Table:
+    from benchmark.tables import build
+
+    built = build.build(spec, matrix)
     for warning in built.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return built
 
 
-def render_tables(
-    specs: list[published.Spec], scale: str, sets: list[str] | None, data_root: Path | None, weights: Path | None,
-    runs: Path, tables: Path, cache: Path,
-) -> None:  # fmt: skip
-    """Write and print the tables of `specs` that exist at `scale`, and the readings that it puts side by side. An
+def render_tables(specs: list[published.Spec], asked: Asked, data_root: Path | None, tables: Path, cache: Path) -> None:
+    """Write and print the tables of `specs` that exist at the scale, and the readings that it puts side by side. An
     overridden matrix has a folder of its own inside its scale's."""
-    from benchmark.tables import render, summary
+    from benchmark.tables import render
 
     for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
-        chosen = grid.load(name)
-        if scale in chosen.scales and not chosen.has_tables(scale):
-            print_readings(chosen, scale, runs, tables)
+        if asked.scale in (chosen := grid.load(name)).scales and not chosen.has_tables(asked.scale):
+            print_readings(asked.matrix(name), tables)
     for spec in specs:
-        changed: dict[str, Any] = {}
-        if spec.grid:
-            chosen = grid.load(spec.grid)
-            if not chosen.has_tables(scale):
-                continue
-            changed = overrides(chosen, scale, sets, weights)
-            built = build_table(spec, chosen, scale, changed, runs)
-        elif any(row.table for row in spec.rows):
-            parts = [published.load(row.table, tables) for row in spec.rows if row.table]
-            of_grids = [(part, grid.load(part.grid)) for part in parts if part.grid]
-            of = {p.name: build_table(p, g, scale, {}, runs) for p, g in of_grids if g.has_tables(scale)}
-            if not of:
-                continue
-            built = summary.headline(spec, of, scale)
-        elif any(grid.load(column.key).has_tables(scale) for column in spec.columns):
-            built = summary.protocol(spec, scale, data_root, cache)
-        else:
+        built = table_at(spec, asked, data_root, tables, cache)
+        if built is None:
             continue
-        paths = render.write(built, tables / scale / slug(changed) if changed else tables / scale)
+        folder = built.matrix.subfolder if built.matrix else Path(asked.scale)
+        paths = render.write(built, tables / folder)
         print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
 
 
-def print_readings(chosen: Grid, scale: str, runs: Path, tables: Path) -> None:
+def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables: Path, cache: Path) -> Table | None:
+    """The table of runs, of other tables or of words that `spec` describes; None where the scale has no such table."""
+    from benchmark.tables import summary
+
+    if spec.grid:
+        return build_table(spec, asked.matrix(spec.grid)) if grid.load(spec.grid).has_tables(asked.scale) else None
+    if spec.of_gains:
+        plain = replace(asked, sets=None, weights=None)
+        parts = [published.load(row.table, tables) for row in spec.rows if row.table]
+        by_name = {p.name: built for p in parts if (built := table_at(p, plain, data_root, tables, cache))}
+        return summary.headline(spec, by_name, asked.scale) if by_name else None
+    if any(grid.load(column.key).has_tables(asked.scale) for column in spec.columns):
+        return summary.protocol(spec, asked.scale, data_root, cache)
+    return None
+
+
+def print_readings(matrix: Matrix, tables: Path) -> None:
     """Write and print the scale's readings of the method side by side."""
     from benchmark.evidence import sensitivity
 
-    lines = sensitivity.readings(chosen, scale, runs)
-    path = tables / scale / f"{chosen.name}-readings.md"
-    write_atomic(path, sensitivity.readings_text(chosen, scale, lines, "pipe").encode())
-    print(f"\n{sensitivity.readings_text(chosen, scale, lines, 'simple')}\nwritten: {path}")
+    lines = sensitivity.readings(matrix)
+    path = tables / matrix.subfolder / f"{matrix.grid.name}-readings.md"
+    write_atomic(path, sensitivity.readings_text(matrix, lines, "pipe").encode())
+    print(f"\n{sensitivity.readings_text(matrix, lines, 'simple')}\nwritten: {path}")
 
 
 def default_scale(runs: Path) -> str:
     return "paper" if any((runs / "paper").glob("*/job.json")) else "mini"
-
-
-def slug(changed: dict[str, Any]) -> str:
-    """A folder name for a set of overrides."""
-    text = ",".join(f"{key}={changed[key]}" for key in sorted(changed))
-    name = re.sub(r"[^\w.,=\-]+", "-", re.sub(r"(sha256:\w{12})\w*", r"\1", text))
-    # A file system takes 255 bytes at most.
-    return name if len(name) <= 200 else f"{name[:180]}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def texts(rows: list[dict[str, Any]], decimals: int = 2) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from benchmark.cli.common import (
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
+from benchmark.matrix.job import Job
 
 
 def bench_command(
@@ -47,6 +48,14 @@ def bench_command(
         print(json.dumps(rows, indent=1))
     if any(row["note"].startswith("refused") for row in rows):
         sys.exit(1)
+
+
+def schema() -> None:
+    """Print the JSON Schema of each record of a run folder."""
+    from benchmark.store.records import RECORDS
+
+    schemas = {name: kind.model_json_schema(by_alias=True) for name, kind in RECORDS.items()}
+    print(json.dumps(schemas | {"job.json": Job.model_json_schema()}, indent=1))
 
 
 def pretrain_mini(

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,20 +11,24 @@ from benchmark.cli.common import (
     RUNS,
     TABLES,
     AsJson,
+    Asked,
     MeasuredScale,
     Runs,
     Set,
     Tables,
     Weights,
     build_table,
-    default_scale,
-    overrides,
+    measured,
     print_rows,
     texts,
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
 from benchmark.tables import published
+from benchmark.tables.cells import Table
+
+if TYPE_CHECKING:
+    from benchmark.tables.diff import Side  # which imports pandas
 
 UNFIT = 3
 
@@ -54,11 +58,12 @@ def diff(
         raise UserError("diff: a second side is missing; 'published', a table's file or a folder of runs")
     if ap_definition not in grid.EVALUATION["ap_definition"]:
         raise UserError(f"--ap-definition {ap_definition}" + nearest(ap_definition, grid.EVALUATION["ap_definition"]))
+    asked = measured(scale, sets, weights, runs)
     try:
         if a is None:
-            diff_with_published(table, scale, tolerance, sets, weights, runs, tables, as_json)
+            diff_with_published(published.load(table, tables), asked, tolerance, as_json)
         specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
-        read = [_side(text, table, scale, ap_definition, sets, weights, runs, tables, specs) for text in (a, b)]
+        read = [_side(text, table, ap_definition, asked, tables, specs) for text in (a, b)]
         name = next((side.table for side in read if side and side.table), None)
         if name is None and None in read:
             raise UserError("diff: which table? Name it with --table")
@@ -82,25 +87,21 @@ def diff(
     sys.exit(code)
 
 
-def diff_with_published(
-    table: str, scale: str | None, tolerance: float | None, sets: Any, weights: Any, runs: Path, tables: Path,
-    as_json: bool,
-) -> None:  # fmt: skip
+def diff_with_published(spec: published.Spec, asked: Asked, tolerance: float | None, as_json: bool) -> None:
     """Our cells beside the published ones, each with its verdicts; ends the process."""
     from benchmark.tables import build as table_module
     from benchmark.tables import diff as diff_module
 
-    spec = published.load(table, tables)
     declared = _declared(spec)
-    built, scale = measured(spec, scale, sets, weights, runs)
+    built = generated(spec, asked)
     outcomes = table_module.compare(built, declared.value if tolerance is None else tolerance)
     code = diff_module.exit_status(outcomes)
     if as_json:
         print(
             json.dumps(
                 {
-                    "table": table,
-                    "scale": scale,
+                    "table": spec.name,
+                    "scale": built.scale,
                     "tolerance": declared.model_dump(),
                     "unit": spec.unit,
                     "exit_status": code,
@@ -113,7 +114,7 @@ def diff_with_published(
     else:
         keys = ("row", "column", "published", "mean", "n", "delta", "status", "outcome", "verdict", "gain_verdict")
         print_rows(texts(outcomes), keys)
-        print(f"{table} at scale {scale}, tolerance {declared.value:g} {spec.unit}: {_counts(outcomes)}")
+        print(f"{spec.name} at scale {built.scale}, tolerance {declared.value:g} {spec.unit}: {_counts(outcomes)}")
         print("\n".join(note for note in built.notes if note.startswith("Verdicts")))
         if not built.comparable:
             print("\n".join(note for note in built.notes if note.startswith(("Scale", "Deviations"))))
@@ -129,9 +130,8 @@ def _declared(spec: published.Spec) -> published.Tolerance:
 
 
 def _side(
-    text: str, table: str | None, scale: str | None, ap_definition: str, sets: Any, weights: Any, runs: Path,
-    tables: Path, specs: list[published.Spec],
-) -> Any:  # fmt: skip
+    text: str, table: str | None, ap_definition: str, asked: Asked, tables: Path, specs: list[published.Spec]
+) -> "Side | None":
     """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
     from benchmark.tables import diff as diff_module
 
@@ -142,7 +142,7 @@ def _side(
     if word == "generated":
         if not name:
             raise UserError("diff: generated of which table? Say generated:table2")
-        return diff_module.of_table(measured(published.load(name, tables), scale, sets, weights, runs)[0])
+        return diff_module.of_table(generated(published.load(name, tables), asked))
     if Path(text).is_dir():
         return diff_module.of_runs(Path(text), ap_definition)
     if not Path(text).exists():
@@ -155,10 +155,8 @@ def _counts(outcomes: list[dict[str, Any]]) -> str:
     return ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found))
 
 
-def measured(spec: published.Spec, scale: str | None, sets: Any, weights: Any, runs: Path) -> tuple[Any, str]:
-    """The table from the run folders, and its scale: paper where nothing is said and paper runs are, else mini."""
+def generated(spec: published.Spec, asked: Asked) -> Table:
+    """The table from the run folders."""
     if spec.grid is None:
         raise UserError(f"{spec.name} holds no numbers that runs produce")
-    chosen = grid.load(spec.grid)
-    scale = scale or default_scale(runs)
-    return build_table(spec, chosen, scale, overrides(chosen, scale, sets, weights), runs), scale
+    return build_table(spec, asked.matrix(spec.grid))

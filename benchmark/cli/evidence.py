@@ -11,6 +11,7 @@ from benchmark.cli.common import (
     RUNS,
     TABLES,
     AsJson,
+    Asked,
     Cache,
     DataRoot,
     GridName,
@@ -20,15 +21,14 @@ from benchmark.cli.common import (
     Tables,
     Weights,
     build_table,
-    default_scale,
-    overrides,
+    measured,
     print_rows,
-    slug,
     texts,
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid, strict_yaml
-from benchmark.store.run import write_atomic, write_json
+from benchmark.matrix.matrix import Matrix
+from benchmark.store.files import write_atomic, write_json
 from benchmark.tables import published
 
 
@@ -45,19 +45,14 @@ def explain(
     """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it."""
     from benchmark.evidence import explain as explain_module
     from benchmark.tables import collect
-    from benchmark.tables.build import default_definition
 
     specs = {spec.name: spec for spec in (published.load(n, tables) for n in published.names(tables)) if spec.grid}
     spec, row, column = explain_module.locate(address, specs)
-    chosen, scale = grid.load(spec.grid), scale or default_scale(runs)
-    changed = overrides(chosen, scale, sets, weights)
-    built, jobs = build_table(spec, chosen, scale, changed, runs), chosen.jobs(scale, changed)
-    cell, baseline = built.cells[row, column], built.cells[row, spec.columns[0].key]
-    item = next(r.item or r.key for r in spec.rows if r.key == row)
-    definition = default_definition(chosen)
-    ids = list(dict.fromkeys([*cell.runs, *baseline.runs])) if rounds else []
-    samples = collect.image_samples(runs, scale, ids, definition, rounds, item, chosen.scales[scale].min_positives)
-    found = explain_module.trace(built, chosen, jobs, runs, cell, samples, definition, changed)
+    matrix = measured(scale, sets, weights, runs).matrix(spec.grid)
+    built = build_table(spec, matrix)
+    cell = built.cells[row, column]
+    ids = list(dict.fromkeys([*cell.runs, *built.baseline(cell).runs])) if rounds else []
+    found = explain_module.trace(built, cell, collect.image_samples(matrix, ids, rounds, built.item(cell)))
     print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))
 
 
@@ -77,25 +72,24 @@ def sensitivity(
     --vary, the readings that the scale puts side by side."""
     from benchmark.evidence import sensitivity as sensitivity_module
 
-    chosen, scale = grid.load(grid_name), scale or default_scale(runs)
+    matrix = measured(scale, sets, weights, runs).matrix(grid_name)
     if vary is None:
-        if scale not in chosen.scales or chosen.has_tables(scale):
-            having = [name for name, s in chosen.scales.items() if s.readings]
+        if not matrix.overlay.readings:
+            having = [name for name, other in matrix.grid.scales.items() if other.readings]
             raise UserError(
-                f"sensitivity: scale {scale} of grid {grid_name} has no readings to compare; "
+                f"sensitivity: scale {matrix.scale} of grid {grid_name} has no readings to compare; "
                 f"{'--scale ' + having[0] + ' has, or ' if having else ''}name an assumption with --vary"
             )
-        lines = sensitivity_module.readings(chosen, scale, runs)
-        text = sensitivity_module.readings_text(chosen, scale, lines, "simple")
+        lines = sensitivity_module.readings(matrix)
+        text = sensitivity_module.readings_text(matrix, lines, "simple")
         print(json.dumps(lines, indent=1) if as_json else text)
         return
     name, equals, given = vary.partition("=")
-    values = sensitivity_module.values_of(chosen, name)
+    values = sensitivity_module.values_of(matrix.grid, name)
     if equals:
         values = strict_yaml.scalar(given)
         values = values if isinstance(values, list) else [values]
-    changed = overrides(chosen, scale, sets, weights)
-    lines = sensitivity_module.table(chosen, scale, name, values, changed, runs, item)
+    lines = sensitivity_module.table(matrix, name, values, item)
     if as_json:
         print(json.dumps(lines, indent=1))
         return
@@ -122,40 +116,30 @@ def figures(
     """Draw gains, values and training curves as PNG and PDF; --attention: the maps of baseline and ICASC too."""
     from benchmark.evidence import figures as figures_module
 
-    scale = scale or default_scale(runs)
-    for spec, chosen in specs_at(scale, table, tables):
-        changed = overrides(chosen, scale, sets, weights)
-        built, jobs = build_table(spec, chosen, scale, changed, runs), chosen.jobs(scale, changed)
-        drawings = figures_module.draw(built, jobs, runs)
+    for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
+        built = build_table(spec, matrix)
+        drawings = figures_module.draw(built)
         if not drawings:
-            print(f"{spec.name} at scale {scale}: nothing is measured yet")
-        folder = output_folder(tables, scale, changed) / "figures" / spec.name
+            print(f"{spec.name} at scale {matrix.scale}: nothing is measured yet")
+        folder = tables / matrix.subfolder / "figures" / spec.name
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
         if attention:
-            draw_attention(chosen, scale, changed, jobs, runs, images, data_root, cache, folder)
+            draw_attention(matrix, images, data_root, cache, folder)
 
 
-def draw_attention(
-    chosen: grid.Grid, scale: str, changed: dict[str, Any], jobs: list[Any], runs: Path, images: int,
-    data_root: Path | None, cache: Path, folder: Path,
-) -> None:  # fmt: skip
+def draw_attention(matrix: Matrix, images: int, data_root: Path | None, cache: Path, folder: Path) -> None:
     """The maps of the first seed, and the overlap over all seeds and the whole test set."""
-    from benchmark.evidence import explain, maps
     from benchmark.evidence import figures as figures_module
+    from benchmark.evidence import maps
 
-    lacking = maps.missing(runs, jobs)
+    lacking = maps.missing(matrix)
     if lacking:
-        command = explain.command(chosen, scale, changed, lacking, list(dict.fromkeys(j.method for j in lacking)), {})
+        command = matrix.command(list(dict.fromkeys(job.method for job in lacking)))
         raise UserError(
-            f"{runs / scale / lacking[0].id / maps.WEIGHTS}: missing, with {len(lacking) - 1} more; "
+            f"{matrix.folder(lacking[0]) / maps.WEIGHTS}: missing, with {len(lacking) - 1} more; "
             f"move these folders away, then: {command} --keep-weights"
         )
-    baselines = {(j.backbone, j.train_split, j.seed): j for j in jobs if j.method == jobs[0].method}
-    pairs = [
-        maps.load_pair(runs, baselines[job.backbone, job.train_split, job.seed], job, data_root, cache)
-        for job in jobs
-        if job.method != jobs[0].method
-    ]
+    pairs = maps.load_pairs(matrix, data_root, cache)
     for pair in {(p.job.backbone, p.job.train_split, p.job.method): p for p in reversed(pairs)}.values():
         at = folder / f"{pair.job.backbone}-{pair.job.train_split}-{pair.job.method}-s{pair.job.seed}"
         drawings = maps.draw(pair, images)
@@ -181,21 +165,17 @@ def report(
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import report as report_module
     from benchmark.tables import collect
-    from benchmark.tables.build import default_definition
 
-    scale, parts = scale or default_scale(runs), []
-    for spec, chosen in specs_at(scale, table, tables):
-        changed = overrides(chosen, scale, sets, weights)
-        jobs, built = chosen.jobs(scale, changed), build_table(spec, chosen, scale, changed, runs)
+    parts = []
+    for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
+        built = build_table(spec, matrix)
         ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
-        samples = collect.image_samples(
-            runs, scale, ids, default_definition(chosen), rounds, min_positives=chosen.scales[scale].min_positives
-        )
-        drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in figures_module.draw(built, jobs, runs)]
-        seen, attention = drawn_attention(output_folder(tables, scale, changed) / "figures" / spec.name)
-        parts.append(report_module.Part(built, chosen, jobs, changed, samples, drawn + seen, attention))
-    path = output_folder(tables, scale, parts[0].changed) / "report.html"
-    write_atomic(path, report_module.page(parts, scale, runs).encode())
+        samples = collect.image_samples(matrix, ids, rounds)
+        drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in figures_module.draw(built)]
+        seen, attention = drawn_attention(tables / matrix.subfolder / "figures" / spec.name)
+        parts.append(report_module.Part(built, matrix, samples, drawn + seen, attention))
+    path = tables / parts[0].matrix.subfolder / "report.html"
+    write_atomic(path, report_module.page(parts).encode())
     print(f"written: {path}")
 
 
@@ -209,17 +189,14 @@ def drawn_attention(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[di
     return pictures, json.loads(path.read_bytes()) if path.exists() else []
 
 
-def specs_at(scale: str, table: str | None, tables: Path) -> list[tuple[published.Spec, grid.Grid]]:
-    """Tables of runs whose grid has this scale, with the grid. UserError where there is none."""
+def tables_at(asked: Asked, table: str | None, tables: Path) -> list[tuple[published.Spec, Matrix]]:
+    """Tables of runs whose grid has the scale, with their matrix. UserError where there is none."""
     specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
-    found = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
-    at_scale = [(s, chosen) for s, chosen in found if chosen.has_tables(scale)]
+    of_runs = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
+    at_scale = [(spec, asked.matrix(chosen.name)) for spec, chosen in of_runs if chosen.has_tables(asked.scale)]
     if not at_scale:
-        scales = dict.fromkeys(name for _, chosen in found for name in chosen.scales)
-        raise UserError(f"no table of runs has a scale '{scale}'" + (nearest(scale, scales) if scales else ""))
+        scales = dict.fromkeys(name for _, chosen in of_runs for name in chosen.scales)
+        raise UserError(
+            f"no table of runs has a scale '{asked.scale}'" + (nearest(asked.scale, scales) if scales else "")
+        )
     return at_scale
-
-
-def output_folder(tables: Path, scale: str, changed: dict[str, Any]) -> Path:
-    """Beside the scale's tables; what an override changed has a folder of its own."""
-    return tables / scale / slug(changed) if changed else tables / scale

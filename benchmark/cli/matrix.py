@@ -11,6 +11,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     AsJson,
+    Asked,
     Cache,
     DataRoot,
     Only,
@@ -18,10 +19,8 @@ from benchmark.cli.common import (
     ScaleName,
     Set,
     Weights,
-    overrides,
     print_rows,
     resolve_scale,
-    selection,
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
@@ -46,24 +45,24 @@ def plan(
 ) -> None:
     """Print the matrix of a grid, or of all: every job, its state, and its hours by what jobs like it took. Nothing
     runs."""
-    found, counts, measured = [], [], cost.epoch_seconds(runs)
+    listed, counts, measured = [], [], cost.epoch_seconds(runs)
     for name in [grid_name] if grid_name else grid.names():
-        chosen, its_scale, _ = resolve_scale(name, scale, data_root, cache)
-        jobs = chosen.jobs(its_scale, overrides(chosen, its_scale, sets, weights), selection(only))
+        its_scale = resolve_scale(name, scale, data_root, cache)[1]
+        matrix = Asked(its_scale, sets, weights, runs).matrix(name, only)
         rows = []
-        for job in jobs:
+        for job in matrix.jobs:
             hours, machine = cost.hours(job, measured) or (None, None)
-            state = Run(runs / job.scale / job.id).state()
+            state = Run(matrix.folder(job)).state()
             rows.append({"id": job.id, "grid": name, "state": state, "hours": hours, "machine": machine})
             rows[-1] |= job.model_dump(mode="json")
         if not as_json:
             shown = [row | {"hours": "" if row["hours"] is None else f"{row['hours']:.3g}"} for row in rows]
-            print_rows(shown, ("id", *chosen.matrix_axes(its_scale), "state", "hours"))
-        found += rows
-        counts.append(f"{name}: {len(jobs)} jobs at scale {its_scale}; {costs(rows)}")
-    print(json.dumps(found, indent=1) if as_json else "\n".join(counts))
+            print_rows(shown, ("id", *matrix.grid.matrix_axes(its_scale), "state", "hours"))
+        listed += rows
+        counts.append(f"{name}: {len(rows)} jobs at scale {its_scale}; {costs(rows)}")
+    print(json.dumps(listed, indent=1) if as_json else "\n".join(counts))
     if not as_json and len(counts) > 1:
-        print(f"together: {len(found)} jobs; {costs(found)}")
+        print(f"together: {len(listed)} jobs; {costs(listed)}")
 
 
 def costs(rows: list[dict[str, Any]]) -> str:
@@ -122,7 +121,7 @@ def status(
 def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False) -> list[tuple[Run, Job]]:
     """The runs under `runs`, of one grid and scale or of all. Folders that hold no job are left out, with a warning."""
     datasets = {chosen.base["dataset"], *(s.set.get("dataset") for s in chosen.scales.values())} if chosen else None
-    found, problems = [], []
+    runs_of_jobs, problems = [], []
     for folder in all_runs(runs):
         if scale not in (None, folder.folder.parent.name):
             continue
@@ -132,9 +131,9 @@ def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool 
             problems.append(str(error))
             continue
         if datasets is None or job.dataset in datasets:
-            found.append((folder, job))
+            runs_of_jobs.append((folder, job))
     for problem in problems[:MAX_WARNINGS] if warn else []:
         print(f"warning: {problem}", file=sys.stderr)
     if warn and len(problems) > MAX_WARNINGS:
         print(f"warning: and {len(problems) - MAX_WARNINGS} more folders that hold no job", file=sys.stderr)
-    return found
+    return runs_of_jobs

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    Asked,
     Cache,
     DataRoot,
     GridName,
@@ -26,13 +27,14 @@ from benchmark.cli.common import (
     Tables,
     Weights,
     duration,
-    overrides,
     render_tables,
     resolve_scale,
-    selection,
 )
 from benchmark.errors import UserError
+from benchmark.executors import local
+from benchmark.executors.local import ALREADY_CLAIMED, OUT_OF_TIME, Slots
 from benchmark.matrix.job import Job
+from benchmark.matrix.matrix import Matrix
 from benchmark.store import environment
 from benchmark.store.run import Claimed, Run, submit
 from benchmark.tables import published
@@ -79,67 +81,111 @@ def run(
 
     Exit status: 0 all jobs have a result, 1 one failed, 2 wrong input, 3 the budget is used and jobs are left.
     """
-    from benchmark.executors import EXECUTORS, local, read_settings
-    from benchmark.executors.view import make_view
-
     deadline = time.time() + duration("--budget", budget) if budget else math.inf
-    chosen, scale, reason = resolve_scale(grid_name, scale, data_root, cache)
+    _, scale, reason = resolve_scale(grid_name, scale, data_root, cache)
     print(f"scale {scale}: {reason}", flush=True)
+    asked = Asked(scale, sets, weights, runs)
+    matrix = asked.matrix(grid_name, only)
+    specs = tables_of(grid_name, tables)
+    limits = Limits(timeout, hang_timeout, deadline)
+    place = find_place(matrix, executor, settings_file, device, gpus, workers, jobs_per_gpu, limits, budget)
+    if cuda_graph and isinstance(place.slots, Slots) and not place.slots.gpus:
+        raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
+    prepare(matrix.jobs, data_root, weights, cache)
+    folders = [submit(runs, job) for job in matrix.jobs]
+    announce(matrix.jobs, folders, place.slots)
+    arguments = ["--cache", str(cache), "--device", place.device]
+    arguments += ["--data-root", str(data_root)] if data_root else []
+    arguments += ["--weights", str(weights)] if weights else []
+    arguments += ["--keep-weights"] if keep_weights else []
+    arguments += ["--cuda-graph"] if cuda_graph else []
+    arguments += ["--deadline", str(deadline)] if budget else []
+    outcome = execute(executor, folders, arguments, place.slots)
+    render_tables(specs, asked, data_root, tables, cache)
+    report_what_is_left(folders, outcome, budget)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds that an attempt may take and may be silent; deadline: seconds since the epoch, at which to stop."""
+
+    timeout: float | None
+    hang_timeout: float
+    deadline: float
+
+    def __post_init__(self) -> None:
+        for option, seconds in (("--timeout", self.timeout), ("--hang-timeout", self.hang_timeout)):
+            if seconds is not None and not seconds > 0:
+                raise UserError(f"{option} {seconds:g}: expected seconds, more than 0")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where jobs run: the local executor's slots or another's settings, and the device that each job is told."""
+
+    slots: Any
+    device: str
+
+
+def tables_of(grid_name: str, tables: Path) -> list[published.Spec]:
+    specs = [published.load(name, tables) for name in published.names(tables)]
+    specs = [spec for spec in specs if spec.grid == grid_name]
+    if not specs:
+        print(f"note: {tables}/ holds no table of grid {grid_name}, so none is written; --tables names the folder")
+    return specs
+
+
+def find_place(
+    matrix: Matrix, executor: str, settings_file: Path | None, device: str, gpus: str | None, workers: int | None,
+    jobs_per_gpu: int, limits: Limits, budget: str | None,
+) -> Place:  # fmt: skip
+    """UserError for options that contradict each other or this machine."""
+    from benchmark.executors import read_settings
+
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {device}: expected auto, cpu or cuda")
     if gpus is not None and device == "cpu":
         raise UserError("--gpus with --device cpu: leave one of them out")
     settings = read_settings(executor, settings_file)
     if settings is not None:
-        ours = {"--workers": workers, "--gpus": gpus, "--timeout": timeout, "--budget": budget}
+        ours = {"--workers": workers, "--gpus": gpus, "--timeout": limits.timeout, "--budget": budget}
         for option in (name for name, value in ours.items() if value is not None):
             raise UserError(f"{option} is the local executor's; --executor {executor} is told in --settings FILE")
+        # A GPU that was asked for is not quietly done without.
+        return Place(settings, "cuda" if settings.gpus and device == "auto" else device)
     on_gpus = local.named_gpus(gpus) if gpus is not None else local.visible_gpus() if device != "cpu" else ()
-    if gpus is not None or (settings is not None and settings.gpus and device == "auto"):
-        device = "cuda"  # a GPU that was asked for is not quietly done without
-    if cuda_graph and settings is None and not on_gpus:
-        raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
-    for option, seconds in (("--timeout", timeout), ("--hang-timeout", hang_timeout)):
-        if seconds is not None and not seconds > 0:
-            raise UserError(f"{option} {seconds:g}: expected seconds, more than 0")
-    changed = overrides(chosen, scale, sets, weights)
-    jobs = chosen.jobs(scale, changed, selection(only))
-    specs = [published.load(name, tables) for name in published.names(tables)]
-    specs = [spec for spec in specs if spec.grid == grid_name]
-    if not specs:
-        print(f"note: {tables}/ holds no table of grid {grid_name}, so none is written; --tables names the folder")
-    prepare(jobs, data_root, weights, cache)
-    folders = [submit(runs, job) for job in jobs]
-    warn_of_corrupt_records(folders)
-    where = settings
-    if where is None:
-        ranks = max((job.ranks for job in jobs), default=1)
-        where = local.slots(len(jobs), workers, on_gpus, jobs_per_gpu, ranks)
-        where = replace(where, timeout=timeout, hang_timeout=hang_timeout, deadline=deadline)
-    announce(jobs, folders, where)
-    arguments = ["--cache", str(cache), "--device", device]
-    arguments += ["--data-root", str(data_root)] if data_root else []
-    arguments += ["--weights", str(weights)] if weights else []
-    arguments += ["--keep-weights"] if keep_weights else []
-    arguments += ["--cuda-graph"] if cuda_graph else []
-    arguments += ["--deadline", str(deadline)] if budget else []
+    ranks = max((job.ranks for job in matrix.jobs), default=1)
+    slots = local.slots(len(matrix.jobs), workers, on_gpus, jobs_per_gpu, ranks)
+    slots = replace(slots, timeout=limits.timeout, hang_timeout=limits.hang_timeout, deadline=limits.deadline)
+    return Place(slots, "cuda" if gpus is not None else device)
+
+
+def execute(executor: str, folders: list[Run], arguments: list[str], slots: Any) -> dict[str, str]:
+    """How each job ended. Ctrl-C ends the process, with everything kept."""
+    from benchmark.executors import EXECUTORS
+    from benchmark.executors.view import make_view
+
     with make_view() as view:
         try:
-            outcome = EXECUTORS[executor](folders, arguments, where, view)
+            return EXECUTORS[executor](folders, arguments, slots, view)
         except KeyboardInterrupt:
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
-    left = [Run(runs / scale / job) for job, how in outcome.items() if how == local.BUDGET_USED]
+
+
+def report_what_is_left(folders: list[Run], outcome: dict[str, str], budget: str | None) -> None:
+    """Say what failed or was not finished, and why, and end with the exit status that tells it."""
+    by_id = {folder.id: folder for folder in folders}
+    left = [by_id[job] for job, how in outcome.items() if how == local.BUDGET_USED]
     failed = {job: how for job, how in outcome.items() if how not in ("done", local.BUDGET_USED)}
-    render_tables(specs, scale, sets, data_root, weights, runs, tables, cache)
     for job, how in failed.items():
-        print(f"{job}: {how}{explain_failure(Run(runs / scale / job))}", file=sys.stderr)
+        print(f"{job}: {how}{explain_failure(by_id[job])}", file=sys.stderr)
     if failed:
-        sys.exit(2 if all(": input" in explain_failure(Run(runs / scale / j)) for j in failed) else 1)
+        sys.exit(2 if all(local.failure_kind(by_id[job]) == "input" for job in failed) else 1)
     if left:
         for folder in left:
             print(f"{folder.id}: {len(folder.metrics())} epochs kept{why_stopped(folder)}", file=sys.stderr)
-        print(f"budget of {budget} used, {len(left)} of {len(jobs)} jobs left; call again to go on", file=sys.stderr)
+        print(f"budget of {budget} used, {len(left)} of {len(folders)} jobs left; call again to go on", file=sys.stderr)
         sys.exit(UNFINISHED)
 
 
@@ -155,8 +201,6 @@ def run_job(
     cache: Cache = CACHE,
 ) -> None:
     """Train one job in its folder. Executors call this; a job of several ranks starts a process for each."""
-    from benchmark.executors.local import ALREADY_CLAIMED, OUT_OF_TIME
-
     run = Run(folder)
     if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
@@ -206,42 +250,33 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
         )
 
 
-def warn_of_corrupt_records(folders: list[Run]) -> None:
-    """Reading a corrupt record sets it aside, and the job runs anew."""
-    for folder in folders:
-        for name in ("result.json", "failure.json"):
-            try:
-                folder.read(name)
-            except UserError as error:
-                print(f"warning: {error}", file=sys.stderr)
-
-
-def announce(jobs: list[Job], folders: list[Run], where: Any) -> None:
+def announce(jobs: list[Job], folders: list[Run], slots: Any) -> None:
     """What is about to run and, where runs like it are known, what it will cost."""
     seconds, states = {}, [folder.state() for folder in folders]
     for job, folder, state in zip(jobs, folders, states, strict=True):
-        if state == "done":
-            seconds.setdefault(job.method, []).append((folder.read("result.json") or {}).get("seconds", 0))
+        record = folder.result() if state == "done" else None
+        if record is not None and record.seconds is not None:
+            seconds.setdefault(job.method, []).append(record.seconds)
     left = [job for job, state in zip(jobs, states, strict=True) if state != "done"]
     text = f"{len(jobs)} jobs, {len(jobs) - len(left)} done, {len(left)} to run"
-    if left and isinstance(where, BaseModel):
-        told = ", ".join(f"{key}: {value}" for key, value in where.model_dump(exclude_defaults=True).items())
+    if left and isinstance(slots, BaseModel):
+        told = ", ".join(f"{key}: {value}" for key, value in slots.model_dump(exclude_defaults=True).items())
         text += f"; {told or 'with default settings'}"
     elif left:
-        on = f"GPU {', '.join(where.gpus)}" if where.gpus else f"CPU, {where.threads} threads each"
-        text += f"; {where.workers} at once ({on})"
+        on = f"GPU {', '.join(slots.gpus)}" if slots.gpus else f"CPU, {slots.threads} threads each"
+        text += f"; {slots.workers} at once ({on})"
         if all(job.method in seconds for job in left):
             total = sum(sum(seconds[job.method]) / len(seconds[job.method]) for job in left)
-            text += f"; about {max(1, round(total / where.workers / 60))} min, going by the finished ones"
+            text += f"; about {max(1, round(total / slots.workers / 60))} min, going by the finished ones"
     print(text, flush=True)
 
 
 def explain_failure(folder: Run) -> str:
     try:
-        failure = folder.read("failure.json")
+        failure = folder.failure()
     except UserError as error:
         return f": {error}"
-    return f": {failure.get('kind')}: {failure.get('error')}" if failure else ""
+    return f": {failure.kind}: {failure.error}" if failure else ""
 
 
 def why_stopped(folder: Run) -> str:

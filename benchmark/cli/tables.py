@@ -10,6 +10,7 @@ from benchmark.cli.common import (
     RUNS,
     TABLES,
     AsJson,
+    Asked,
     Cache,
     DataRoot,
     Runs,
@@ -43,7 +44,7 @@ def tables_command(
         raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
     scales = [scale] if scale else [s for s in known if any((runs / s).glob("*/job.json"))] or ["mini"]
     for each in scales:
-        render_tables(specs, each, sets, data_root, weights, runs, tables, cache)
+        render_tables(specs, Asked(each, sets, weights, runs), data_root, tables, cache)
 
 
 def published_command(

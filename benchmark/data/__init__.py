@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmark.data import caltech, cifar, cub, imagenet, mini, sources, voc
 from benchmark.data.loading import ImageSet, Pixels, decode, open_pixels
 from benchmark.errors import UserError, nearest
-from benchmark.store.run import write_json
+from benchmark.store.files import write_json
 
 __all__ = ["DATASETS", "Dataset", "ImageSet", "Pixels", "decode", "find", "locate", "open_pixels", "state", "verified"]
 

@@ -1,16 +1,16 @@
 """The trace of a cell: where its number comes from, how sure it is, and the command that makes it again."""
 
-import shlex
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmark.errors import UserError, nearest
-from benchmark.matrix.grid import EVALUATION, Grid
+from benchmark.matrix.grid import EVALUATION
 from benchmark.matrix.job import Job
+from benchmark.matrix.matrix import Matrix
 from benchmark.store.code import changed_since
+from benchmark.store.records import Code, Environment, Result
 from benchmark.store.run import Run
 from benchmark.tables import collect, published, stats
 from benchmark.tables.build import paired_over, shown
@@ -37,26 +37,12 @@ def locate(address: str, specs: dict[str, Spec]) -> tuple[Spec, str, str]:
     return spec, row, column
 
 
-def jobs_of(spec: Spec, grid: Grid, scale: str, jobs: list[Job], row: str, column: str) -> list[Job]:
-    """The jobs that a cell shows."""
-    where = next(r.where for r in spec.rows if r.key == row)
-    stand_ins = grid.scales[scale].stand_ins
-    return [
-        job
-        for job in jobs
-        if job.method == column and all(getattr(job, f) == stand_ins.get(v, v) for f, v in where.items())
-    ]
-
-
-def trace(
-    table: Table, grid: Grid, jobs: list[Job], runs: Path, cell: Cell, samples: collect.Samples, definition: str,
-    sets: dict[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Everything about a cell as plain data; numbers in the table's unit."""
-    spec = table.spec
-    own = jobs_of(spec, grid, table.scale, jobs, cell.row, cell.column)
+def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
+    """Everything about a cell as plain data; numbers in the table's unit. samples: of its runs and the baseline's."""
+    spec, matrix, row = table.spec, table.matrix, table.row(cell)
+    assert matrix is not None, "a table of runs"
+    own = matrix.jobs_of(row.where, cell.column)
     baseline = spec.columns[0].key
-    row = next(r for r in spec.rows if r.key == cell.row)
     column = next(c for c in spec.columns if c.key == cell.column)
     return {
         "address": f"{spec.name}:{cell.row}:{cell.column}",
@@ -64,8 +50,8 @@ def trace(
         "unit": row.unit or spec.unit,
         "status": cell.status,
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
-        | {"std_binomial": _binomial(runs, table.scale, cell, row.item or row.key)}
-        | uncertainty(list(cell.values), collect.mean_over(samples, cell.runs, row.item or row.key)),
+        | {"std_binomial": _binomial(matrix, cell, table.item(cell))}
+        | uncertainty(list(cell.values), collect.mean_over(samples, cell.runs, table.item(cell))),
         "gain": None
         if cell.column == baseline
         else {"mean": cell.gain, "values": list(cell.gains), "std": stats.sample_std(cell.gains)}
@@ -81,10 +67,10 @@ def trace(
             "in_one_run": _in_one_run(cell) if table.comparable else None,
             "place": published.place(spec, cell.row, column.header), "discrepancies": spec.discrepancies,
         },
-        "runs": [_run(Run(runs / table.scale / job.id), job, cell) for job in own],
-        "assumptions": assumptions(grid, own, definition),
-        "deviations": sorted({text for job in own for text in grid.deviations(job)}),
-        "command": command(grid, table.scale, sets, own, [baseline, cell.column], row.where),
+        "runs": [_run(Run(matrix.folder(job)), job, cell) for job in own],
+        "assumptions": assumptions(matrix, own),
+        "deviations": sorted({text for job in own for text in matrix.grid.deviations(job)}),
+        "command": matrix.command([baseline, cell.column], row.where),
     }  # fmt: skip
 
 
@@ -101,12 +87,12 @@ def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, A
     }
 
 
-def _binomial(runs: Path, scale: str, cell: Cell, item: str) -> float | None:
+def _binomial(matrix: Matrix, cell: Cell, item: str) -> float | None:
     """Standard error in points of one run's accuracy, from the number of test images alone; None for AP."""
     if item not in collect.SINGLE_LABEL or not cell.runs or cell.mean is None:
         return None
-    num_images = (Run(runs / scale / cell.runs[0]).read("result.json") or {}).get("num_test")
-    return 100 * stats.binomial_std(cell.mean / 100, num_images) if num_images else None
+    record = collect.readable(Run(matrix.runs / matrix.scale / cell.runs[0]))
+    return 100 * stats.binomial_std(cell.mean / 100, record.num_test) if record and record.num_test else None
 
 
 def _in_one_run(cell: Cell) -> bool | None:
@@ -117,72 +103,48 @@ def _in_one_run(cell: Cell) -> bool | None:
 
 def _run(run: Run, job: Job, cell: Cell) -> dict[str, Any]:
     try:
-        record, on = run.read("result.json") or {}, run.read("environment.json") or {}
-        failure = run.read("failure.json") or {}
+        record, on, failure = run.result() or Result(job=run.id), run.environment() or Environment(), run.failure()
     except UserError as error:
         return {"id": run.id, "seed": job.seed, "state": str(error)}
-    code = record.get("code") or on.get("code") or {}
-    by_run = dict(zip(cell.seeds, cell.values, strict=True))
+    code = record.code or on.code
+    by_seed = dict(zip(cell.seeds, cell.values, strict=True))
     return {
-        "id": run.id, "seed": job.seed, "state": run.state(), "value": by_run.get(job.seed),
-        "seconds": record.get("seconds"), "epoch": record.get("epoch"), "best_on_test": record.get("best_on_test"),
-        "error": failure.get("error"), "commit": code.get("commit"), "dirty": code.get("dirty"),
-        "code": code_state(code), "device": on.get("device"), "python": on.get("python"),
-        "packages": on.get("packages"), "machine": on.get("machine"), "threads": on.get("threads"),
+        "id": run.id, "seed": job.seed, "state": run.state(), "value": by_seed.get(job.seed),
+        "seconds": record.seconds, "epoch": record.epoch,
+        "best_on_test": record.best_on_test and record.best_on_test.model_dump(exclude_none=True),
+        "error": failure and failure.error, "commit": code and code.commit, "dirty": code and code.dirty,
+        "code": code_state(code), "device": on.device, "python": on.python, "packages": on.packages,
+        "machine": on.machine.model_dump(), "threads": on.threads,
     }  # fmt: skip
 
 
-def code_state(code: dict[str, Any]) -> str:
+def code_state(code: Code | None) -> str:
     """Whether what trains differs now from the run's commit: current, stale (with what changed), or unknown."""
-    commit = code.get("commit")
-    if commit is None:
+    if code is None or code.commit is None:
         return "unknown: the run names no commit"
-    changed = changed_since(commit)
+    changed = changed_since(code.commit)
     if changed is None:
-        return f"unknown: commit {commit[:12]} is not in this checkout"
-    uncommitted = "; it ran with uncommitted changes" if code.get("dirty") else ""
+        return f"unknown: commit {code.commit[:12]} is not in this checkout"
+    uncommitted = "; it ran with uncommitted changes" if code.dirty else ""
     if not changed:
         return "current" + uncommitted
     more = f" and {len(changed) - MAX_NAMES} more" if len(changed) > MAX_NAMES else ""
     return f"stale: changed since are {', '.join(changed[:MAX_NAMES])}{more}{uncommitted}"
 
 
-def assumptions(grid: Grid, jobs: list[Job], definition: str) -> list[dict[str, Any]]:
+def assumptions(matrix: Matrix, jobs: list[Job]) -> list[dict[str, Any]]:
     """Those that these jobs read, at the value that they ran with."""
-    found = []
-    for name, assumption in grid.assumptions.items():
+    lines = []
+    for name, assumption in matrix.grid.assumptions.items():
         if name in EVALUATION:
-            values = [definition if name == "ap_definition" else assumption.value]
+            values = [matrix.definition if name == "ap_definition" else assumption.value]
         else:
             values = [v for v in dict.fromkeys(getattr(job, name) for job in jobs) if v is not None]
         if values:
             others = [shown(v) for v in (assumption.value, *assumption.alternatives) if v not in values]
-            held = "/".join(map(shown, values))
-            found.append({"name": name, "value": held, "alternatives": others, "why": assumption.why})
-    return found
-
-
-def command(
-    grid: Grid, scale: str, sets: dict[str, Any], jobs: list[Job], methods: list[str], where: dict[str, Any]
-) -> str:
-    """The line that makes these jobs' numbers again, baseline included."""
-    words = ["python", "-m", "benchmark", "run", "--grid", grid.name, "--scale", scale]
-    for key, value in sets.items():
-        words += ["--set", f"{key}={_yaml(value)}"]
-    stand_ins = grid.scales[scale].stand_ins
-    only = [f"method={m}" for m in dict.fromkeys(methods)] + [f"{k}={stand_ins.get(v, v)}" for k, v in where.items()]
-    words += ["--only", ",".join(only)]
-    if any(not job.dataset.endswith("-mini") for job in jobs):
-        words += ["--data-root", "DIR"]
-    if any(job.weights.startswith("sha256:") for job in jobs):
-        words += ["--weights", "FILE"]
-    return shlex.join(words)
-
-
-def _yaml(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{','.join(map(_yaml, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+            value = "/".join(map(shown, values))
+            lines.append({"name": name, "value": value, "alternatives": others, "why": assumption.why})
+    return lines
 
 
 def text(found: dict[str, Any]) -> str:

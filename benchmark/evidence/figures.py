@@ -4,10 +4,11 @@ Methods differ by marker, line and brightness, so print in grey stays readable. 
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from benchmark.matrix.job import Job
-from benchmark.store.run import Run, write_atomic
+from benchmark.store.files import write_atomic
+from benchmark.store.records import Epoch
+from benchmark.store.run import Run
 from benchmark.tables.cells import Table
 from benchmark.tables.render import SUBSCRIPT
 
@@ -38,20 +41,27 @@ class Drawing(NamedTuple):
     figure: Figure
 
 
+class Panel(NamedTuple):
+    """A number of each epoch; None where none was taken."""
+
+    label: str
+    number: Callable[[Epoch], float | None]
+
+
 @contextmanager
 def settings() -> Iterator[None]:
     with matplotlib.rc_context(SETTINGS):
         yield
 
 
-def draw(table: Table, jobs: list[Job], runs: Path) -> list[Drawing]:
-    """Every figure that the runs at hand give; none where nothing is measured."""
-    if not any(cell.n for cell in table.cells.values()):
+def draw(table: Table) -> list[Drawing]:
+    """Every figure that a table of runs gives; none where nothing is measured."""
+    if table.matrix is None or not any(cell.n for cell in table.cells.values()):
         return []
     with settings():
         drawings = [forest(table), dots(table)]
-        for backbone in dict.fromkeys(job.backbone for job in jobs):
-            drawings += curves(table, [job for job in jobs if job.backbone == backbone], runs)
+        for backbone in dict.fromkeys(job.backbone for job in table.matrix.jobs):
+            drawings += curves(table, table.matrix.jobs_of({"backbone": backbone}))
     return [drawing for drawing in drawings if drawing is not None]
 
 
@@ -126,23 +136,27 @@ def dots(table: Table) -> Drawing:
     return Drawing("values", caption, figure)
 
 
-def curves(table: Table, jobs: list[Job], runs: Path) -> list[Drawing]:
+def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
     """By epoch: training loss and test score; and how far the maps of the true and the confusing class overlap."""
-    logged = {job.id: Run(runs / job.scale / job.id).metrics() for job in jobs}
+    assert table.matrix is not None, "a table of runs"
+    logged = {job.id: Run(table.matrix.folder(job)).metrics() for job in jobs}
     epochs = [epoch for of_job in logged.values() for epoch in of_job]
     drawings = []
-    panels = [(("train", "classification"), "training classification loss", 1)]
-    panels += [((key,), f"test {key.removeprefix('test_')} (%)", 100) for key in _test_keys(epochs)]
+    panels = [Panel("training classification loss", lambda epoch: epoch.loss)]
+    if any(epoch.test_mAP is not None for epoch in epochs):
+        panels.append(Panel("test mAP (%)", lambda epoch: _percent(epoch.test_mAP)))
+    if any(epoch.test_top1 is not None for epoch in epochs):
+        panels.append(Panel("test top1 (%)", lambda epoch: _percent(epoch.test_top1)))
     if epochs:
         caption = (
             f"Training of {jobs[0].backbone}: classification loss and test score by epoch, mean over seeds, the band "
             "from the lowest to the highest seed. The test score is shown, never used to choose an epoch."
         )
         drawings.append(Drawing(f"curves-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
-    if any("attention_overlap" in epoch for epoch in epochs):
+    if any(epoch.attention_overlap is not None for epoch in epochs):
         names = {"grad_cam": "Grad-CAM", "a_ch": "A_ch"}
         panels = [
-            (("attention_overlap", f"{kind}_{key}"), f"{what}, {names[kind]}, {layer} layer", 1)
+            Panel(f"{what}, {names[kind]}, {layer} layer", partial(Epoch.overlap, key=f"{kind}_{key}"))
             for key, what, layer in (
                 ("inner", "overlap", "inner"), ("last", "overlap", "last"), ("last_blank", "share blank", "last"),
             )
@@ -157,23 +171,22 @@ def curves(table: Table, jobs: list[Job], runs: Path) -> list[Drawing]:
     return drawings
 
 
-def _by_epoch(
-    table: Table,
-    jobs: list[Job],
-    logged: dict[str, list[dict[str, Any]]],
-    panels: list[tuple[tuple[str, ...], str, int]],
-) -> Figure:
-    """A panel for each (path into an epoch's record, label, factor), two rows of them where they are many."""
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def _by_epoch(table: Table, jobs: list[Job], logged: dict[str, list[Epoch]], panels: list[Panel]) -> Figure:
+    """The panels, two rows of them where they are many."""
     rows = 1 if len(panels) < 4 else 2
     per_row = -(-len(panels) // rows)
     figure = Figure(figsize=(3.6 * per_row, 2.9 * rows), layout="constrained")
     # Column by column, so that panels that belong together stand below each other.
     grid = figure.subplots(rows, per_row, squeeze=False).T.ravel()
-    for axes, (path, label, factor) in zip(grid, panels, strict=False):
+    for axes, panel in zip(grid, panels, strict=False):
         for i, column in enumerate(table.spec.columns):
             color, _, line = STYLES[i % len(STYLES)]
             of_method = [logged[job.id] for job in jobs if job.method == column.key]
-            seeds = [_series(of_job, path, factor) for of_job in of_method if of_job]
+            seeds = [[_number(panel.number(epoch)) for epoch in epochs] for epochs in of_method if epochs]
             if not seeds:
                 continue
             shortest = min(map(len, seeds))  # a run that goes on is drawn as far as all are
@@ -183,24 +196,14 @@ def _by_epoch(
             marker = "." if shortest < 5 else ""
             axes.plot(at, values.mean(axis=0), line, marker=marker, color=color, label=_plain(column.header))
         axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
+        axes.set_ylabel(panel.label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid[len(panels) - 1].legend(fontsize=8)
     return figure
 
 
-def _test_keys(epochs: list[dict[str, Any]]) -> list[str]:
-    return [k for k in dict.fromkeys(k for epoch in epochs for k in epoch) if k in ("test_mAP", "test_top1")]
-
-
-def _series(epochs: list[dict[str, Any]], path: tuple[str, ...], factor: int) -> list[float]:
-    """A number by epoch, times `factor`; NaN where none was taken."""
-    found = []
-    for epoch in epochs:
-        for key in path:
-            epoch = (epoch or {}).get(key)
-        found.append(np.nan if epoch is None else factor * float(epoch))
-    return found
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _rows(num_lines: int, labels: list[str], per_row: int) -> tuple[Figure, Axes]:

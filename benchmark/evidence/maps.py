@@ -19,6 +19,7 @@ from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.evidence.figures import Drawing, settings
 from benchmark.matrix.job import Job
+from benchmark.matrix.matrix import Matrix
 from benchmark.methods import attention, models, overlap
 from benchmark.methods.models import Backbone
 from benchmark.store.run import Run
@@ -41,17 +42,27 @@ class Pair:
     view: batches.View
 
 
-def missing(runs: Path, jobs: list[Job]) -> list[Job]:
-    """Those whose weights were not kept."""
-    return [job for job in jobs if not Run(runs / job.scale / job.id).path(WEIGHTS).exists()]
+def missing(matrix: Matrix) -> list[Job]:
+    """The jobs whose weights were not kept."""
+    return [job for job in matrix.jobs if not (matrix.folder(job) / WEIGHTS).exists()]
 
 
-def load_pair(runs: Path, baseline: Job, ours: Job, data_root: Path | None, cache: Path) -> Pair:
+def load_pairs(matrix: Matrix, data_root: Path | None, cache: Path) -> list[Pair]:
+    """Each run of a method with the baseline of its network, split and seed."""
+    first, *_ = matrix.methods
+    baselines = {(j.backbone, j.train_split, j.seed): j for j in matrix.jobs if j.method == first}
+    return [
+        load_pair(matrix, baselines[job.backbone, job.train_split, job.seed], job, data_root, cache)
+        for job in matrix.jobs
+        if job.method != first
+    ]
+
+
+def load_pair(matrix: Matrix, baseline: Job, ours: Job, data_root: Path | None, cache: Path) -> Pair:
     """The two runs and the images that both were tested on."""
     trained_on, test = loop.open_splits(ours, loop.Execution(data_root, None, cache, "cpu", 1))
     view = batches.View.of(ours, trained_on, batches.training_subset(ours, len(trained_on)), _device())
-    of = [Run(runs / job.scale / job.id) for job in (baseline, ours)]
-    return Pair(of[0], of[1], ours, test, view)
+    return Pair(Run(matrix.folder(baseline)), Run(matrix.folder(ours)), ours, test, view)
 
 
 def load_model(run: Run, pair: Pair) -> Backbone:
@@ -117,9 +128,9 @@ def measure(run: Run, pair: Pair) -> dict[str, float]:
         last = model.to_last(inner)
         logits = model.head(last)
         terms = methods.attention_terms(model, inner, last, logits, shown_NC[at], absent_NC[at], job, kind(pair.job))
-        found = {name: float(term.detach()) for name, term in terms.items()}
-        found["overlap_top5"] = float(overlap_of_maps(top_maps(model, batch, job)[2]).mean())
-        for name, value in found.items():
+        means = {name: float(term.detach()) for name, term in terms.items()}
+        means["overlap_top5"] = float(overlap_of_maps(top_maps(model, batch, job)[2]).mean())
+        for name, value in means.items():
             sums[name] = sums.get(name, 0.0) + value * len(batch)
     return {name: total / len(pair.test) for name, total in sums.items()}
 
@@ -131,10 +142,10 @@ def overlap_table(pairs: list[Pair]) -> list[dict[str, Any]]:
     for method in dict.fromkeys(pair.job.method for pair in pairs):
         of_method = [pair for pair in pairs if pair.job.method == method]
         for network, runs in (("baseline", [p.baseline for p in of_method]), (method, [p.ours for p in of_method])):
-            found = [measure(run, pair) for run, pair in zip(runs, of_method, strict=True)]
-            line: dict[str, Any] = {"maps": kind(of_method[0].job), "network": network, "n": len(found)}
-            for name in found[0]:
-                values = [f[name] for f in found]
+            measured = [measure(run, pair) for run, pair in zip(runs, of_method, strict=True)]
+            line: dict[str, Any] = {"maps": kind(of_method[0].job), "network": network, "n": len(measured)}
+            for name in measured[0]:
+                values = [means[name] for means in measured]
                 line |= {name: float(np.mean(values)), f"{name}_std": stats.sample_std(values)}
             lines.append(line)
     return lines

@@ -13,13 +13,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from benchmark.errors import UserError
 from benchmark.evidence import explain
-from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import Job
+from benchmark.matrix.matrix import Matrix
 from benchmark.store.run import Run
 from benchmark.tables import render, stats
-from benchmark.tables.build import default_definition
-from benchmark.tables.cells import Table
+from benchmark.tables.cells import Cell, Table
 from benchmark.tables.collect import Samples
 
 # A sign beside the words, so that no verdict is told by its colour alone.
@@ -28,35 +28,33 @@ SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?≠∞–", strict=True))
 
 @dataclass(frozen=True)
 class Part:
-    """A table with what belongs to it. `figures`: (caption, media type, bytes). `attention`: what `figures
+    """A table of runs with what belongs to it. `figures`: (caption, media type, bytes). `attention`: what `figures
     --attention` measured, a line for each network."""
 
     table: Table
-    grid: Grid
-    jobs: list[Job]
-    changed: dict[str, Any]
+    matrix: Matrix
     samples: Samples
     figures: Sequence[tuple[str, str, bytes]] = ()
     attention: Sequence[dict[str, Any]] = ()
 
 
-def page(parts: list[Part], scale: str, runs: Path) -> str:
+def page(parts: list[Part]) -> str:
     """The report of one scale."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"signs": SIGNS, "outcomes": stats.OUTCOMES}
     return environment.get_template("report.html").render(
-        scale=scale,
-        why=parts[0].grid.scales[scale].why,
+        scale=parts[0].matrix.scale,
+        why=parts[0].matrix.overlay.why,
         comparable=all(part.table.comparable for part in parts),
-        parts=[_part(part, runs) for part in parts],
-        environments=_environments(parts, runs),
+        parts=[_part(part) for part in parts],
+        environments=_environments(parts),
     )
 
 
-def _part(part: Part, runs: Path) -> dict[str, Any]:
+def _part(part: Part) -> dict[str, Any]:
     table, spec = part.table, part.table.spec
-    traces = [_trace(part, cell, runs) for cell in table.cells.values()]
+    traces = [_trace(part, cell) for cell in table.cells.values()]
     last = spec.rows[-1].key
     return {
         "id": spec.name,
@@ -79,12 +77,12 @@ def _part(part: Part, runs: Path) -> dict[str, Any]:
         "traces": traces,
         "figures": [(caption, media, base64.b64encode(image).decode()) for caption, media, image in part.figures],
         "attention": part.attention,
-        "assumptions": explain.assumptions(part.grid, part.jobs, default_definition(part.grid)),
+        "assumptions": explain.assumptions(part.matrix, part.matrix.jobs),
         "departures": table.departures,
         "discrepancies": spec.discrepancies,
         "source": f"{spec.source.document}, {spec.source.place}",
         "notes": table.notes,
-        "jobs": [_job(Run(runs / job.scale / job.id), job) for job in part.jobs],
+        "jobs": [_job(Run(part.matrix.folder(job)), job) for job in part.matrix.jobs],
     }
 
 
@@ -118,10 +116,8 @@ def _excludes(interval: stats.Interval | None, value: float) -> bool:
     return interval is not None and not interval[0] <= value <= interval[1]
 
 
-def _trace(part: Part, cell: Any, runs: Path) -> dict[str, Any]:
-    found = explain.trace(
-        part.table, part.grid, part.jobs, runs, cell, part.samples, default_definition(part.grid), part.changed
-    )
+def _trace(part: Part, cell: Cell) -> dict[str, Any]:
+    found = explain.trace(part.table, cell, part.samples)
     header_of = {c.key: c.header for c in part.table.spec.columns}
     return {
         "id": _anchor(found["address"]),
@@ -145,28 +141,36 @@ def header(text: str) -> Markup:
 
 
 def _job(run: Run, job: Job) -> dict[str, Any]:
-    record = (run.read("result.json") or {}) if run.state() == "done" else {}
-    return {"id": job.id, "state": run.state(), "seconds": record.get("seconds"), "best": record.get("best_on_test")}
+    try:
+        record, state = run.result(), run.state()
+    except UserError:
+        record, state = None, "corrupt"
+    best = record.best_on_test if record else None
+    return {
+        "id": job.id, "state": state, "seconds": record and record.seconds,
+        "best": best and best.model_dump(exclude_none=True),
+    }  # fmt: skip
 
 
-def _environments(parts: list[Part], runs: Path) -> list[dict[str, Any]]:
+def _environments(parts: list[Part]) -> list[dict[str, Any]]:
     """What the runs ran on, each once, with how many runs it made."""
-    found: dict[str, dict[str, Any]] = {}
-    for job in dict.fromkeys(job for part in parts for job in part.jobs):
-        run = Run(runs / job.scale / job.id)
-        record = run.read("environment.json")
+    lines: dict[str, dict[str, Any]] = {}
+    for run in dict.fromkeys(Run(part.matrix.folder(job)) for part in parts for job in part.matrix.jobs):
+        try:
+            record, result = run.environment(), run.result()
+        except UserError:
+            continue
         if record is None:
             continue
-        code = (run.read("result.json") or {}).get("code") or record.get("code") or {}
-        machine = record.get("machine") or {}
+        code = (result and result.code) or record.code
         line = {
-            "device": record.get("device"),
-            "machine": ", ".join(str(v) for v in (machine.get("processor"), machine.get("system")) if v),
-            "threads": record.get("threads"),
-            "python": record.get("python"),
-            "packages": ", ".join(f"{name} {version}" for name, version in (record.get("packages") or {}).items()),
-            "commit": str(code.get("commit"))[:12],
+            "device": record.device,
+            "machine": ", ".join(v for v in (record.machine.processor, record.machine.system) if v),
+            "threads": record.threads,
+            "python": record.python,
+            "packages": ", ".join(f"{name} {version}" for name, version in record.packages.items()),
+            "commit": str(code and code.commit)[:12],
             "code": explain.code_state(code),
         }
-        found.setdefault(repr(line), line | {"runs": 0})["runs"] += 1
-    return list(found.values())
+        lines.setdefault(repr(line), line | {"runs": 0})["runs"] += 1
+    return list(lines.values())

@@ -1,20 +1,19 @@
 """How much the gain moves when the paper is read another way: one assumption as an axis, or a scale's readings side by
 side."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
 from benchmark.errors import UserError, nearest
-from benchmark.evidence import explain
 from benchmark.matrix.grid import EVALUATION, Grid
-from benchmark.matrix.job import FIELDS, Job
+from benchmark.matrix.job import FIELDS
+from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
 from benchmark.store.run import Run
 from benchmark.tables import collect, stats
-from benchmark.tables.build import default_definition, shown
+from benchmark.tables.build import shown
 
 # Read from saved scores, no training: what becomes of a test image that shows a class only as a difficult object.
 DIFFICULT_TEST = {"ignored": 0, "negative": -1, "positive": 1}
@@ -34,29 +33,29 @@ def values_of(grid: Grid, name: str) -> list[Any]:
     return values
 
 
-def in_use(grid: Grid, scale: str, name: str, changed: dict[str, Any]) -> Any:
-    """The value that a run of this scale has unless told otherwise."""
-    held = grid.base | grid.scales[scale].set | changed
-    return held.get(name, grid.assumptions[name].value)
+def in_use(matrix: Matrix, name: str) -> Any:
+    """The value that a run of this matrix has unless told otherwise."""
+    fields = matrix.grid.base | matrix.overlay.set | matrix.overrides
+    return fields.get(name, matrix.grid.assumptions[name].value)
 
 
-def table(
-    grid: Grid, scale: str, name: str, values: list[Any], changed: dict[str, Any], runs: Path, item: str | None = None
-) -> list[dict[str, Any]]:
+def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None) -> list[dict[str, Any]]:
     """A line for each value, backbone and method but the baseline: the gain over the baseline, paired by seed.
 
     Columns: value, in_use, backbone, method, n, planned, mean, gain, low, high, moved (gain - the gain at the value in
     use), command (to make what is missing; None where nothing is). `item` defaults to mAP, or top1.
     """
-    used = in_use(grid, scale, name, changed)
+    used = in_use(matrix, name)
     lines = []
     for value in sorted(values, key=lambda v: v != used):
-        overrides = changed | ({name: value} if name in FIELDS and value != used else {})
-        jobs = grid.jobs(scale, overrides)
-        numbers = {job.id: _number(Run(runs / scale / job.id), grid, name, value, item) for job in jobs}
-        for backbone in dict.fromkeys(job.backbone for job in jobs):
-            here = [job for job in jobs if job.backbone == backbone]
-            lines += _lines(grid, scale, overrides, here, numbers, value)
+        read = matrix
+        if name in FIELDS and value != used:
+            read = matrix.asked_otherwise(overrides=matrix.overrides | {name: value})
+        elif name == "ap_definition":
+            read = matrix.asked_otherwise(average_precision=value)
+        numbers = {job.id: _number(Run(read.folder(job)), read, name, value, item) for job in read.jobs}
+        for backbone in dict.fromkeys(job.backbone for job in read.jobs):
+            lines += _lines(read, backbone, numbers, value)
     for line in lines:
         line["in_use"] = line["value"] == used
         reference = next((o["gain"] for o in lines if o["value"] == used and _same(o, line)), None)
@@ -68,53 +67,54 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a["method"] == b["method"] and a["backbone"] == b["backbone"]
 
 
-def _lines(
-    grid: Grid, scale: str, overrides: dict[str, Any], jobs: list[Job], numbers: dict[str, float | None], value: Any
-) -> list[dict[str, Any]]:
-    methods = list(dict.fromkeys(job.method for job in jobs))
-    by_method = {m: {job.seed: numbers[job.id] for job in jobs if job.method == m} for m in methods}
-    baseline = by_method[methods[0]]
+def _lines(matrix: Matrix, backbone: str, numbers: dict[str, float | None], value: Any) -> list[dict[str, Any]]:
+    jobs = [job for job in matrix.jobs if job.backbone == backbone]
+    by_method = {m: {job.seed: numbers[job.id] for job in jobs if job.method == m} for m in matrix.methods}
+    baseline, *methods = [method for method, by_seed in by_method.items() if by_seed]
     lines = []
-    for method in methods[1:]:
-        found = {seed: v for seed, v in by_method[method].items() if v is not None}
-        gains = [v - baseline[seed] for seed, v in found.items() if baseline.get(seed) is not None]
+    for method in methods:
+        measured = {seed: v for seed, v in by_method[method].items() if v is not None}
+        gains = [v - theirs for seed, v in measured.items() if (theirs := by_method[baseline].get(seed)) is not None]
         interval = stats.t_interval(gains)
         lines.append(
             {
-                "value": value, "backbone": jobs[0].backbone, "method": method, "n": len(gains),
-                "planned": len(by_method[method]), "mean": float(np.mean(list(found.values()))) if found else None,
-                "gain": float(np.mean(gains)) if gains else None, "low": interval and interval[0],
+                "value": value, "backbone": backbone, "method": method, "n": len(gains),
+                "planned": len(by_method[method]), "mean": _mean(list(measured.values())), "gain": _mean(gains),
+                "low": interval and interval[0],
                 "high": interval and interval[1],
             }
         )  # fmt: skip
     missing = [line["method"] for line in lines if line["n"] < line["planned"]]
-    command = explain.command(grid, scale, overrides, jobs, [methods[0], *missing], {})
+    command = matrix.command([baseline, *missing])
     return [line | {"command": command if line["method"] in missing else None} for line in lines]
 
 
-def _number(run: Run, grid: Grid, name: str, value: Any, item: str | None) -> float | None:
+def _mean(values: list[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -> float | None:
     """One run's number in percent, None where it has none: as recorded, or from its saved scores."""
-    if run.state() != "done":
+    record = collect.readable(run)
+    if record is None:
         return None
-    definition = value if name == "ap_definition" else default_definition(grid)
-    least = grid.scales[run.job().scale].min_positives
-    found = collect.items(run, definition, least)
+    measured = collect.items(record, matrix.definition, matrix.min_positives)
     if name == "difficult_test":
-        found = rescored(run, definition, DIFFICULT_TEST[value], least)
-    item = item or ("mAP" if "mAP" in found else "top1")
-    if item not in found:
-        raise UserError(f"{run.id} has no '{item}'" + nearest(item, found))
-    return found[item]
+        measured = rescored(run, matrix, DIFFICULT_TEST[value])
+    item = item or record.headline
+    if item not in measured:
+        raise UserError(f"{run.id} has no '{item}'" + nearest(item, measured))
+    return measured[item]
 
 
-def rescored(run: Run, definition: str, difficult: int, min_positives: int = 1) -> dict[str, float | None]:
+def rescored(run: Run, matrix: Matrix, difficult: int) -> dict[str, float | None]:
     """As collect.items, with label 0 (only difficult objects) read as `difficult`."""
-    saved = scores.read(run)
-    if saved.labels.ndim == 1:
+    saved, record = scores.read(run), run.result()
+    if record is None or saved.labels.ndim == 1:
         raise UserError(f"{run.id}: single-label images have no difficult objects")
     labels = np.where(saved.labels == 0, difficult, saved.labels)
-    kept = collect.frequent(run.read("result.json"), min_positives) if min_positives > 1 else set(saved.classes)
-    by_class = zip(saved.classes, metrics.per_class_ap(saved.predicted, labels, definition), strict=True)
+    kept = record.frequent(matrix.min_positives) if matrix.min_positives > 1 else set(saved.classes)
+    by_class = zip(saved.classes, metrics.per_class_ap(saved.predicted, labels, matrix.definition), strict=True)
     ap = {name: value if name in kept else None for name, value in by_class}
     share = ap | {"mAP": metrics.mean_ap(list(ap.values()))}
     return {name: None if v is None else 100 * v for name, v in share.items()}
@@ -139,9 +139,9 @@ def text_row(line: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def readings(grid: Grid, scale: str, runs: Path) -> list[dict[str, Any]]:
-    """A line for each of the scale's readings, backbone and method but the baseline. None is left out: what did not run
-    has its state.
+def readings(matrix: Matrix) -> list[dict[str, Any]]:
+    """A line for each of the matrix's readings, backbone and method but the baseline. None is left out: what did not
+    run has its state.
 
     Columns: reading, backbone, method, state, n, planned, mean (%), gain (points over the baseline of the same seed),
     over_images (95% interval of the gain by the paired bootstrap over test images), loss and baseline_loss
@@ -149,47 +149,52 @@ def readings(grid: Grid, scale: str, runs: Path) -> list[dict[str, Any]]:
     of map after the last epoch), blank_last (share of blank true maps there), and the baseline's as baseline_<name>.
     """
     lines = []
-    for reading in grid.scales[scale].readings:
-        jobs = grid.jobs(scale, readings=[reading])
-        for backbone, method in dict.fromkeys((job.backbone, job.method) for job in jobs if job.method != "baseline"):
-            of_backbone = {(job.method, job.seed): job for job in jobs if job.backbone == backbone}
-            seeds = [seed for name, seed in of_backbone if name == method]
-            pairs = [
-                [Run(runs / scale / of_backbone[name, seed].id) for name in ("baseline", method)] for seed in seeds
-            ]
-            lines.append(
-                {"reading": reading, "backbone": backbone, "method": method, "planned": len(seeds)}
-                | _compared([p for p in pairs if {run.state() for run in p} == {"done"}], pairs, grid, scale)
-            )
+    for reading in matrix.readings or matrix.overlay.readings:
+        read = matrix.asked_otherwise(readings=(reading,))
+        for backbone, method in dict.fromkeys((job.backbone, job.method) for job in read.jobs):
+            if method == read.jobs[0].method:
+                continue
+            runs = {(j.method, j.seed): Run(read.folder(j)) for j in read.jobs if j.backbone == backbone}
+            seeds = [seed for name, seed in runs if name == method]
+            pairs = [(runs[read.jobs[0].method, seed], runs[method, seed]) for seed in seeds]
+            head = {"reading": reading, "backbone": backbone, "method": method, "planned": len(seeds)}
+            lines.append(head | _compared(pairs, read))
     return lines
 
 
-def _compared(done: list[list[Run]], pairs: list[list[Run]], grid: Grid, scale: str) -> dict[str, Any]:
+def _compared(pairs: list[tuple[Run, Run]], matrix: Matrix) -> dict[str, Any]:
     """Means over the finished pairs of baseline and method."""
+    done = [pair for pair in pairs if all(run.state() == "done" for run in pair)]
     if not done:
         states = [pair[1].state() for pair in pairs]
         return {"n": 0, "state": next((s for s in states if s in ("diverged", "failed", "running")), "not run")}
-    definition, least = default_definition(grid), grid.scales[scale].min_positives
-    item = "mAP" if "mAP" in collect.items(done[0][0], definition) else "top1"
-    values = np.array([[collect.items(run, definition, least)[item] for run in pair] for pair in done])
+    records = [[record for run in pair if (record := run.result())] for pair in done]
+    item = records[0][0].headline
+    measured = [[collect.items(r, matrix.definition, matrix.min_positives)[item] for r in pair] for pair in records]
+    values = np.array(measured, dtype=float)
     last = [[run.metrics()[-1] for run in pair] for pair in done]
     kind = done[0][1].job().method.removeprefix("icasc-")
 
-    def mean(side: int, *keys: str) -> float | None:
-        found = [pair[side].get(keys[0], {}).get(keys[1]) for pair in last]
-        return None if None in found else float(np.mean(found))
+    def mean(numbers: list[float | None]) -> float | None:
+        known = [number for number in numbers if number is not None]
+        return _mean(known) if len(known) == len(numbers) else None
 
-    ids = [run.id for pair in done for run in pair]
-    samples = collect.image_samples(done[0][0].folder.parents[1], scale, ids, definition, min_positives=least)
+    def loss(side: int) -> float | None:
+        return mean([pair[side].loss for pair in last])
+
+    def apart(side: int, key: str) -> float | None:
+        return mean([pair[side].overlap(f"{kind}_{key}") for pair in last])
+
+    samples = collect.image_samples(matrix, [run.id for pair in done for run in pair])
     theirs, ours = (dict(enumerate(run.id for run in side)) for side in zip(*done, strict=True))
     gained = collect.paired_over(samples, ours, theirs, item)
     return {
         "n": len(done), "state": "done" if len(done) == len(pairs) else "partial",
         "mean": float(values[:, 1].mean()), "gain": float((values[:, 1] - values[:, 0]).mean()),
         "over_images": None if gained is None else stats.percentile_interval(gained),
-        "loss": mean(1, "train", "classification"), "baseline_loss": mean(0, "train", "classification"),
+        "loss": loss(1), "baseline_loss": loss(0),
     } | {
-        f"{prefix}{name}": mean(side, "attention_overlap", f"{kind}_{key}")
+        f"{prefix}{name}": apart(side, key)
         for side, prefix in ((0, "baseline_"), (1, ""))
         for name, key in (("overlap_inner", "inner"), ("overlap_last", "last"), ("blank_last", "last_blank"))
     }  # fmt: skip
@@ -219,19 +224,19 @@ def reading_row(line: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def readings_text(grid: Grid, scale: str, lines: list[dict[str, Any]], form: str) -> str:
+def readings_text(matrix: Matrix, lines: list[dict[str, Any]], form: str) -> str:
     """The lines of `readings` as a table with what a reader must know: `simple` for a terminal, `pipe` for Markdown."""
     rows = [reading_row(line) for line in lines]
     notes = [
-        f"Scale {scale}: {grid.scales[scale].why}. Other assumptions as in the grid; not comparable with the paper.",
+        f"Scale {matrix.scale}: {matrix.overlay.why}. Other assumptions as in the grid; not comparable with the paper.",
         "mean: mAP or top-1 in % after the last epoch, over n seeds; gain: method - baseline, paired by seed, with the"
         " paired bootstrap over the images tested on. loss: classification, training mean of the last epoch. overlap:"
         " of the true and the confusing class's maps on 64 of these images, 0 ... 1; blank: share of the 64 whose true"
         " map is zero everywhere, where there is nothing to overlap. In parentheses the baseline's.",
     ]
-    least = grid.scales[scale].min_positives
+    least = matrix.min_positives
     notes += [f"Classes that fewer than {least} images of either split show are left out."] if least > 1 else []
-    head = f"Readings of ICASC: {grid.title}"
+    head = f"Readings of ICASC: {matrix.grid.title}"
     table = tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
     if form == "pipe":
         head, notes = f"### {head}", [f"- {note}" for note in notes]

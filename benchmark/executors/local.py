@@ -261,9 +261,9 @@ def _how_it_ended(attempt: Attempt, where: Slots) -> tuple[str, str]:
 
 
 def failure_kind(run: Run) -> str:
-    """As train.py writes it; empty where the record cannot be read."""
+    """As the training writes it; empty where the record cannot be read."""
     with suppress(UserError):
-        return str((run.read("failure.json") or {}).get("kind"))
+        return failure.kind if (failure := run.failure()) else ""
     return ""
 
 

@@ -24,7 +24,8 @@ from benchmark.errors import UserError
 from benchmark.executors import launch
 from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
 from benchmark.matrix.job import Int, Positive
-from benchmark.store.run import Run, write_json
+from benchmark.store.records import Submission
+from benchmark.store.run import Run
 
 POLL_SECONDS = 0.5
 QUEUE_SECONDS = 5.0  # between two looks at the queue, which all of a cluster's users share
@@ -136,7 +137,7 @@ def _submit_what_is_not_queued(runs: list[Run], arguments: list[str], where: Set
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:  # two commands would submit the same
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = {run.id: record["id"] for run in runs if "id" in (record := run.read("slurm.json") or {})}
+        known = {run.id: submission.id for run in runs if (submission := run.submission())}
         queued = _queued(where, known.values())
         if queued is None:
             raise UserError("--executor slurm: squeue does not answer; is SLURM up, and is this a host of it?")
@@ -146,7 +147,7 @@ def _submit_what_is_not_queued(runs: list[Run], arguments: list[str], where: Set
             array = [run for run in new if launch.ranks(run) == ranks]
             task = Task(arguments, where.cpus * ranks, os.getcwd(), where.gpus == 0)
             for run, job in zip(array, _map_array(folder, task, array, where, ranks), strict=True):
-                write_json(run.path("slurm.json"), {"id": job.job_id, "submitted": time.time()})
+                run.write(Submission(id=job.job_id, submitted=time.time()))
                 ids[run.id] = job.job_id
     return ids
 

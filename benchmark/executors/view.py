@@ -63,14 +63,15 @@ def _state(run: Run) -> str:
 def _progress(run: Run, state: str) -> tuple[float, str]:
     """Share done in [0, 1], and the last epoch's line."""
     try:
-        epochs, progress = run.metrics(), run.read("progress.json") or {}
-        done = float(progress.get("done", 0.0))
-        if not epochs:
-            return done, ""
-        tested = {k[5:]: v for k, v in epochs[-1].items() if k.startswith("test_")}
-        last = f"epoch {epochs[-1]['epoch']}, " + ", ".join(f"test {k} {100 * (v or 0):.1f}" for k, v in tested.items())
-    except (UserError, TypeError, ValueError):
+        epochs, progress = run.metrics(), run.progress()
+    except UserError:
         return 0.0, ""
+    done = progress.done if progress else 0.0
+    if not epochs:
+        return done, ""
+    tested = {"mAP": epochs[-1].test_mAP, "top1": epochs[-1].test_top1}
+    scores = [f"test {name} {100 * value:.1f}" for name, value in tested.items() if value is not None]
+    last = ", ".join([f"epoch {epochs[-1].epoch}", *scores])
     return 1.0 if state == "done" else done, last
 
 

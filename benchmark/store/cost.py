@@ -22,10 +22,10 @@ def epoch_seconds(runs: Path) -> dict[tuple, dict[str, float]]:
     seconds: dict[tuple, dict[str, list[float]]] = {}
     for run in all_runs(runs):
         try:
-            epochs, machine = [e["seconds"] for e in run.metrics()], _machine(run)
+            epochs, machine = [e.seconds for e in run.metrics() if e.seconds is not None], _machine(run)
             if epochs and machine:
                 seconds.setdefault(_kind(run.job()), {}).setdefault(machine, []).extend(epochs)
-        except (UserError, KeyError, TypeError):  # a damaged record measures nothing; `status` names it
+        except UserError:  # a damaged record measures nothing; `status` names it
             continue
     return {kind: {m: statistics.median(s) for m, s in of.items()} for kind, of in seconds.items()}
 
@@ -53,8 +53,8 @@ def _kind(job: Job) -> tuple:
 
 def _machine(run: Run) -> str | None:
     """The GPU's name, or the processor's with the threads that were used."""
-    record = run.read("environment.json")
-    if record is None:
-        return None
-    threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
-    return record["device"] if record["device"] != "cpu" else f"{record['machine']['processor']}, {threads}"
+    record = run.environment()
+    if record is None or record.device != "cpu":
+        return record and record.device
+    threads = "1 thread" if record.threads == 1 else f"{record.threads} threads"
+    return f"{record.machine.processor}, {threads}"

@@ -13,7 +13,6 @@
 Every file is written to a temporary name and renamed, so a reader sees the old one or the new one.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -26,12 +25,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from benchmark.errors import UserError
-from benchmark.matrix.job import Job
+from benchmark.matrix.job import Job, first_problem
+from benchmark.store.files import read_regular, write_atomic, write_json
+from benchmark.store.records import RECORDS, Claim, Environment, Epoch, Failure, Progress, Record, Result, Submission
 
 # Another host's process cannot be looked up. Its claim looks stale when the time of its last touch is this far from
 # this host's clock, before or after: clocks of two machines differ, and jump. It is taken over only when it also did
@@ -39,44 +40,24 @@ from benchmark.matrix.job import Job
 BEAT_SECONDS = 5.0
 STALE_AFTER_SECONDS = 120.0
 WATCH_SECONDS = 75.0
-STATES = ("done", "running", "stale", "failed", "diverged", "pending")
+STATES = ("done", "running", "stale", "failed", "diverged", "corrupt", "pending")
+
+
+RUN_ANEW = "'python -m benchmark run' sets it aside and runs the job anew"
+FILES = {kind: name for name, kind in RECORDS.items()}
+
+
+R = TypeVar("R", bound=Record)
+_GOOD_RESULTS: set[tuple[Path, int, int, int]] = set()  # folder, and time, size and number of the file
 
 
 class Claimed(Exception):
     """Another live process holds the run."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """All of `data` under `path`, or the old file untouched. UserError where the disk refuses."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        remedy = {
-            errno.ENOSPC: "free some space and call again; finished runs are kept",
-            errno.EFBIG: "files may be no larger here (ulimit -f)",
-            errno.EDQUOT: "the quota is used up; free some space and call again",
-            errno.EACCES: "the folder cannot be written; change its permissions",
-            errno.EROFS: "the file system is read-only; name a writable folder",
-        }.get(error.errno or 0, "see the reason and call again")
-        raise UserError(f"{path}: cannot be written ({error.strerror}); {remedy}") from None
-    finally:
-        with suppress(OSError):  # a read-only folder; the error that matters is raised already
-            temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, record: Any) -> None:
-    write_atomic(path, (json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
-
-
 @dataclass(frozen=True)
 class Run:
-    """One run folder. Methods read or write its files and keep no state of their own."""
+    """One run folder. Methods read or write its files and keep no state of their own; what reads changes nothing."""
 
     folder: Path
 
@@ -87,37 +68,56 @@ class Run:
     def path(self, name: str) -> Path:
         return self.folder / name
 
-    def read(self, name: str) -> dict[str, Any] | None:
-        """The JSON object in file `name`; None where there is none. A corrupt one is set aside and named."""
-        path = self.path(name)
-        try:
-            record = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
-            if not isinstance(record, dict):
-                raise ValueError("not a JSON object")
-            return record
-        except FileNotFoundError:
-            return None
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: corrupt record ({error}); {self._set_aside(path)}") from None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    def result(self) -> Result | None:
+        """The outcome; None where there is none. UserError where the record is corrupt, or of another job."""
+        record = self._read(Result)
+        if record is not None and record.job != self.id:
+            raise UserError(f"{self.path('result.json')}: corrupt record (it is of job {record.job}); {RUN_ANEW}")
+        return record
 
-    def _set_aside(self, path: Path) -> str:
-        aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
+    def environment(self) -> Environment | None:
+        return self._read(Environment)
+
+    def failure(self) -> Failure | None:
+        return self._read(Failure)
+
+    def progress(self) -> Progress | None:
+        return self._read(Progress)
+
+    def submission(self) -> Submission | None:
+        return self._read(Submission)
+
+    def _read(self, kind: type[R]) -> R | None:
+        """The record of its kind; None where there is none. UserError names a corrupt one, which stays as it is: the
+        process that runs the job anew sets it aside."""
+        path = self.path(FILES[kind])
+        content = read_regular(path)
+        if content is None:
+            return None
         try:
-            path.rename(aside)
-        except OSError:
-            return "move it away and call again"
-        return f"set aside as {aside.name}; call again to run it anew"
+            return kind.model_validate_json(content)
+        except ValidationError as error:
+            raise UserError(f"{path}: corrupt record ({_problem(error)}); {RUN_ANEW}") from None
+
+    def write(self, record: Record) -> None:
+        """What was set of the record, and its schema, in the file of its kind."""
+        fields = record.model_dump(mode="json", exclude_unset=True)
+        write_json(self.path(FILES[type(record)]), {"schema": record.schema_version} | fields)
 
     def job(self) -> Job:
         """The job of job.json. UserError where it is missing, is no job, or has another id than the folder."""
         path = self.path("job.json")
-        record = self.read("job.json")
-        if record is None:
+        content = read_regular(path)
+        if content is None:
             raise UserError(f"{path}: missing; 'python -m benchmark run' writes it")
         try:
-            job = Job(**record)
+            fields = json.loads(content, parse_constant=_refuse_constant)
+            if not isinstance(fields, dict):
+                raise ValueError("not a JSON object")
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: corrupt record ({error}); {RUN_ANEW}") from None
+        try:
+            job = Job(**fields)
         except ValidationError as error:
             raise UserError(f"{path}: not a job ({error.errors()[0]['msg']})") from None
         if job.id != self.id:
@@ -125,37 +125,70 @@ class Run:
         return job
 
     def state(self) -> str:
-        """One of STATES, read from the files that are there."""
-        if self.path("result.json").exists():
-            return "done"
-        if self.path("claim.json").exists():
-            return "running" if self._claim_is_live() else "stale"
-        if self.path("failure.json").exists():
-            failure = self.read("failure.json") or {}
-            return "diverged" if failure.get("kind") == "diverged" else "failed"
-        return "pending"
-
-    def _read_claim(self) -> dict[str, Any]:
-        """The claim as it is; empty where it says nothing. FileNotFoundError where there is none."""
+        """One of STATES, read from the files that are there: `corrupt` where an outcome cannot be read."""
         try:
-            record = json.loads(self.path("claim.json").read_bytes())
-        except ValueError:
-            return {}  # cut short by a crash of the machine
-        return record if isinstance(record, dict) else {}
+            if self._has_result():
+                return "done"
+            if self.path("claim.json").exists():
+                return "running" if self._claim_is_live() else "stale"
+            failure = self.failure()
+        except UserError:
+            if self.path("claim.json").exists() and self._claim_is_live():
+                return "running"  # which sets aside what is corrupt
+            return "corrupt"
+        if failure is None:
+            return "pending"
+        return "diverged" if failure.kind == "diverged" else "failed"
+
+    def _has_result(self) -> bool:
+        """Whether there is one that can be read. What was found good is not read again until it changes: schedulers and
+        displays look at 10,000 runs twice a second."""
+        try:
+            status = os.stat(self.path("result.json"))
+        except OSError:
+            return self.result() is not None  # absent, or an error that says why
+        seen = (self.folder, status.st_mtime_ns, status.st_size, status.st_ino)
+        if seen not in _GOOD_RESULTS and self.result() is not None:
+            _GOOD_RESULTS.add(seen)
+        return True
+
+    def _set_aside_what_is_corrupt(self) -> None:
+        """By the process that holds the claim, so that nobody reads it any more and nothing of it is lost."""
+        for read, name in ((self.result, "result.json"), (self.failure, "failure.json")):
+            try:
+                read()
+            except UserError as error:
+                aside = self.path(f"{name}.corrupt-{time.time_ns()}")
+                with suppress(OSError):
+                    self.path(name).rename(aside)
+                    print(f"{error}: set aside as {aside.name}", flush=True)
+
+    def _read_claim(self) -> Claim:
+        """The claim as it is; one that says nothing where a crash of the machine cut it short. FileNotFoundError where
+        there is none."""
+        content = read_regular(self.path("claim.json"))
+        if content is None:
+            raise FileNotFoundError(self.path("claim.json"))
+        try:
+            return Claim.model_validate_json(content)
+        except ValidationError:
+            return Claim()
 
     def _claim_is_live(self) -> bool:
         try:
             claim = self._read_claim()
-            if "host" not in claim:
+            if claim.host is None:
                 return False
-            if claim["host"] == _this_host():
-                start = _process_start(claim.get("pid"))
-                return start is not None and start == claim.get("process_start")
+            if claim.host == _this_host():
+                start = _process_start(claim.pid)
+                return start is not None and start == claim.process_start
             return abs(time.time() - self.path("claim.json").stat().st_mtime) < STALE_AFTER_SECONDS
         except FileNotFoundError:
             return False
+        except UserError:
+            return self.path("claim.json").is_file()  # unreadable for the moment: nobody is evicted on that ground
         except OSError:
-            return True  # unreadable for the moment; nobody is evicted on that ground
+            return True
 
     def _is_touched_while_watched(self) -> bool:
         """Whether the claim of another host, which looks stale, changes after all."""
@@ -191,12 +224,8 @@ class Run:
         """Hold the run for this process. Raises Claimed where a live process holds it or it is done already; UserError
         where the folder cannot be written."""
         path = self.path("claim.json")
-        mine = {
-            "host": _this_host(),
-            "pid": os.getpid(),
-            "process_start": _process_start(os.getpid()),
-            "started": time.time(),
-        }
+        pid = os.getpid()
+        mine = Claim(host=_this_host(), pid=pid, process_start=_process_start(pid), started=time.time())
         # Looking and taking over are one step under a lock: two processes that both find a stale claim would
         # otherwise both remove it, the second one the first's new claim.
         with self._locked():
@@ -205,9 +234,10 @@ class Run:
                 raise Claimed(self.id)
             if state == "stale":
                 with suppress(FileNotFoundError):
-                    if self._read_claim().get("host") not in (None, _this_host()) and self._is_touched_while_watched():
+                    if self._read_claim().host not in (None, _this_host()) and self._is_touched_while_watched():
                         raise Claimed(self.id)
-            write_json(path, mine)
+            self.write(mine)
+            self._set_aside_what_is_corrupt()
             for unfinished in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
                 unfinished.unlink(missing_ok=True)
         released = threading.Event()
@@ -223,7 +253,7 @@ class Run:
                     path.unlink()
                     self.path("progress.json").unlink(missing_ok=True)
 
-    def _keep_alive(self, mine: dict[str, Any], released: threading.Event) -> None:
+    def _keep_alive(self, mine: Claim, released: threading.Event) -> None:
         """Touch the claim for other hosts to see. A process that finds its claim in other hands, having been frozen for
         so long that it was taken for dead, ends itself without another word: two must not write into one folder."""
         while not released.wait(BEAT_SECONDS):
@@ -239,42 +269,45 @@ class Run:
                 os.kill(os.getpid(), signal.SIGKILL)  # SIGTERM would have it write a checkpoint first
             return
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[Epoch]:
         """The epochs logged so far. What follows the first line that a crash cut short is left out."""
-        try:
-            lines = self.path("metrics.jsonl").read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise UserError(f"{self.path('metrics.jsonl')}: cannot be read ({error.strerror})") from None
-        epochs: list[dict[str, Any]] = []
-        for line in lines:
+        epochs: list[Epoch] = []
+        for line in (read_regular(self.path("metrics.jsonl")) or b"").splitlines():
             try:
-                epoch = json.loads(line, parse_constant=_refuse_constant)
-            except (ValueError, RecursionError):
+                epochs.append(Epoch.model_validate_json(line))
+            except ValidationError:
                 break
-            if not isinstance(epoch, dict) or type(epoch.get("epoch")) is not int:
-                break
-            epochs.append(epoch)
         return epochs
 
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
         """All epochs at once: at most a few hundred short lines, and never half of one."""
-        lines = [json.dumps(epoch, sort_keys=True, allow_nan=False) + "\n" for epoch in epochs]
+        records = [Epoch(**epoch).model_dump(mode="json", exclude_unset=True) for epoch in epochs]
+        lines = [json.dumps({"schema": 1} | record, sort_keys=True, allow_nan=False) + "\n" for record in records]
         write_atomic(self.path("metrics.jsonl"), "".join(lines).encode())
 
 
 def submit(runs: Path, job: Job) -> Run:
-    """The job's folder, with job.json in it. An existing record is left alone."""
+    """The job's folder, with job.json in it. An existing record is left alone; one that is no job is set aside."""
     run = Run(runs / job.scale / job.id)
-    if not run.path("job.json").exists():
-        write_json(run.path("job.json"), job.model_dump(mode="json", exclude_none=True))
+    try:
+        if run.path("job.json").exists() and run.job():
+            return run
+    except UserError:
+        with suppress(Claimed), run.claim():
+            run.path("job.json").rename(run.path(f"job.json.corrupt-{time.time_ns()}"))
+    write_json(run.path("job.json"), job.model_dump(mode="json", exclude_none=True))
     return run
 
 
 def all_runs(runs: Path) -> list[Run]:
     """Every folder with a job.json under `runs`, by scale and id."""
     return [Run(path.parent) for path in sorted(runs.glob("*/*/job.json"))]
+
+
+def _problem(error: ValidationError) -> str:
+    problem = first_problem(error)
+    at = ".".join(str(part) for part in problem["loc"])
+    return f"{at}: {problem['msg']}" if at else problem["msg"]
 
 
 def _refuse_constant(name: str) -> None:

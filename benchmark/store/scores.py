@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import UserError
+from benchmark.store.files import read_regular, write_atomic
 from benchmark.store.metrics import TOP, top_classes
-from benchmark.store.run import Run, write_atomic
+from benchmark.store.run import Run
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ def log_softmax(scores_NC: np.ndarray) -> np.ndarray:
 
 def read(run: Run) -> Scores:
     """The saved test scores. UserError where they are missing, damaged, or not the ones the result was made from."""
-    path, record = run.path("scores.npz"), run.read("result.json") or {}
-    try:
-        saved = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if record.get("scores_sha256") not in (None, hashlib.sha256(saved).hexdigest()):
+    path, record = run.path("scores.npz"), run.result()
+    saved = read_regular(path)
+    if saved is None:
+        raise UserError(f"{path}: missing")
+    digest = record.scores_sha256 if record else None
+    if digest not in (None, hashlib.sha256(saved).hexdigest()):
         raise UserError(f"{path}: not the scores that result.json was made from; restore it, or move the folder away")
     try:
         with np.load(io.BytesIO(saved)) as arrays:
@@ -78,16 +79,17 @@ def read(run: Run) -> Scores:
                 raise ValueError("not as many ids, labels and rows of scores")
             if predicted.dtype.kind != ("f" if labels.ndim == 2 else "u"):
                 raise ValueError(f"scores of type {predicted.dtype}")
-            classes = _classes(arrays, record, predicted.shape[1]) if labels.ndim == 2 else []
+            ap = record.ap if record else None
+            classes = _classes(arrays, ap, predicted.shape[1]) if labels.ndim == 2 else []
     except Exception as error:  # whatever a damaged zip can raise, zlib.error and EOFError among them
         raise UserError(f"{path}: not a file of scores ({type(error).__name__}: {error})") from None
     return Scores(ids, labels, predicted, classes)
 
 
-def _classes(arrays: Any, record: dict[str, Any], columns: int) -> list[str]:
+def _classes(arrays: Any, ap: dict[str, Any] | None, columns: int) -> list[str]:
     # The first records do not name them. Theirs is VOC, whose classes are in the order of a record's sorted keys.
-    recorded = next(iter(record.get("ap", {"": {}}).values()))
-    found = arrays["classes"].tolist() if "classes" in arrays else sorted(recorded)
-    if len(found) != columns:
-        raise ValueError(f"{columns} columns for {len(found)} classes")
-    return found
+    recorded = next(iter(ap.values())) if ap else {}
+    classes = arrays["classes"].tolist() if "classes" in arrays else sorted(recorded)
+    if len(classes) != columns:
+        raise ValueError(f"{columns} columns for {len(classes)} classes")
+    return classes

@@ -1,15 +1,14 @@
 """From runs to tables: each cell's numbers and verdicts, and the notes that a reader needs beside them."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.matrix.grid import Grid
-from benchmark.matrix.job import FIELDS, Job
+from benchmark.matrix.job import FIELDS
+from benchmark.matrix.matrix import Matrix
 from benchmark.tables import collect, stats
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Row, Spec
@@ -18,40 +17,39 @@ from benchmark.tables.stats import Verdict
 TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in either split
 
 
-def build(spec: Spec, grid: Grid, scale: str, jobs: list[Job], runs: Path, ap_definition: str | None = None) -> Table:
-    """The table of `jobs`, from what lies under `runs`; AP by the grid's definition unless another is named."""
-    definition = ap_definition or default_definition(grid)
-    frame, warnings = collect.collect(runs, jobs, definition, grid.scales[scale].min_positives)
-    departures = _departures(spec, grid, jobs)
-    comparable = scale == "paper" and not departures
-    why_not = "" if comparable else _why_not(grid, scale, departures)
+def build(spec: Spec, matrix: Matrix) -> Table:
+    """The table of the matrix's jobs, from what their run folders hold."""
+    frame, warnings = collect.collect(matrix)
+    departures = _departures(spec, matrix)
+    comparable = matrix.scale == "paper" and not departures
+    why_not = "" if comparable else f"scale {matrix.scale}: {'; '.join(departures) or matrix.overlay.why}"
     planned, by_item = frame.drop_duplicates("job"), dict(list(frame.groupby("item")))
     cells, orders, ran_as = {}, {}, {}
-    too_few = TOO_FEW[grid.scales[scale].min_positives > 1]
+    too_few = TOO_FEW[matrix.min_positives > 1]
     for row in spec.rows:
-        where = _where(row, planned, grid, scale)
-        of_row = _matching(planned, where)
+        row_filter = matrix.row_filter(row.where)
+        of_row = _matching(planned, row_filter)
         ran_as |= _ran_as(row, of_row)
-        measured = _matching(by_item.get(row.item or row.key, frame.iloc[:0]), where)
+        measured = _matching(by_item.get(row.item or row.key, frame.iloc[:0]), row_filter)
         for column in spec.columns:
             cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, why_not, too_few)
         order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
         orders |= {row.key: order} if order else {}
-    table = Table(spec, scale, cells, (), comparable, tuple(warnings), orders, tuple(departures), ran_as)
-    if grid.scales[scale].image_intervals:
-        table = _with_image_intervals(table, runs, definition, grid.scales[scale].min_positives)
-    return replace(table, notes=tuple(_notes(spec, grid, scale, jobs, departures, definition, table)))
+    table = Table(spec, matrix.scale, cells, (), comparable, tuple(warnings), orders, tuple(departures), ran_as, matrix)
+    if matrix.overlay.image_intervals:
+        table = _with_image_intervals(table, matrix)
+    return replace(table, notes=tuple(_notes(table, matrix)))
 
 
 def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarray | None:
     """The cell's gain in each bootstrap sample of the test images."""
-    of = [dict(zip(c.seeds, c.runs, strict=False)) for c in (cell, table.baseline(cell))]
-    return collect.paired_over(samples, *of, table.item(cell))
+    by_seed = [dict(zip(c.seeds, c.runs, strict=False)) for c in (cell, table.baseline(cell))]
+    return collect.paired_over(samples, *by_seed, table.item(cell))
 
 
-def _with_image_intervals(table: Table, runs: Path, definition: str, min_positives: int) -> Table:
+def _with_image_intervals(table: Table, matrix: Matrix) -> Table:
     ids = dict.fromkeys(name for cell in table.cells.values() for name in cell.runs)
-    samples = collect.image_samples(runs, table.scale, list(ids), definition, min_positives=min_positives)
+    samples = collect.image_samples(matrix, list(ids))
     cells = dict(table.cells)
     for key, cell in cells.items():
         gained = paired_over(samples, table, cell) if cell.gain is not None else None
@@ -60,26 +58,13 @@ def _with_image_intervals(table: Table, runs: Path, definition: str, min_positiv
     return replace(table, cells=cells)
 
 
-def _where(row: Row, planned: pd.DataFrame, grid: Grid, scale: str) -> dict[str, Any]:
-    """Fields of the jobs that a row shows, stand-ins in their places. Where an axis has a single value, an override of
-    it belongs to that row too: the deviations say so."""
-    stand_ins = grid.scales[scale].stand_ins
-    where = {name: stand_ins.get(value, value) for name, value in row.where.items()}
-    return {k: v for k, v in where.items() if (planned[k] == v).any() or len(grid.axes.get(k, ())) != 1}
-
-
 def _ran_as(row: Row, of_row: pd.DataFrame) -> dict[str, str]:
     others = [str(v) for name, value in row.where.items() for v in of_row[name].unique() if v != value]
     return {row.key: ", ".join(others)} if others else {}
 
 
-def default_definition(grid: Grid) -> str:
-    """The grid's AP definition; a grid of single-label runs has none, and reads none."""
-    return grid.assumptions["ap_definition"].value if "ap_definition" in grid.assumptions else "area"
-
-
-def _matching(frame: pd.DataFrame, where: dict[str, Any]) -> pd.DataFrame:
-    for name, value in where.items():
+def _matching(frame: pd.DataFrame, row_filter: dict[str, Any]) -> pd.DataFrame:
+    for name, value in row_filter.items():
         frame = frame[frame[name] == value]
     return frame
 
@@ -133,7 +118,7 @@ def _cell(
 
 
 def _blank(states: list[str]) -> str:
-    for state in ("running", "stale", "diverged", "failed"):
+    for state in ("running", "stale", "diverged", "failed", "corrupt"):
         if state in states:
             return "running" if state == "stale" else state
     return "not run"
@@ -188,71 +173,65 @@ def _order(spec: Spec, cells: dict[str, Cell], why_not: str) -> Verdict | None:
     return stats.judge_order(best[0], leads)
 
 
-def _why_not(grid: Grid, scale: str, departures: list[str]) -> str:
-    reason = "; ".join(departures) or grid.scales[scale].why
-    return f"scale {scale}: {reason}"
-
-
-def _departures(spec: Spec, grid: Grid, jobs: list[Job]) -> list[str]:
-    """Deviations from the paper's protocol; one that not all columns share names those that have it."""
+def _departures(spec: Spec, matrix: Matrix) -> list[str]:
+    """Departures from the paper's protocol; one that not all columns share names those that have it."""
     headers = {c.key: c.header.replace("{", "").replace("}", "") for c in spec.columns}
-    methods: dict[str, set[str]] = {}
-    for job in jobs:
-        for deviation in grid.deviations(job):
-            methods.setdefault(deviation, set()).add(job.method)
-    everywhere = {job.method for job in jobs}
+    everywhere = set(matrix.methods)
     return [
-        text if held == everywhere else f"{text} [{', '.join(headers.get(m, m) for m in sorted(held))}]"
-        for text, held in methods.items()
+        text if methods == everywhere else f"{text} [{', '.join(headers.get(m, m) for m in sorted(methods))}]"
+        for text, methods in matrix.departures.items()
     ]
 
 
-def _notes(
-    spec: Spec, grid: Grid, scale: str, jobs: list[Job], departures: list[str], definition: str, table: Table
-) -> list[str]:
-    seeds = sorted({job.seed for job in jobs})
-    a = {name: assumption.value for name, assumption in grid.assumptions.items()} | {"ap_definition": definition}
+def _notes(table: Table, matrix: Matrix) -> list[str]:
+    spec, seeds = table.spec, matrix.seeds
     why = "" if table.comparable else "; not comparable with the published cells (†)"
-    # A value that an override changed is printed as it ran, not as the grid assumes it.
-    ran: dict[str, list[Any]] = {}
-    for job in jobs:
-        for name in grid.assumptions:
-            value = getattr(job, name, None)
-            if value is not None and value not in ran.setdefault(name, []):
-                ran[name].append(value)
-    listed = [f"{n} {'/'.join(shown(v) for v in ran.get(n) or [a[n]])}" for n in grid.assumptions]
-    overridden = scale == "paper" and departures
-    about = "the paper's protocol, but for the deviations below" if overridden else grid.scales[scale].why
-    backbones = {job.backbone for job in jobs}
-    stand_ins = [f"{new} for {old}" for old, new in grid.scales[scale].stand_ins.items() if new in backbones]
-    about += f" ({', '.join(stand_ins)})" if stand_ins and not table.ran_as else ""  # else the rows say it
     planned = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
     notes = [
-        f"Scale {scale}: {about}{why}.",
+        f"Scale {matrix.scale}: {_about(table, matrix)}{why}.",
         f"Ours: mean ± sample standard deviation over n seeds ({planned} planned), in {spec.unit}; "
         f"Δ: ours - paper; gain: method - baseline, paired by seed. Last epoch, never the best on the test set.",
     ]
-    if grid.scales[scale].image_intervals:
+    if matrix.overlay.image_intervals:
         notes.append(
             f"In brackets the gain's 95% interval by the paired bootstrap over the test images ({collect.ROUNDS} "
             "rounds); how much the gain varies over seeds is not in it."
         )
     if spec.tolerance is not None:
         notes.append(verdict_line(table))
-    notes.append(f"Assumptions: {'; '.join(listed)}.")
+    notes.append(f"Assumptions: {'; '.join(_as_they_ran(matrix))}.")
     unseen = list(dict.fromkeys(cell.row for cell in table.cells.values() if cell.status in TOO_FEW))
-    least = grid.scales[scale].min_positives
-    if unseen and least > 1:
+    if unseen and matrix.min_positives > 1:
         notes.append(
-            f"Fewer than {least} training or test images show {', '.join(unseen)}; mAP is the mean over the others."
+            f"Fewer than {matrix.min_positives} training or test images show {', '.join(unseen)}; mAP is the mean over "
+            "the others."
         )
     elif unseen:
         notes.append(f"The test set shows no {', no '.join(unseen)}; mAP is the mean over the other classes.")
-    if departures:
-        notes.append(f"Deviations from the paper's protocol: {'; '.join(departures)}.")
+    if table.departures:
+        notes.append(f"Deviations from the paper's protocol: {'; '.join(table.departures)}.")
     notes += [f"Nothing to compare with where no published cell is shown: {spec.missing}."] if spec.missing else []
     notes += [f"In the paper: {text}" for text in spec.discrepancies]
     return notes
+
+
+def _about(table: Table, matrix: Matrix) -> str:
+    """What the scale is, and which networks stand in where the rows do not say it."""
+    overridden = matrix.scale == "paper" and table.departures
+    about = "the paper's protocol, but for the deviations below" if overridden else matrix.overlay.why
+    backbones = {job.backbone for job in matrix.jobs}
+    stand_ins = [f"{new} for {old}" for old, new in matrix.overlay.stand_ins.items() if new in backbones]
+    return about + (f" ({', '.join(stand_ins)})" if stand_ins and not table.ran_as else "")
+
+
+def _as_they_ran(matrix: Matrix) -> list[str]:
+    """The assumptions, each with the values that the jobs have: an override is printed as it ran."""
+    texts = []
+    for name, assumption in matrix.grid.assumptions.items():
+        ran = [value for job in matrix.jobs if (value := getattr(job, name, None)) is not None]
+        values = list(dict.fromkeys(ran)) or [matrix.definition if name == "ap_definition" else assumption.value]
+        texts.append(f"{name} {'/'.join(map(shown, values))}")
+    return texts
 
 
 def verdict_line(table: Table) -> str:

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from benchmark.tables.published import Spec
+from benchmark.matrix.matrix import Matrix
+from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Interval, Verdict
 
 LEVELS = ("value", "gain", "order")  # what a verdict is about: a cell, its lead over the baseline, a row's best method
@@ -58,6 +59,7 @@ class Table:
     orders: dict[str, Verdict] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
     ran_as: dict[str, str] = field(default_factory=dict)
+    matrix: Matrix | None = None  # whose jobs it shows; a table of tables, or of words, has none
 
     def label(self, row: str) -> str:
         """The row's key for people, with what stood in for it, as `ResNet-18, top-1 (as resnet18_narrow)`."""
@@ -67,9 +69,12 @@ class Table:
         """The first column's cell of the same row."""
         return self.cells[cell.row, self.spec.columns[0].key]
 
+    def row(self, cell: Cell) -> Row:
+        return next(row for row in self.spec.rows if row.key == cell.row)
+
     def item(self, cell: Cell) -> str:
         """The measured number that the cell shows: a class, mAP, top1, ..."""
-        return next(row.item or row.key for row in self.spec.rows if row.key == cell.row)
+        return self.row(cell).item or cell.row
 
     def best(self, row: str, published: bool = False) -> set[str]:
         """Columns with the highest value of a row, as printed (so two equal ones share the bold)."""

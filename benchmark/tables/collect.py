@@ -2,16 +2,17 @@
 bootstrap samples of the test images."""
 
 import hashlib
+import sys
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.matrix.job import FIELDS, Job
+from benchmark.matrix.job import FIELDS
+from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
+from benchmark.store.records import Result
 from benchmark.store.run import Run
 from benchmark.tables import stats
 
@@ -22,105 +23,94 @@ ROUNDS = 400  # bootstrap samples: a spread to within 4%, in seconds
 Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent
 
 
-def collect(runs: Path, jobs: list[Job], ap_definition: str, min_positives: int = 1) -> tuple[pd.DataFrame, list[str]]:
-    """The frame, in percent, and a warning for each record that could not be read.
+def collect(matrix: Matrix) -> tuple[pd.DataFrame, list[str]]:
+    """The frame of a matrix's jobs, in percent, and a warning for each record that could not be read.
 
     Columns: job (its id), state, every field of Job, item, value. `item` is a class name, `mAP`, `top1` or `top5`;
     `value` is NaN where too few images show the class (see `items`). A job without a result has one line whose item is
     None.
     """
     lines, warnings = [], []
-    for job in jobs:
-        run = Run(runs / job.scale / job.id)
+    for job in matrix.jobs:
+        run = Run(matrix.folder(job))
         head = {"job": job.id} | job.model_dump()
         try:
-            state, values = _read(run, ap_definition, min_positives)
+            record = run.result()
+            state = "done" if record else run.state()
+            values = items(record, matrix.definition, matrix.min_positives) if record else {}
         except UserError as error:
             warnings.append(str(error))
-            state, values = "pending", {}
+            state, values = "corrupt", {}
         head["state"] = state
         lines += [head | {"item": item, "value": value} for item, value in values.items()] or [head]
     return pd.DataFrame(lines, columns=COLUMNS), warnings
 
 
-def _read(run: Run, ap_definition: str, min_positives: int) -> tuple[str, dict[str, float | None]]:
-    state = run.state()
-    if state != "done":
-        return state, {}
-    return state, items(run, ap_definition, min_positives)
+def readable(run: Run) -> Result | None:
+    """The run's result; None, with a warning that names the record, where it cannot be read: one is left out, the
+    others are shown."""
+    try:
+        return run.result()
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
 
 
-def items(run: Run, ap_definition: str, min_positives: int = 1) -> dict[str, float | None]:
-    """Every measured number of a finished run, in percent. UserError where the record is no result of this run.
+def items(record: Result, definition: str, min_positives: int = 1) -> dict[str, float | None]:
+    """Every measured number of a finished run, in percent. UserError where the record has none by this definition.
 
     A class with fewer than `min_positives` images in either split is None, and not in mAP.
     """
-    record: dict[str, Any] = run.read("result.json") or {}
-    try:
-        if record["job"] != run.id:
-            raise UserError(f"{run.path('result.json')}: is of job {record['job']}; move the folder away")
-        values = {item: record[item] for item in SINGLE_LABEL if item in record}
-        if "ap" in record or not values:
-            ap, mean = record["ap"][ap_definition], record["mAP"][ap_definition]
-            if min_positives > 1:
-                kept = frequent(record, min_positives)
-                ap = {name: value if name in kept else None for name, value in ap.items()}
-                mean = metrics.mean_ap(list(ap.values()))
-            values |= ap | {"mAP": mean}
-        if not all(v is None or (isinstance(v, int | float) and 0 <= v <= 1) for v in values.values()):
-            raise ValueError("a measured number is no share from 0 to 1")
-        return {item: None if v is None else 100 * float(v) for item, v in values.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{run.path('result.json')}: not a result ({type(error).__name__}: {error}); "
-            "move the folder away and call again"
-        ) from None
+    if record.ap is None or record.mAP is None:
+        shares = {"top1": record.top1, "top5": record.top5}
+        values: dict[str, float | None] = {item: share for item, share in shares.items() if share is not None}
+    else:
+        if definition not in record.ap or definition not in record.mAP:
+            raise UserError(f"{record.job}: result.json holds no average precision by the definition '{definition}'")
+        ap, mean = record.ap[definition], record.mAP[definition]
+        if min_positives > 1:
+            kept = record.frequent(min_positives)
+            ap = {name: value if name in kept else None for name, value in ap.items()}
+            mean = metrics.mean_ap(list(ap.values()))
+        values = ap | {"mAP": mean}
+    return {item: None if value is None else 100 * value for item, value in values.items()}
 
 
-def frequent(record: dict[str, Any], min_positives: int) -> set[str]:
-    """The classes that at least so many images of each split show."""
-    counts = record["num_positive"], record["num_positive_train"]
-    return {name for name in record["num_positive"] if all(of[name] >= min_positives for of in counts)}
-
-
-def image_samples(
-    runs: Path,
-    scale: str,
-    ids: list[str],
-    definition: str,
-    rounds: int = ROUNDS,
-    item: str | None = None,
-    min_positives: int = 1,
-) -> Samples:
+def image_samples(matrix: Matrix, ids: list[str], rounds: int = ROUNDS, item: str | None = None) -> Samples:
     """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named. Classes
-    with fewer images than `min_positives` are left out, as in `items`.
+    that the matrix leaves out are left out, as in `items`.
 
     Runs tested on the same images get the same samples, so their differences are paired; others independent ones.
     """
     samples: Samples = {}
-    for run in (Run(runs / scale / name) for name in ids):
-        if not run.path("scores.npz").exists():
+    for run in (Run(matrix.runs / matrix.scale / name) for name in ids):
+        record = readable(run)
+        if record is None or not run.path("scores.npz").exists():
             continue
-        saved = scores.read(run)
+        try:
+            saved = scores.read(run)
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            continue
         labels, predicted, classes = saved.labels, saved.predicted, saved.classes
-        if labels.ndim == 2 and (item in classes or min_positives > 1):
-            wanted = {item} if item in classes else frequent(run.read("result.json"), min_positives)
+        if labels.ndim == 2 and (item in classes or matrix.min_positives > 1):
+            wanted = {item} if item in classes else record.frequent(matrix.min_positives)
             kept = [c for c, name in enumerate(classes) if name in wanted]
             labels, predicted, classes = labels[:, kept], predicted[:, kept], [classes[c] for c in kept]
         images = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
-        drawn = stats.resampled(predicted, labels, classes, definition, rounds, seed=images)
+        drawn = stats.resampled(predicted, labels, classes, matrix.definition, rounds, seed=images)
         samples[run.id] = {name: 100 * values for name, values in drawn.items()}
     return samples
 
 
 def mean_over(samples: Samples, ids: Iterable[str], item: str) -> np.ndarray | None:
     """The runs' mean in each sample of images; None where one has none."""
-    found = [samples.get(name, {}).get(item) for name in ids]
-    return None if not found or any(f is None for f in found) else np.mean(found, axis=0)
+    drawn = [samples.get(name, {}).get(item) for name in ids]
+    return None if not drawn or any(d is None for d in drawn) else np.mean(np.array(drawn), axis=0)
 
 
 def paired_over(samples: Samples, ours: dict[int, str], theirs: dict[int, str], item: str) -> np.ndarray | None:
     """The mean difference of runs of the same seed (seed -> run id) in each sample of images: both on the same ones."""
     shared = [seed for seed in ours if seed in theirs]
-    found = [mean_over(samples, [of[seed] for seed in shared], item) for of in (ours, theirs)]
-    return None if found[0] is None or found[1] is None else found[0] - found[1]
+    means = [mean_over(samples, [by_seed[seed] for seed in shared], item) for by_seed in (ours, theirs)]
+    return None if means[0] is None or means[1] is None else means[0] - means[1]

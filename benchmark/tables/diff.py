@@ -58,12 +58,13 @@ def of_table(table: Table) -> Side:
 
 def of_runs(folder: Path, ap_definition: str) -> Side:
     """Every finished run under runs/, or under one scale's folder of it."""
-    found = all_runs(folder) or [Run(path.parent) for path in sorted(folder.glob("*/job.json"))]
-    if not found:
+    runs = all_runs(folder) or [Run(path.parent) for path in sorted(folder.glob("*/job.json"))]
+    if not runs:
         raise UnfitError(f"{folder}: holds no run folders")
     cells: dict[tuple[str, str], float | None] = {}
-    for run in found:
-        values = collect.items(run, ap_definition) if run.state() == "done" else {"": None}
+    for run in runs:
+        record = collect.readable(run)
+        values = collect.items(record, ap_definition) if record else {"": None}
         cells |= {(run.id, item): value for item, value in values.items()}
     return Side("runs", str(folder), None, None, True, cells)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from benchmark.store.run import write_atomic
+from benchmark.store.files import write_atomic
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,28 +18,19 @@ from benchmark.errors import UserError
 from benchmark.matrix.job import Job
 from benchmark.methods import autocast, models, overlap
 from benchmark.methods.models import Backbone
-from benchmark.store import environment, metrics, scores
-from benchmark.store.code import code_version
-from benchmark.store.run import Run, write_atomic, write_json
-from benchmark.train import checkpoint, distributed, weights
+from benchmark.store import metrics, scores
+from benchmark.store.files import write_atomic
+from benchmark.store.records import Progress
+from benchmark.store.run import Run
+from benchmark.train import checkpoint, distributed, recording, weights
 from benchmark.train.batches import Draws, View, ahead, of_epoch, pinned, training_subset
 from benchmark.train.checkpoint import OutOfTimeError, State, Stop
+from benchmark.train.recording import DivergedError
 from benchmark.train.step import Step
 
 TEST_BATCH = {"cpu": 64, "cuda": 512}
 MAX_IDS = 20_000  # training images are named in the record up to this many: Caltech-256's split is drawn anew each seed
 HEARTBEAT_SECONDS = 2.0
-# What torch says where its exceptions have no type of their own. A device-side assert or an illegal access is missing
-# on purpose: those are errors of the code.
-OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-LOST_DEVICE = (
-    "uncorrectable ECC error", "uncorrectable NVLink error", "busy or unavailable", "no CUDA-capable device",
-    "hardware stack error", "unspecified launch failure", "launch timed out", "CUDA error: unknown error",
-)  # fmt: skip
-
-
-class DivergedError(Exception):
-    """The loss stopped being a number: an outcome of the method, not a fault of the machine."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +65,14 @@ def run_job(run: Run, execution: Execution) -> None:
                 state = checkpoint.resume(run, lambda: start(job, len(train.images.classes), execution))
             torch.set_num_threads(state.threads)
             if distributed.leads():
-                write_json(run.path("environment.json"), describe(execution, state, train, test))
+                recorded = execution.cuda_graph and job.ranks == 1
+                run.write(recording.describe(torch.device(device), recorded, state, train, test))
                 run.write_metrics(state.epochs)
             train_and_test(run, job, state, execution, train, test)
         except OutOfTimeError:
             raise
         except Exception as error:
-            write_failure(run, error, state)
+            run.write(recording.failure(error, state))
             raise
 
 
@@ -137,11 +128,7 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
     if execution.keep_weights:
         kept = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
         write_atomic(run.path("model.safetensors"), safetensors.torch.save(kept))
-    record = result(run, state, len(chosen), test, scores_NC, scores_sha256)
-    if job.loss != "cross_entropy":
-        shown_C = (train.images.targets[chosen] == 1).sum(axis=0)
-        record["num_positive_train"] = dict(zip(train.images.classes, shown_C.tolist(), strict=True))
-    write_json(run.path("result.json"), record)
+    run.write(recording.result(run, job, state, train, chosen, test, scores_NC, scores_sha256))
     run.path("checkpoint.pt").unlink(missing_ok=True)
 
 
@@ -197,61 +184,11 @@ def predict(
     return distributed.summed({"scores": scores_NC.cpu()})["scores"].numpy()
 
 
-def result(
-    run: Run, state: State, num_train: int, test: Pixels, scores_NC: np.ndarray, scores_sha256: str
-) -> dict[str, Any]:
-    """The record that tables are made of."""
-    headline, _ = metrics.headline(scores_NC, test.images.targets)
-    best = max(state.epochs, key=lambda e: e[f"test_{headline}"] or 0)
-    return {
-        "job": run.id,
-        "checkpoint": "last_epoch",
-        "epoch": state.epochs[-1]["epoch"],
-        **metrics.summary(scores_NC, test.images.targets, test.images.classes),
-        "best_on_test": {"epoch": best["epoch"], headline: best[f"test_{headline}"]},
-        "num_train": num_train,
-        "num_test": len(test),
-        "seconds": round(sum(e["seconds"] for e in state.epochs), 3),
-        "code": code_version(),
-        "scores_sha256": scores_sha256,
-    }
-
-
-def describe(execution: Execution, state: State, train: Pixels, test: Pixels) -> dict[str, Any]:
-    device = torch.device(execution.device)
-    return environment.describe() | {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": state.threads,
-        "memory_format": "channels_last",
-        "cuda_graph": execution.cuda_graph,
-        "tf32": torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
-        "data_sha256": {"train": train.digest(), "test": test.digest()},
-    }
-
-
-def failure_kind(error: Exception) -> str:
-    """diverged, input or crash, which repeating would not mend; out_of_memory or lost_device, which it may."""
-    text = str(error)
-    if isinstance(error, DivergedError | UserError):
-        return "diverged" if isinstance(error, DivergedError) else "input"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(t in text for t in OUT_OF_MEMORY):
-        return "out_of_memory"
-    lost = isinstance(error, RuntimeError) and any(t in text for t in LOST_DEVICE)
-    return "lost_device" if lost else "crash"
-
-
-def write_failure(run: Run, error: Exception, state: State | None) -> None:
-    last = state.epochs[-1] if state is not None and state.epochs else None
-    record = {"kind": failure_kind(error), "error": str(error), "traceback": traceback.format_exc()}
-    epoch = 1 if last is None else last["epoch"] + 1
-    write_json(run.path("failure.json"), record | {"epoch": epoch, "last_good_epoch": last})
-
-
 class Heartbeat:
     """Says every few seconds how far the run is; the file's time of change tells that it lives."""
 
     def __init__(self, run: Run, epochs: int, steps: int) -> None:
-        self._path, self._epochs, self._steps = run.path("progress.json"), epochs, steps
+        self._run, self._epochs, self._steps = run, epochs, steps
         self._epoch = self._step = 0
         self._next = 0.0
 
@@ -263,7 +200,7 @@ class Heartbeat:
         if distributed.leads() and time.monotonic() >= self._next:
             done = (self._epoch + self._step / self._steps) / self._epochs
             with suppress(UserError):  # a disk that is full for a moment spoils no run; its records will say so
-                write_json(self._path, {"epoch": self._epoch + 1, "epochs": self._epochs, "done": round(done, 4)})
+                self._run.write(Progress(epoch=self._epoch + 1, epochs=self._epochs, done=round(done, 4)))
             self._next = time.monotonic() + HEARTBEAT_SECONDS
 
 

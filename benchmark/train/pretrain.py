@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmark.data import mini
 from benchmark.methods import models
-from benchmark.store.run import write_atomic
+from benchmark.store.files import write_atomic
 from benchmark.train.batches import MEAN, STD, View
 
 NUM_TEST, BATCH = 1_000, 64
