@@ -21,7 +21,7 @@ from benchmark.train import loop
 WORKER = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
-from benchmark import store
+from benchmark.store import run as run_module
 run = run_module.Run(Path(sys.argv[1]))
 count = run.path("attempts.txt")
 done = count.read_text().splitlines() if count.exists() else []
