@@ -37,8 +37,6 @@ from benchmark.store import environment
 from benchmark.store.run import Claimed, Run, submit
 from benchmark.tables import published
 
-UNFINISHED = 3  # exit status of `run` when its budget was used before the last job ended
-
 
 def run(
     grid_name: GridName,
@@ -80,6 +78,7 @@ def run(
     Exit status: 0 all jobs have a result, 1 one failed, 2 wrong input, 3 the budget is used and jobs are left.
     """
     from benchmark.executors import EXECUTORS, local, read_settings
+    from benchmark.executors.outcome import UNFINISHED, How, exit_status
     from benchmark.executors.view import make_view
 
     deadline = time.time() + duration("--budget", budget) if budget else math.inf
@@ -114,7 +113,7 @@ def run(
     where = settings
     if where is None:
         ranks = max((job.ranks for job in jobs), default=1)
-        where = local.slots(len(jobs), workers, on_gpus, jobs_per_gpu, ranks)
+        where = local.make_slots(len(jobs), workers, on_gpus, jobs_per_gpu, ranks)
         where = replace(where, timeout=timeout, hang_timeout=hang_timeout, deadline=deadline)
     announce(jobs, folders, where)
     arguments = ["--cache", str(cache), "--device", device]
@@ -125,22 +124,22 @@ def run(
     arguments += ["--deadline", str(deadline)] if budget else []
     with make_view() as view:
         try:
-            outcome = EXECUTORS[executor](folders, arguments, where, view)
+            outcomes = EXECUTORS[executor](folders, arguments, where, view)
         except KeyboardInterrupt:
             print("\nstopped; finished runs and checkpoints are kept, call again to go on", file=sys.stderr)
             sys.exit(130)
-    left = [Run(runs / scale / job) for job, how in outcome.items() if how == local.BUDGET_USED]
-    failed = {job: how for job, how in outcome.items() if how not in ("done", local.BUDGET_USED)}
     render_tables(specs, scale, sets, data_root, weights, runs, tables, cache)
-    for job, how in failed.items():
-        print(f"{job}: {how}{explain_failure(Run(runs / scale / job))}", file=sys.stderr)
-    if failed:
-        sys.exit(2 if all(": input" in explain_failure(Run(runs / scale / j)) for j in failed) else 1)
-    if left:
+    left = [Run(runs / scale / job) for job, outcome in outcomes.items() if outcome.how == How.BUDGET_USED]
+    for job, outcome in outcomes.items():
+        if outcome.how not in (How.DONE, How.BUDGET_USED):
+            print(f"{job}: {outcome}{explain_failure(Run(runs / scale / job))}", file=sys.stderr)
+    status = exit_status(outcomes.values())
+    if status == UNFINISHED:
         for folder in left:
             print(f"{folder.id}: {len(folder.metrics())} epochs kept{why_stopped(folder)}", file=sys.stderr)
         print(f"budget of {budget} used, {len(left)} of {len(jobs)} jobs left; call again to go on", file=sys.stderr)
-        sys.exit(UNFINISHED)
+    if status:
+        sys.exit(status)
 
 
 def run_job(
@@ -155,7 +154,7 @@ def run_job(
     cache: Cache = CACHE,
 ) -> None:
     """Train one job in its folder. Executors call this; a job of several ranks starts a process for each."""
-    from benchmark.executors.local import ALREADY_CLAIMED, OUT_OF_TIME
+    from benchmark.executors.outcome import ALREADY_CLAIMED, OUT_OF_TIME
 
     run = Run(folder)
     if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
