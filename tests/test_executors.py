@@ -75,11 +75,11 @@ def test_examples_of_the_readme_are_valid(tmp_path):
 
 
 def test_job_of_several_ranks_has_as_many_gpus_to_itself():
-    where = local.slots(8, None, ("0", "1", "2", "5"), ranks=2)
-    assert where.workers == 2
-    assert [where.gpus_of(slot) for slot in (0, 1)] == ["0,1", "2,5"]
+    slots = local.make_slots(8, None, ("0", "1", "2", "5"), ranks=2)
+    assert slots.workers == 2
+    assert [slots.gpus_of(slot) for slot in (0, 1)] == ["0,1", "2,5"]
     with pytest.raises(UserError, match="ranks=2 needs a GPU each, here are 1"):
-        local.slots(1, None, ("0",), ranks=2)
+        local.make_slots(1, None, ("0",), ranks=2)
 
 
 def test_process_on_a_leash_ends_with_the_one_that_started_it(tmp_path):

@@ -10,18 +10,20 @@ from threading import Thread
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.executors import local
+from benchmark.executors import local, view
 from benchmark.executors.local import Slots
+from benchmark.executors.outcome import How, Outcome
 from benchmark.store import run as run_module
 from benchmark.store.run import Run
-from benchmark.train import loop
+from benchmark.train import recording
 
 # A worker that claims its run and then does what `script.json` in the run folder says for this attempt. It never
 # imports torch, so a whole schedule takes a second.
 WORKER = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
-from benchmark import store
+from benchmark.store import run as run_module
+from benchmark.store.files import write_json
 run = run_module.Run(Path(sys.argv[1]))
 count = run.path("attempts.txt")
 done = count.read_text().splitlines() if count.exists() else []
@@ -33,8 +35,8 @@ try:
     with run.claim():
         run.path("failure.json").unlink(missing_ok=True)
         run.path("began").write_text(str(time.monotonic()))
-        with open(run.path("held"), "a") as held:
-            print("held", file=held)
+        with open(run.path("held"), "a") as file:
+            print("held", file=file)
         time.sleep(step.get("seconds", 0))
         if "child" in step:
             child = subprocess.Popen(["sleep", "600"])
@@ -87,8 +89,10 @@ def make_job(make_job):
     return lambda seed: template.model_copy(update={"seed": seed})
 
 
-def execute(runs, where=None) -> dict[str, str]:
-    return local.execute(runs, ["--device", "cpu"], where or Slots(2, 1), lambda *_: None)
+def execute(runs, slots=None) -> dict[str, str]:
+    """What is printed of each job's outcome."""
+    ended = local.execute(runs, ["--device", "cpu"], slots or Slots(2, 1), lambda *_: None)
+    return {job: str(outcome) for job, outcome in ended.items()}
 
 
 def attempts(run) -> int:
@@ -99,19 +103,19 @@ def attempts(run) -> int:
 
 
 def test_a_slot_per_gpu_and_job_and_the_gpus_by_turns(submit):
-    where = local.slots(100, None, ("0", "3"), jobs_per_gpu=2)
-    assert (where.workers, [where.place(s) for s in range(4)]) == (4, ["GPU 0", "GPU 3", "GPU 0", "GPU 3"])
+    slots = local.make_slots(100, None, ("0", "3"), jobs_per_gpu=2)
+    assert (slots.workers, [slots.place(s) for s in range(4)]) == (4, ["GPU 0", "GPU 3", "GPU 0", "GPU 3"])
     runs = [submit({"seconds": 0.5}) for _ in range(4)]
-    assert set(execute(runs, where).values()) == {"done"}
+    assert set(execute(runs, slots).values()) == {"done"}
     assert Counter(r.path("attempts.txt").read_text().strip() for r in runs) == {"0": 2, "3": 2}
-    assert local.slots(1, None, ("0", "3"), 2).workers == 1
-    assert local.slots(9, 5, ("0",), 2).workers == 5
+    assert local.make_slots(1, None, ("0", "3"), 2).workers == 1
+    assert local.make_slots(9, 5, ("0",), 2).workers == 5
 
 
 def test_cores_are_shared_by_the_workers(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    assert [local.slots(n, None, ()).threads for n in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
-    assert local.slots(3, 16, ()).threads == 1
+    assert [local.make_slots(n, None, ()).threads for n in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
+    assert local.make_slots(3, 16, ()).threads == 1
 
 
 def test_worker_s_threads_are_capped(submit, monkeypatch, tmp_path):
@@ -186,7 +190,7 @@ def test_pauses_grow(submit, monkeypatch):
     said = []
     monkeypatch.setattr(local, "VIEW_SECONDS", 0.0)
     run = submit({"signal": 9})
-    local.execute([run], [], Slots(1, 1), lambda runs, how: said.append(how.get(run.id, "")))
+    local.execute([run], [], Slots(1, 1), lambda runs, told: said.append(str(told.get(run.id, ""))))
     pauses = dict.fromkeys(text.rpartition("again in ")[2] for text in said if "again in" in text)
     assert list(pauses) == ["0.01 s", "0.04 s", "0.16 s"]
 
@@ -195,8 +199,8 @@ def test_out_of_memory_is_repeated_alone_on_its_gpu(submit):
     """Four jobs at once on two GPUs; the one that runs out of memory has its GPU to itself the second time."""
     greedy = submit({"kind": "out_of_memory", "seconds": 0.2}, {"seconds": 0.5})
     others = [submit({"seconds": 1.0}) for _ in range(6)]
-    where = local.slots(7, None, ("0", "1"), jobs_per_gpu=2)
-    assert set(execute([greedy, *others], where).values()) == {"done"}
+    slots = local.make_slots(7, None, ("0", "1"), jobs_per_gpu=2)
+    assert set(execute([greedy, *others], slots).values()) == {"done"}
     assert greedy.path("attempts.txt").read_text().splitlines() == ["0", "0"]
 
     def span(run):
@@ -294,13 +298,45 @@ def test_schedulers_share_one_folder(num_schedulers, submit):
     assert [run.path("held").read_text() for run in runs] == ["held\n"] * len(runs)
 
 
-# The kinds, as loop.py writes them
+def _claim_from_elsewhere(run, touched):
+    run_module.write_json(run.path("claim.json"), {"host": "alpha boot pid:[1]", "pid": 7, "started": 1.0})
+    os.utime(run.path("claim.json"), (touched, touched))
+
+
+def test_no_worker_is_started_while_a_claim_stands_that_turned_one_away(submit):
+    """The claim looks stale from here, its holder's clock being days off; the worker sees it touched."""
+    run, told = submit({}), []
+    _claim_from_elsewhere(run, time.time() - 1e6)
+    (run.folder.parents[2] / "worker.py").write_text(
+        "import sys; open(sys.argv[1] + '/attempts.txt', 'a').write('turned away\\n'); sys.exit(3)"
+    )
+    slots = Slots(1, 1, deadline=time.time() + 5)
+    ended = local.execute([run], [], slots, lambda runs, its: told.append(str(its.get(run.id, ""))))
+    assert ended == {run.id: Outcome(How.BUDGET_USED)}
+    assert attempts(run) == 1
+    assert "waiting for process 7 on alpha, which holds it" in told
+
+
+def test_a_live_claim_is_waited_for_without_a_worker_and_its_holder_is_named_once(submit, capsys):
+    run = submit({})
+    _claim_from_elsewhere(run, time.time())
+    slots = Slots(1, 1, deadline=time.time() + 2)
+    with view.make_view() as shown:
+        local.execute([run], [], slots, shown)
+    assert not run.path("attempts.txt").exists()
+    assert capsys.readouterr().out.splitlines() == [
+        f"{run.id}: waiting for process 7 on alpha, which holds it",
+        f"{run.id}: budget used",
+    ]
+
+
+# The kinds, as recording.py names them
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (loop.torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
+        (recording.torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."), "out_of_memory"),
         (RuntimeError("CUDA error: uncorrectable ECC error encountered"), "lost_device"),
@@ -308,14 +344,14 @@ def test_schedulers_share_one_folder(num_schedulers, submit):
         (RuntimeError("CUDA error: device-side assert triggered"), "crash"),
         (ValueError("an unspecified launch failure, quoted"), "crash"),
         (UserError("the disk is full"), "input"),
-        (loop.DivergedError("the loss is not a number"), "diverged"),
+        (recording.DivergedError("the loss is not a number"), "diverged"),
     ],
 )
 def test_kinds_of_failure(error, kind):
-    assert loop.failure_kind(error) == kind
+    assert recording.failure_kind(error) == kind
 
 
 def test_torch_s_own_out_of_memory_is_known():
     with pytest.raises(RuntimeError) as caught:
-        loop.torch.empty(2**60, dtype=loop.torch.uint8)
-    assert loop.failure_kind(caught.value) == "out_of_memory"
+        recording.torch.empty(2**60, dtype=recording.torch.uint8)
+    assert recording.failure_kind(caught.value) == "out_of_memory"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.executors import EXECUTORS
-from benchmark.executors.local import slots
+from benchmark.executors.local import make_slots
 from benchmark.executors.ray import Settings
 from benchmark.store.run import Run
 
@@ -24,14 +24,14 @@ def measure(executor: str) -> float:
 
 
 def _seconds(executor: str, num_jobs: int) -> float:
-    where: Any = Settings() if executor == "ray" else slots(num_jobs, None, ())
+    settings: Any = Settings() if executor == "ray" else make_slots(num_jobs, None, ())
     with tempfile.TemporaryDirectory() as folder:
         runs = [Run(Path(folder, "empty", str(i))) for i in range(num_jobs)]
         for run in runs:
             run.folder.mkdir(parents=True)
         started = time.monotonic()
-        outcome = EXECUTORS[executor](runs, [], where, lambda runs, outcome: None)
+        outcomes = EXECUTORS[executor](runs, [], settings, lambda runs, told: None)
         seconds = time.monotonic() - started
         ended = [run.id for run in runs if "job.json: missing" in run.path("log.txt").read_text()]
-    assert len(ended) == len(outcome) == num_jobs, "every job was really started"
+    assert len(ended) == len(outcomes) == num_jobs, "every job was really started"
     return seconds

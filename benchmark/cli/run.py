@@ -32,14 +32,13 @@ from benchmark.cli.common import (
 )
 from benchmark.errors import UserError
 from benchmark.executors import local
-from benchmark.executors.local import ALREADY_CLAIMED, OUT_OF_TIME, Slots
+from benchmark.executors.local import Slots
+from benchmark.executors.outcome import ALREADY_CLAIMED, OUT_OF_TIME, UNFINISHED, How, Outcome, exit_status
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import environment
 from benchmark.store.run import Claimed, Run, submit
 from benchmark.tables import published
-
-UNFINISHED = 3  # exit status of `run` when its budget was used before the last job ended
 
 
 def run(
@@ -100,9 +99,9 @@ def run(
     arguments += ["--keep-weights"] if keep_weights else []
     arguments += ["--cuda-graph"] if cuda_graph else []
     arguments += ["--deadline", str(deadline)] if budget else []
-    outcome = execute(executor, folders, arguments, place.slots)
+    outcomes = execute(executor, folders, arguments, place.slots)
     render_tables(specs, asked, data_root, tables, cache)
-    report_what_is_left(folders, outcome, budget)
+    report_what_is_left(folders, outcomes, budget)
 
 
 @dataclass(frozen=True)
@@ -155,12 +154,12 @@ def find_place(
         return Place(settings, "cuda" if settings.gpus and device == "auto" else device)
     on_gpus = local.named_gpus(gpus) if gpus is not None else local.visible_gpus() if device != "cpu" else ()
     ranks = max((job.ranks for job in matrix.jobs), default=1)
-    slots = local.slots(len(matrix.jobs), workers, on_gpus, jobs_per_gpu, ranks)
+    slots = local.make_slots(len(matrix.jobs), workers, on_gpus, jobs_per_gpu, ranks)
     slots = replace(slots, timeout=limits.timeout, hang_timeout=limits.hang_timeout, deadline=limits.deadline)
     return Place(slots, "cuda" if gpus is not None else device)
 
 
-def execute(executor: str, folders: list[Run], arguments: list[str], slots: Any) -> dict[str, str]:
+def execute(executor: str, folders: list[Run], arguments: list[str], slots: Any) -> dict[str, Outcome]:
     """How each job ended. Ctrl-C ends the process, with everything kept."""
     from benchmark.executors import EXECUTORS
     from benchmark.executors.view import make_view
@@ -173,20 +172,20 @@ def execute(executor: str, folders: list[Run], arguments: list[str], slots: Any)
             sys.exit(130)
 
 
-def report_what_is_left(folders: list[Run], outcome: dict[str, str], budget: str | None) -> None:
-    """Say what failed or was not finished, and why, and end with the exit status that tells it."""
+def report_what_is_left(folders: list[Run], outcomes: dict[str, Outcome], budget: str | None) -> None:
+    """Say what was not finished and what failed, and why, and end with the exit status that tells it."""
     by_id = {folder.id: folder for folder in folders}
-    left = [by_id[job] for job, how in outcome.items() if how == local.BUDGET_USED]
-    failed = {job: how for job, how in outcome.items() if how not in ("done", local.BUDGET_USED)}
-    for job, how in failed.items():
-        print(f"{job}: {how}{explain_failure(by_id[job])}", file=sys.stderr)
-    if failed:
-        sys.exit(2 if all(local.failure_kind(by_id[job]) == "input" for job in failed) else 1)
-    if left:
+    left = [by_id[job] for job, outcome in outcomes.items() if outcome.how == How.BUDGET_USED]
+    status = exit_status(outcomes.values())
+    if status == UNFINISHED:
         for folder in left:
             print(f"{folder.id}: {len(folder.metrics())} epochs kept{why_stopped(folder)}", file=sys.stderr)
         print(f"budget of {budget} used, {len(left)} of {len(folders)} jobs left; call again to go on", file=sys.stderr)
-        sys.exit(UNFINISHED)
+    for job, outcome in outcomes.items():
+        if outcome.how not in (How.DONE, How.BUDGET_USED):
+            print(f"{job}: {outcome}{explain_failure(by_id[job])}", file=sys.stderr)
+    if status:
+        sys.exit(status)
 
 
 def run_job(

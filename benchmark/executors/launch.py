@@ -24,6 +24,12 @@ def ranks(run: Run) -> int:
         return 1  # run-job says what is wrong with it
 
 
+def environment(threads: int) -> dict[str, str]:
+    """Of a process that runs a job."""
+    count = str(threads)
+    return os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"}
+
+
 def start(
     folder: str, arguments: list[str], threads: int, cwd: str, hide_gpus: bool, ignored: tuple[int, ...] = ()
 ) -> subprocess.Popen:
@@ -33,14 +39,12 @@ def start(
     command = [sys.executable, "-m", "benchmark", "run-job", folder, "--threads", str(threads), *arguments]
     if sys.platform == "linux":
         command = [sys.executable, "-c", LEASH, *command]
-    count = str(threads)
-    environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"}
-    environment |= {"CUDA_VISIBLE_DEVICES": ""} if hide_gpus else {}
+    variables = environment(threads) | ({"CUDA_VISIBLE_DEVICES": ""} if hide_gpus else {})
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}  # which the new process inherits
     try:
         with open(Path(cwd, folder, "log.txt"), "ab") as log:
             return subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, cwd=cwd,
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=variables, cwd=cwd,
                 start_new_session=True,
             )  # fmt: skip
     finally:

@@ -10,13 +10,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.executors import launch
+from benchmark.executors.outcome import (
+    ALREADY_CLAIMED,
+    OUT_OF_TIME,
+    Again,
+    HeldElsewhere,
+    How,
+    Outcome,
+    Told,
+    View,
+    held_elsewhere,
+    recorded,
+)
+from benchmark.executors.patience import Patience
 from benchmark.store.run import Run
 
 POLL_SECONDS = 0.2
@@ -24,13 +36,7 @@ VIEW_SECONDS = 0.5
 GRACE_SECONDS = 10.0
 ATTEMPTS = 4  # of one job, counted from its last finished epoch
 BACKOFF_SECONDS = 2.0  # before the second attempt; four times as long before each later one
-ALREADY_CLAIMED = 3  # run-job's exit status when another process holds the run
-OUT_OF_TIME = 4  # ... when its time was up
-BUDGET_USED = "budget used"
-FINAL = ("done", "failed", "diverged")
 RUN_JOB = (sys.executable, "-m", "benchmark", "run-job")
-
-View = Callable[[list[Run], dict[str, str]], None]
 
 
 @dataclass(frozen=True)
@@ -61,20 +67,40 @@ class Slots:
 
 
 @dataclass
-class Attempt:
-    """A worker that runs."""
+class Worker:
+    """A process that makes an attempt at a job."""
 
-    run: Run
+    slot: int
     process: subprocess.Popen
     started: float  # like all times here, on the clock that nobody sets
     epochs: int  # finished when it started
     progress: int | None  # when progress.json was changed, by the file system's clock: only compared with itself
     heard: float  # when that was last seen to change
-    ended_because: str = ""
-    kill_at: float = float("inf")
+    ended_because: How | None = None
+    kill_at: float = math.inf
 
 
-def slots(num_jobs: int, workers: int | None, gpus: tuple[str, ...], jobs_per_gpu: int = 1, ranks: int = 1) -> Slots:
+@dataclass(eq=False)
+class Scheduled:
+    """A job on its way to an outcome: it waits (no worker, no outcome), is active (a worker), or has ended."""
+
+    run: Run
+    attempts: int = 0
+    not_before: float = 0.0
+    alone_on: str = ""  # the place that it is to have to itself, having run out of memory
+    why: Again | HeldElsewhere | None = None  # it waits, where that is not for a slot
+    patience: Patience | None = None  # where its last worker found it claimed
+    worker: Worker | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def waits(self) -> bool:
+        return self.worker is None and self.outcome is None
+
+
+def make_slots(
+    num_jobs: int, workers: int | None, gpus: tuple[str, ...], jobs_per_gpu: int = 1, ranks: int = 1
+) -> Slots:
     """`jobs_per_gpu` workers per GPU, or per `ranks` GPUs; without a GPU one per core, and the cores shared where jobs
     are fewer. UserError where the GPUs are fewer than the ranks."""
     if 0 < len(gpus) < ranks:
@@ -103,105 +129,123 @@ def named_gpus(text: str) -> tuple[str, ...]:
         if named.count(gpu) > 1:
             raise UserError(f"--gpus {text}: GPU {gpu} twice; --jobs-per-gpu runs several jobs on one")
         if gpu not in visible:
-            found = f"only {', '.join(visible)}" if visible else "no GPU"
-            raise UserError(f"--gpus {text}: no GPU '{gpu}' here; nvidia-smi and CUDA_VISIBLE_DEVICES show {found}")
+            shown = f"only {', '.join(visible)}" if visible else "no GPU"
+            raise UserError(f"--gpus {text}: no GPU '{gpu}' here; nvidia-smi and CUDA_VISIBLE_DEVICES show {shown}")
     return named
 
 
-def execute(runs: list[Run], arguments: list[str], where: Slots, view: View) -> dict[str, str]:
+def execute(runs: list[Run], arguments: list[str], slots: Slots, view: View) -> dict[str, Outcome]:
     """Run every job of `runs` that has no outcome yet; its id and how it ended. Jobs that another scheduler runs are
     waited for. On KeyboardInterrupt the workers are asked to stop, and killed after a grace period. The
     jobs themselves keep to the deadline.
     """
-    waiting = [run for run in runs if run.state() != "done"]
-    outcome: dict[str, str] = {}
-    retrying: dict[str, str] = {}  # why a job waits for its next attempt
-    attempts: Counter[str] = Counter()
-    not_before: dict[str, float] = {}
-    alone: dict[str, str] = {}  # jobs that ran out of memory, and the place that they are to have to themselves
-    active: dict[int, Attempt] = {}
+    jobs = [Scheduled(run) for run in runs if run.state() != "done"]
     next_view = 0.0
     try:
-        while waiting or active:
-            for slot, attempt in list(active.items()):
-                if not _has_ended(attempt, where):
-                    continue
-                del active[slot]
-                run, was_alone = attempt.run, alone.pop(attempt.run.id, None)
-                kind, text = _how_it_ended(attempt, where)
-                _log(run, f"{text}, after {time.monotonic() - attempt.started:.0f} s")
-                if len(run.metrics()) > attempt.epochs:
-                    attempts[run.id] = 1  # it gets on, if slowly
-                if kind == "claimed":
-                    attempts[run.id] -= 1
-                    waiting.append(run)
-                elif kind == "out_of_memory" and not was_alone:
-                    alone[run.id] = where.place(slot)
-                    retrying[run.id] = f"{text}; again, alone on {where.place(slot)}"
-                    waiting.insert(0, run)
-                elif kind == "spoiled" and attempts[run.id] < ATTEMPTS:
-                    pause = BACKOFF_SECONDS * 4 ** (attempts[run.id] - 1)
-                    not_before[run.id] = time.monotonic() + pause
-                    retrying[run.id] = f"{text}; again in {pause:g} s"
-                    waiting.append(run)
-                else:
-                    again = f", {attempts[run.id]} times; call again to resume" if kind == "spoiled" else ""
-                    outcome[run.id] = text + again
-            if time.time() >= where.deadline:
-                outcome |= {run.id: BUDGET_USED for run in waiting}
-                waiting = []
-            for run in list(waiting):
-                if len(active) == where.workers:
-                    break
-                if time.monotonic() < not_before.get(run.id, 0.0):
-                    continue
-                slot = _free_slot(run, where, active, alone)
-                if slot is None:
-                    continue
-                state = run.state()
-                if state in ("done", "diverged"):
-                    outcome[run.id] = state
-                    waiting.remove(run)
-                elif state != "running":  # one that runs elsewhere is looked at again
-                    attempts[run.id] += 1
-                    active[slot] = _start(run, arguments, where, slot, attempts[run.id])
-                    retrying.pop(run.id, None)
-                    waiting.remove(run)
+        while any(job.outcome is None for job in jobs):
+            for job in [job for job in jobs if job.worker and _has_ended(job.run, job.worker, slots)]:
+                _end_attempt(job, slots)
+                _queue_again(job, jobs)
+            if time.time() >= slots.deadline:
+                _give_up_waiting(jobs)
+            _start_workers(jobs, arguments, slots)
             if (now := time.monotonic()) >= next_view:
-                view(runs, retrying | outcome)
+                view(runs, _told(jobs))
                 next_view = time.monotonic() + max(VIEW_SECONDS, 10 * (time.monotonic() - now))  # 10,000 jobs take long
             time.sleep(POLL_SECONDS)
     finally:
-        _stop(list(active.values()))
-    view(runs, outcome)
-    return outcome
+        _stop([job.worker for job in jobs if job.worker])
+    view(runs, _told(jobs))
+    return {job.run.id: job.outcome for job in jobs if job.outcome}
 
 
-def _free_slot(run: Run, where: Slots, active: dict[int, Attempt], alone: dict[str, str]) -> int | None:
-    """A slot for `run`. One that must be alone waits until its place is empty, and others keep off that place."""
-    busy = {where.place(slot) for slot in active}
-    first_alone = {place: job for job, place in reversed(alone.items())}
-    for slot in range(where.workers):
-        place = where.place(slot)
-        if slot in active or (place in first_alone and (first_alone[place] != run.id or place in busy)):
+def _told(jobs: list[Scheduled]) -> Told:
+    return {job.run.id: told for job in jobs if (told := job.outcome or job.why)}
+
+
+def _end_attempt(job: Scheduled, slots: Slots) -> None:
+    """Active -> ended, or waiting again."""
+    worker, was_alone = job.worker, job.alone_on
+    job.worker, job.alone_on = None, ""
+    outcome = _how_it_ended(job.run, worker, slots)
+    text = outcome.briefly() if outcome else "another process has it"
+    _log(job.run, f"{text}, after {time.monotonic() - worker.started:.0f} s")
+    if len(job.run.metrics()) > worker.epochs:
+        job.attempts = 1  # it gets on, if slowly
+    if outcome is None:
+        job.attempts -= 1
+        job.patience = job.patience or Patience(job.run)
+        job.patience.turned_away()
+        return
+    job.patience = None
+    if outcome.kind == "out_of_memory" and not was_alone:
+        job.alone_on = slots.place(worker.slot)
+        job.why = Again(outcome, alone_on=job.alone_on)
+    elif outcome.is_the_machine_s and job.attempts < ATTEMPTS:
+        pause = BACKOFF_SECONDS * 4 ** (job.attempts - 1)
+        job.not_before = time.monotonic() + pause
+        job.why = Again(outcome, seconds=pause)
+    else:
+        job.outcome = replace(outcome, attempts=job.attempts) if outcome.is_the_machine_s else outcome
+
+
+def _queue_again(job: Scheduled, jobs: list[Scheduled]) -> None:
+    """The job is the last to be started, but that those that must be alone come first."""
+    jobs.remove(job)
+    jobs.append(job)
+    jobs.sort(key=lambda each: not each.alone_on)
+
+
+def _give_up_waiting(jobs: list[Scheduled]) -> None:
+    """Waiting -> ended."""
+    for job in jobs:
+        if job.waits:
+            job.outcome = Outcome(How.BUDGET_USED)
+
+
+def _start_workers(jobs: list[Scheduled], arguments: list[str], slots: Slots) -> None:
+    """Waiting -> active, as far as there are slots; or ended, by another scheduler."""
+    active = {job.worker.slot for job in jobs if job.worker}
+    alone = {job.alone_on: job for job in reversed(jobs) if job.alone_on and not job.outcome}  # the first on each place
+    for job in [job for job in jobs if job.waits]:
+        if len(active) == slots.workers:
+            break
+        if time.monotonic() < job.not_before:
             continue
-        if alone.get(run.id, place) == place:
+        slot = _free_slot(job, slots, active, alone)
+        if slot is None:
+            continue
+        state = job.run.state()
+        if state in ("done", "diverged"):
+            job.outcome = recorded(job.run, state)
+        elif state == "running" or (job.patience and not job.patience.over()):
+            job.why = held_elsewhere(job.run)
+        else:
+            job.attempts += 1
+            job.why, job.worker = None, _start(job.run, arguments, slots, slot, job.attempts)
+            active.add(slot)
+
+
+def _free_slot(job: Scheduled, slots: Slots, active: set[int], alone: dict[str, Scheduled]) -> int | None:
+    """A slot for the job. One that must be alone waits until its place is empty, and others keep off that place."""
+    busy = {slots.place(slot) for slot in active}
+    for slot in range(slots.workers):
+        place = slots.place(slot)
+        if slot in active or (place in alone and (alone[place] is not job or place in busy)):
+            continue
+        if job.alone_on in ("", place):
             return slot
     return None
 
 
-def _start(run: Run, arguments: list[str], where: Slots, slot: int, number: int) -> Attempt:
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(where.threads),
-        "MKL_NUM_THREADS": str(where.threads),
-        "PYTHONUNBUFFERED": "1",
-    }
-    if where.gpus:
+def _start(run: Run, arguments: list[str], slots: Slots, slot: int, number: int) -> Worker:
+    environment = launch.environment(slots.threads)
+    if slots.gpus:
         # By default CUDA numbers the fastest GPU first; nvidia-smi, and so a person, numbers them by their slot.
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        environment["CUDA_VISIBLE_DEVICES"] = where.gpus_of(slot)
-    command = [*RUN_JOB, str(run.folder), "--threads", str(where.threads), *arguments]
-    _log(run, f"attempt {number} on {where.place(slot)}")
+        environment["CUDA_VISIBLE_DEVICES"] = slots.gpus_of(slot)
+    command = [*RUN_JOB, str(run.folder), "--threads", str(slots.threads), *arguments]
+    _log(run, f"attempt {number} on {slots.place(slot)}")
     try:
         with open(run.path("log.txt"), "ab") as log:
             # A session of its own, so that a Ctrl-C at the terminal reaches the scheduler alone, which then ends the
@@ -213,58 +257,43 @@ def _start(run: Run, arguments: list[str], where: Slots, slot: int, number: int)
     except OSError as error:
         raise UserError(f"{run.path('log.txt')}: no worker can be started ({error.strerror})") from None
     now = time.monotonic()
-    return Attempt(run, process, now, len(run.metrics()), _progress(run), now)
+    return Worker(slot, process, now, len(run.metrics()), _progress(run), now)
 
 
-def _has_ended(attempt: Attempt, where: Slots) -> bool:
+def _has_ended(run: Run, worker: Worker, slots: Slots) -> bool:
     """Whether the worker is gone, with all that it started; ends one that takes too long or hangs."""
-    now, progress = time.monotonic(), _progress(attempt.run)
-    if progress != attempt.progress:
-        attempt.progress, attempt.heard = progress, now
-    if attempt.process.poll() is not None:
-        _signal(attempt, signal.SIGKILL)
+    now, progress = time.monotonic(), _progress(run)
+    if progress != worker.progress:
+        worker.progress, worker.heard = progress, now
+    if worker.process.poll() is not None:
+        _signal(worker, signal.SIGKILL)
         return True
-    if not attempt.ended_because and where.timeout is not None and now - attempt.started > where.timeout:
-        attempt.ended_because, attempt.kill_at = "timeout", now + GRACE_SECONDS
-        _signal(attempt, signal.SIGTERM)
-    elif not attempt.ended_because and now - attempt.heard > where.hang_timeout:
-        attempt.ended_because, attempt.kill_at = "hang", now
-    if now >= attempt.kill_at:
-        _signal(attempt, signal.SIGKILL)
+    if not worker.ended_because and slots.timeout is not None and now - worker.started > slots.timeout:
+        worker.ended_because, worker.kill_at = How.TIMED_OUT, now + GRACE_SECONDS
+        _signal(worker, signal.SIGTERM)
+    elif not worker.ended_because and now - worker.heard > slots.hang_timeout:
+        worker.ended_because, worker.kill_at = How.HUNG, now
+    if now >= worker.kill_at:
+        _signal(worker, signal.SIGKILL)
     return False
 
 
-def _how_it_ended(attempt: Attempt, where: Slots) -> tuple[str, str]:
-    """`final`, `claimed` (another process has the run), `out_of_memory`, or `spoiled` by the machine otherwise; and
-    what to tell."""
-    run, code = attempt.run, attempt.process.returncode
-    state = run.state()
+def _how_it_ended(run: Run, worker: Worker, slots: Slots) -> Outcome | None:
+    """How the attempt ended; None where another process has the run."""
+    code, state = worker.process.returncode, run.state()
     if state in ("done", "diverged"):
-        return "final", state
+        return recorded(run, state)
     if code == OUT_OF_TIME:
-        return "final", BUDGET_USED
-    if attempt.ended_because == "timeout":
-        return "final", f"stopped after --timeout {where.timeout:g} s; call again to resume"
-    if attempt.ended_because == "hang":
-        return "spoiled", f"hung: no progress for {where.hang_timeout:g} s, killed"
+        return Outcome(How.BUDGET_USED)
+    if worker.ended_because:
+        seconds = slots.timeout if worker.ended_because == How.TIMED_OUT else slots.hang_timeout
+        return Outcome(worker.ended_because, seconds=seconds)
     # run-job ends so on SIGTERM, its checkpoint written, and where one of its ranks was killed.
     if code < 0 or code in (128 + signal.SIGTERM, 128 + signal.SIGKILL):
-        number = -code if code < 0 else code - 128
-        name = next((s.name for s in signal.Signals if s == number), "real-time")
-        return "spoiled", f"killed by signal {number} ({name})"
+        return Outcome(How.KILLED, signal=-code if code < 0 else code - 128)
     if code == ALREADY_CLAIMED:
-        return "claimed", "another process has it"
-    if state == "failed":
-        kind = failure_kind(run)
-        return {"lost_device": "spoiled"}.get(kind, kind if kind == "out_of_memory" else "final"), "failed"
-    return "final", f"ended with status {code} and no record; see {run.path('log.txt')}"
-
-
-def failure_kind(run: Run) -> str:
-    """As the training writes it; empty where the record cannot be read."""
-    with suppress(UserError):
-        return failure.kind if (failure := run.failure()) else ""
-    return ""
+        return None
+    return recorded(run, state) or Outcome(How.NO_RECORD, status=code, log=run.path("log.txt"))
 
 
 def _progress(run: Run) -> int | None:
@@ -279,18 +308,18 @@ def _log(run: Run, text: str) -> None:
         print(f"--- {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", file=log)
 
 
-def _signal(attempt: Attempt, number: int) -> None:
+def _signal(worker: Worker, number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, for a group of which all are gone
-        os.killpg(attempt.process.pid, number)
+        os.killpg(worker.process.pid, number)
 
 
-def _stop(attempts: list[Attempt]) -> None:
+def _stop(workers: list[Worker]) -> None:
     """End whole process groups: politely first, so that claims are released."""
-    for attempt in attempts:
-        _signal(attempt, signal.SIGTERM)
+    for worker in workers:
+        _signal(worker, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < deadline and any(a.process.poll() is None for a in attempts):
+    while time.monotonic() < deadline and any(worker.process.poll() is None for worker in workers):
         time.sleep(0.05)
-    for attempt in attempts:
-        _signal(attempt, signal.SIGKILL)
-        attempt.process.wait()
+    for worker in workers:
+        _signal(worker, signal.SIGKILL)
+        worker.process.wait()

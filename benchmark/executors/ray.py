@@ -11,7 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
-from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
+from benchmark.executors.outcome import (
+    ALREADY_CLAIMED,
+    HeldElsewhere,
+    How,
+    Outcome,
+    View,
+    held_elsewhere,
+    recorded,
+)
+from benchmark.executors.patience import Patience
 from benchmark.matrix.job import Float
 from benchmark.store.code import ROOT
 from benchmark.store.run import Run
@@ -31,31 +40,27 @@ class Settings(BaseModel):
     gpus: Annotated[Float, Field(ge=0)] = 0.0  # for each rank; 0.5 puts two jobs on one
 
 
-def execute(runs: list[Run], arguments: list[str], where: Settings, view: View) -> dict[str, str]:
+def execute(runs: list[Run], arguments: list[str], settings: Settings, view: View) -> dict[str, Outcome]:
     """As local's. The tasks end with the command that started them, their claims released and checkpoints kept."""
-    ray = _connect(where)
-    waiting = [run for run in runs if run.state() != "done"]
-    outcome: dict[str, str] = {}
-    active: dict[Any, Run] = {}
+    ray = _connect(settings)
+    waiting = [Patience(run) for run in runs if run.state() != "done"]
+    outcomes: dict[str, Outcome] = {}
+    active: dict[Any, Patience] = {}
     try:
         while waiting or active:
-            for run in list(waiting):
-                state = run.state()
+            elsewhere: dict[str, HeldElsewhere] = {}
+            for job in list(waiting):
+                run, state = job.run, job.run.state()
                 if state in ("done", "diverged"):
-                    outcome[run.id] = state
-                    waiting.remove(run)
-                elif state != "running":  # one that runs elsewhere is looked at again
-                    active[_submit(ray, run, arguments, where)] = run
-                    waiting.remove(run)
-            ended = ray.wait(list(active), num_returns=len(active), timeout=POLL_SECONDS)[0] if active else []
-            for task in ended:
-                run = active.pop(task)
-                how = _outcome(ray, task, run)
-                if how is None:
-                    waiting.append(run)
-                else:
-                    outcome[run.id] = how
-            view(runs, outcome)
+                    outcomes[run.id] = recorded(run, state)
+                    waiting.remove(job)
+                elif state != "running" and job.over():
+                    active[_submit(ray, run, arguments, settings)] = job
+                    waiting.remove(job)
+                elif holder := held_elsewhere(run):
+                    elsewhere[run.id] = holder
+            _collect(ray, active, waiting, outcomes)
+            view(runs, elsewhere | outcomes)
             if waiting and not active:
                 time.sleep(POLL_SECONDS)
     finally:
@@ -64,18 +69,30 @@ def execute(runs: list[Run], arguments: list[str], where: Settings, view: View) 
         if active:
             ray.wait(list(active), num_returns=len(active), timeout=2 * launch.GRACE_SECONDS)
         ray.shutdown()
-    view(runs, outcome)
-    return outcome
+    view(runs, outcomes)
+    return outcomes
 
 
-def _connect(where: Settings) -> Any:
+def _collect(ray: Any, active: dict[Any, Patience], waiting: list[Patience], outcomes: dict[str, Outcome]) -> None:
+    """Active -> ended, or waiting again where another process has the run; waits a moment for that."""
+    for task in ray.wait(list(active), num_returns=len(active), timeout=POLL_SECONDS)[0] if active else []:
+        job = active.pop(task)
+        outcome = _outcome(ray, task, job.run)
+        if outcome is None:
+            job.turned_away()
+            waiting.append(job)
+        else:
+            outcomes[job.run.id] = outcome
+
+
+def _connect(settings: Settings) -> Any:
     try:
         import ray
     except ImportError:
         raise UserError("--executor ray: Ray is not installed; pip install .[ray]") from None
-    _answers(where.address)
+    _answers(settings.address)
     # A cluster of this machine's own needs no dashboard; another one has its own settings.
-    options = {"address": where.address} if where.address else {"address": "local", "include_dashboard": False}
+    options = {"address": settings.address} if settings.address else {"address": "local", "include_dashboard": False}
     # Workers find the suite where this process does, on a file system that all nodes share.
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     options["runtime_env"] = {"env_vars": {"PYTHONPATH": path}}
@@ -85,7 +102,7 @@ def _connect(where: Settings) -> Any:
         ray.init(**options, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"--executor ray: no cluster answers at address {where.address} ({str(error).splitlines()[0]}); "
+            f"--executor ray: no cluster answers at address {settings.address} ({str(error).splitlines()[0]}); "
             "'ray start --head' starts one, and without an address one is started here"
         ) from None
     finally:
@@ -108,11 +125,13 @@ def _answers(address: str | None) -> None:
         ) from None
 
 
-def _submit(ray: Any, run: Run, arguments: list[str], where: Settings) -> Any:
+def _submit(ray: Any, run: Run, arguments: list[str], settings: Settings) -> Any:
     ranks = launch.ranks(run)
-    cpus, gpus = where.cpus * ranks, where.gpus * ranks
+    cpus, gpus = settings.cpus * ranks, settings.gpus * ranks
     if gpus > 1 and gpus != int(gpus):
-        raise UserError(f"{run.id}: {ranks} ranks with gpus: {where.gpus:g} each; above one GPU, Ray takes whole ones")
+        raise UserError(
+            f"{run.id}: {ranks} ranks with gpus: {settings.gpus:g} each; above one GPU, Ray takes whole ones"
+        )
     task = ray.remote(_work).options(name=run.id, num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
     return task.remote(str(run.folder), arguments, max(1, int(cpus)), os.getcwd(), gpus == 0)
 
@@ -128,18 +147,17 @@ def _work(folder: str, arguments: list[str], threads: int, cwd: str, hide_gpus: 
         launch.end(process)
 
 
-def _outcome(ray: Any, task: Any, run: Run) -> str | None:
+def _outcome(ray: Any, task: Any, run: Run) -> Outcome | None:
     """How the run ended; None where another process has it."""
     try:
         status = ray.get(task)
     except ray.exceptions.RayError as error:
-        return f"lost by Ray ({str(error).splitlines()[-1]}); call again to resume"
+        return Outcome(How.LOST_BY_RAY, reason=str(error).splitlines()[-1])
     state = run.state()
     if state != "done" and status == ALREADY_CLAIMED:
         return None
-    if state in FINAL:
-        return state
+    if outcome := recorded(run, state):
+        return outcome
     if status < 0 or status > 128:
-        number = -status if status < 0 else status - 128
-        return f"killed by signal {number}; call again to resume"
-    return f"ended with status {status} and no record; see {run.path('log.txt')}"
+        return Outcome(How.KILLED, signal=-status if status < 0 else status - 128)
+    return Outcome(How.NO_RECORD, status=status, log=run.path("log.txt"))

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
@@ -22,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
-from benchmark.executors.local import ALREADY_CLAIMED, FINAL, View
+from benchmark.executors.outcome import ALREADY_CLAIMED, How, Outcome, View, held_elsewhere, recorded
+from benchmark.executors.patience import Patience
 from benchmark.matrix.job import Int, Positive
 from benchmark.store.records import Submission
 from benchmark.store.run import Run
@@ -63,9 +63,12 @@ class Task:
     process: subprocess.Popen | None = None
 
     def __call__(self, folder: str) -> None:
-        status = self._run(folder)
-        while status == ALREADY_CLAIMED and Run(Path(self.cwd, folder)).state() != "done":
-            time.sleep(QUEUE_SECONDS)  # a node that died has left its claim, which turns stale after a while
+        run = Run(Path(self.cwd, folder))
+        status, patience = self._run(folder), Patience(run)
+        while status == ALREADY_CLAIMED and run.state() != "done":
+            patience.turned_away()  # a node that died has left its claim, which turns stale after a while
+            while (state := run.state()) == "running" or (state != "done" and not patience.over()):
+                time.sleep(POLL_SECONDS)
             status = self._run(folder)
         if status in STOPPED:
             # SLURM has signalled the whole job, to end or to requeue it: to return now would count as success.
@@ -90,46 +93,64 @@ class Task:
         return DelayedSubmission(replace(self, process=None), folder)
 
 
-def execute(runs: list[Run], arguments: list[str], where: Settings, view: View) -> dict[str, str]:
+@dataclass(eq=False)
+class Watched:
+    """A run until it has an outcome."""
+
+    run: Run
+    queue_id: str | None  # SLURM's; None where another executor runs it
+    missed: int = 0  # looks at the queue, one after the other, that did not find it
+
+
+def execute(runs: list[Run], arguments: list[str], settings: Settings, view: View) -> dict[str, Outcome]:
     """As local's, but that stopping this stops no job."""
     if not runs:
         return {}
-    outcome: dict[str, str] = {}
-    waiting = [run for run in runs if run.state() != "done"]
-    ids = _submit_what_is_not_queued(waiting, arguments, where)
-    missed: Counter[str] = Counter()
+    outcomes: dict[str, Outcome] = {}
+    left = [run for run in runs if run.state() != "done"]
+    ids = _submit_what_is_not_queued(left, arguments, settings)
+    jobs = [Watched(run, ids.get(run.id)) for run in left]
     next_look = 0.0
     try:
-        while waiting:
-            looked = time.monotonic() >= next_look
-            if looked:
-                queued = _queued(where, ids.values())
-                next_look = time.monotonic() + (QUEUE_SECONDS if where.cluster == "slurm" else POLL_SECONDS)
-            for run in list(waiting):
-                state = run.state()
-                if looked and queued is not None:
-                    missed[run.id] = 0 if ids.get(run.id) in queued or state == "running" else missed[run.id] + 1
-                if state in ("done", "diverged"):
-                    outcome[run.id] = state
-                elif missed[run.id] >= GONE_AFTER and run.id not in ids:
-                    ids |= _submit_what_is_not_queued([run], arguments, where)  # another executor has let go of it
-                    missed[run.id] = 0
-                elif missed[run.id] >= GONE_AFTER:
-                    lost = f"SLURM job {ids[run.id]} ended without a record; see {run.path('log.txt')}"
-                    outcome[run.id] = state if state in FINAL else f"{lost}; call again to resume"
-                if run.id in outcome:
-                    waiting.remove(run)
-            view(runs, outcome)
+        while jobs:
+            queued = None
+            if time.monotonic() >= next_look:
+                queued = _queued(settings, [job.queue_id for job in jobs if job.queue_id])
+                next_look = time.monotonic() + (QUEUE_SECONDS if settings.cluster == "slurm" else POLL_SECONDS)
+            for job in jobs:
+                outcome = _look(job, queued, arguments, settings)
+                outcomes |= {job.run.id: outcome} if outcome else {}
+            jobs = [job for job in jobs if job.run.id not in outcomes]
+            elsewhere = {job.run.id: holder for job in jobs if not job.queue_id and (holder := held_elsewhere(job.run))}
+            view(runs, elsewhere | outcomes)
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        left = ", ".join(sorted({ids[run.id].split("_")[0] for run in waiting if run.id in ids}))
-        print(f"\nSLURM goes on with job {left}; 'scancel {left.replace(',', '')}' would end it", file=sys.stderr)
+        ids = ", ".join(sorted({job.queue_id.split("_")[0] for job in jobs if job.queue_id}))
+        print(f"\nSLURM goes on with job {ids}; 'scancel {ids.replace(',', '')}' would end it", file=sys.stderr)
         raise
-    view(runs, outcome)
-    return outcome
+    view(runs, outcomes)
+    return outcomes
 
 
-def _submit_what_is_not_queued(runs: list[Run], arguments: list[str], where: Settings) -> dict[str, str]:
+def _look(job: Watched, queued: set[str] | None, arguments: list[str], settings: Settings) -> Outcome | None:
+    """The outcome, once there is one; a run that another executor has let go of is submitted. `queued`: None where the
+    queue was not looked at, or did not answer."""
+    state = job.run.state()
+    if queued is not None:
+        job.missed = 0 if job.queue_id in queued or state == "running" else job.missed + 1
+    if state in ("done", "diverged"):
+        return recorded(job.run, state)
+    if job.missed < GONE_AFTER:
+        return None
+    if job.queue_id:
+        gone = Outcome(How.GONE_FROM_SLURM, queue_id=job.queue_id, log=job.run.path("log.txt"))
+        return recorded(job.run, state) or gone
+    job.queue_id = _submit_what_is_not_queued([job.run], arguments, settings).get(job.run.id)
+    job.missed = 0
+    return None
+
+
+def _submit_what_is_not_queued(runs: list[Run], arguments: list[str], settings: Settings) -> dict[str, str]:
     """SLURM's id of each run, a new one where it has none in the queue; none where another executor runs it."""
     if not runs:
         return {}
@@ -138,44 +159,44 @@ def _submit_what_is_not_queued(runs: list[Run], arguments: list[str], where: Set
     with open(folder / "lock", "w") as lock:  # two commands would submit the same
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = {run.id: submission.id for run in runs if (submission := run.submission())}
-        queued = _queued(where, known.values())
+        queued = _queued(settings, known.values())
         if queued is None:
             raise UserError("--executor slurm: squeue does not answer; is SLURM up, and is this a host of it?")
         ids = {run_id: job_id for run_id, job_id in known.items() if job_id in queued}
         new = [run for run in runs if run.id not in ids and run.state() not in ("done", "diverged", "running")]
         for ranks in sorted({launch.ranks(run) for run in new}):
             array = [run for run in new if launch.ranks(run) == ranks]
-            task = Task(arguments, where.cpus * ranks, os.getcwd(), where.gpus == 0)
-            for run, job in zip(array, _map_array(folder, task, array, where, ranks), strict=True):
+            task = Task(arguments, settings.cpus * ranks, os.getcwd(), settings.gpus == 0)
+            for run, job in zip(array, _map_array(folder, task, array, settings, ranks), strict=True):
                 run.write(Submission(id=job.job_id, submitted=time.time()))
                 ids[run.id] = job.job_id
     return ids
 
 
-def _map_array(folder: Path, task: Task, runs: list[Run], where: Settings, ranks: int) -> list[Any]:
+def _map_array(folder: Path, task: Task, runs: list[Run], settings: Settings, ranks: int) -> list[Any]:
     try:
         import submitit
     except ImportError:
         raise UserError("--executor slurm: submitit is not installed; pip install .[slurm]") from None
     try:
         executor = submitit.AutoExecutor(
-            folder=folder.absolute() / "%j", cluster=where.cluster, slurm_max_num_timeout=MAX_TIMEOUTS
+            folder=folder.absolute() / "%j", cluster=settings.cluster, slurm_max_num_timeout=MAX_TIMEOUTS
         )
     except RuntimeError:
         raise UserError("--executor slurm: no srun is found; call on a host from which jobs are submitted") from None
     executor.update_parameters(
         name="icasc",
-        timeout_min=where.time_limit,
-        cpus_per_task=where.cpus * ranks,
-        gpus_per_node=where.gpus * ranks or None,
-        mem_gb=where.memory_gb,
+        timeout_min=settings.time_limit,
+        cpus_per_task=settings.cpus * ranks,
+        gpus_per_node=settings.gpus * ranks or None,
+        mem_gb=settings.memory_gb,
         stderr_to_stdout=True,
-        slurm_partition=where.partition,
-        slurm_signal_delay_s=where.notice,
-        slurm_array_parallelism=where.at_once,
-        slurm_setup=list(where.setup),
-        slurm_srun_args=[f"--cpus-per-task={where.cpus * ranks}"],  # since SLURM 22.05, srun does not take sbatch's
-        slurm_additional_parameters={"requeue": True, **where.sbatch},
+        slurm_partition=settings.partition,
+        slurm_signal_delay_s=settings.notice,
+        slurm_array_parallelism=settings.at_once,
+        slurm_setup=list(settings.setup),
+        slurm_srun_args=[f"--cpus-per-task={settings.cpus * ranks}"],  # since SLURM 22.05, srun does not take sbatch's
+        slurm_additional_parameters={"requeue": True, **settings.sbatch},
     )
     try:
         with redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says; it is told below
@@ -185,9 +206,9 @@ def _map_array(folder: Path, task: Task, runs: list[Run], where: Settings, ranks
         raise UserError(f"--executor slurm: {said[0].strip()}; see the settings") from None
 
 
-def _queued(where: Settings, ids: Iterable[str]) -> set[str] | None:
+def _queued(settings: Settings, ids: Iterable[str]) -> set[str] | None:
     """Those that pend or run; None where SLURM does not answer."""
-    if where.cluster == "local":  # their ids are those of processes
+    if settings.cluster == "local":  # their ids are those of processes
         return {job_id for job_id in ids if _is_alive(job_id)}
     try:
         command = ["squeue", "--me", "--noheader", "--array", "--format=%i"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import UserError
-from benchmark.executors.local import View
+from benchmark.executors.outcome import Told, View
 from benchmark.store.run import STATES, Run
 
 PLAIN_SECONDS = 30.0
@@ -28,7 +28,7 @@ def make_view() -> Iterator[View]:
     from rich.live import Live
 
     with Live(refresh_per_second=4) as live:
-        yield lambda runs, outcome: live.update(_bars(runs, outcome))
+        yield lambda runs, told: live.update(_bars(runs, told))
 
 
 def watch(select: Any) -> None:
@@ -49,8 +49,8 @@ def watch(select: Any) -> None:
 
 def counted(states: list[str]) -> str:
     """`2 done, 1 running`, in the order of STATES."""
-    found = Counter(states)
-    return ", ".join(f"{found[state]} {state}" for state in STATES if found[state])
+    counts = Counter(states)
+    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
 
 
 def _state(run: Run) -> str:
@@ -75,7 +75,7 @@ def _progress(run: Run, state: str) -> tuple[float, str]:
     return 1.0 if state == "done" else done, last
 
 
-def _bars(runs: list[Run], outcome: dict[str, str]) -> object:
+def _bars(runs: list[Run], told: Told) -> object:
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -91,7 +91,7 @@ def _bars(runs: list[Run], outcome: dict[str, str]) -> object:
         done, last = _progress(run, state)
         bar = ProgressBar(total=1.0, completed=done, width=24)
         name = Text(run.id.rpartition("-")[0][shared:])
-        table.add_row(name, bar, Text(f"{100 * done:3.0f}%"), Text(outcome.get(run.id) or state), Text(last))
+        table.add_row(name, bar, Text(f"{100 * done:3.0f}%"), Text(str(told.get(run.id, state))), Text(last))
     if len(order) > MAX_BARS:
         table.add_row(f"and {len(order) - MAX_BARS} more; all: {counted(list(states.values()))}")
     return table
@@ -104,14 +104,14 @@ class _Lines:
         self._seen: dict[Path, tuple[str, str]] = {}
         self._next = time.monotonic() + PLAIN_SECONDS
 
-    def __call__(self, runs: list[Run], outcome: dict[str, str]) -> None:
+    def __call__(self, runs: list[Run], told: Told) -> None:
         quiet = True
         for run in runs:
             before = self._seen.get(run.folder)
             if before is not None and before[0] == "done":
                 continue
             state = _state(run)
-            shown = outcome.get(run.id) or state
+            shown = str(told.get(run.id, state))
             last = _progress(run, state)[1] if state != "pending" else ""
             if before != (shown, last):
                 if before is not None or shown not in ("pending", "done"):
@@ -122,5 +122,5 @@ class _Lines:
             return
         self._next = time.monotonic() + PLAIN_SECONDS
         for run in runs:
-            if self._seen[run.folder][0] == "running":
+            if _state(run) == "running":
                 print(f"{run.id}: {100 * _progress(run, 'running')[0]:.0f}%", flush=True)

@@ -56,6 +56,28 @@ class Claimed(Exception):
 
 
 @dataclass(frozen=True)
+class Holder:
+    """Who claims a run, alive or not."""
+
+    claim: Claim
+    touched: int  # nanoseconds by the holder's clock: only compared with itself
+
+    @property
+    def host(self) -> str:
+        """Its name alone."""
+        return (self.claim.host or "?").split(" ")[0]
+
+    @property
+    def pid(self) -> int:
+        return self.claim.pid or 0
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its process can be looked up."""
+        return self.claim.host == _this_host()
+
+
+@dataclass(frozen=True)
 class Run:
     """One run folder. Methods read or write its files and keep no state of their own; what reads changes nothing."""
 
@@ -190,17 +212,23 @@ class Run:
         except OSError:
             return True
 
+    def holder(self) -> Holder | None:
+        """None where the run has no claim, or one that cannot be read."""
+        try:
+            return Holder(self._read_claim(), self._touched())
+        except (OSError, UserError):
+            return None
+
+    def _touched(self) -> int:
+        with open(self.path("claim.json"), "rb") as file:  # opening asks a file server anew
+            return os.fstat(file.fileno()).st_mtime_ns
+
     def _is_touched_while_watched(self) -> bool:
         """Whether the claim of another host, which looks stale, changes after all."""
-
-        def touched() -> int:
-            with open(self.path("claim.json"), "rb") as file:  # opening asks a file server anew
-                return os.fstat(file.fileno()).st_mtime_ns
-
-        deadline, before = time.monotonic() + WATCH_SECONDS, touched()
+        deadline, before = time.monotonic() + WATCH_SECONDS, self._touched()
         while time.monotonic() < deadline:
             time.sleep(min(1.0, WATCH_SECONDS / 10))
-            if touched() != before:
+            if self._touched() != before:
                 return True
         return False
 
