@@ -1,5 +1,7 @@
 """Settings of the executors are read strictly, and a job never holds them."""
 
+import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.executors import EXECUTORS, SETTINGS, local, read_settings, slurm
+from benchmark.executors import EXECUTORS, SETTINGS, launch, local, read_settings, slurm
 from benchmark.matrix.job import FIELDS
 from tests.test_cli import ROOT, bench, wait_for
 
@@ -94,3 +96,35 @@ print(subprocess.Popen([sys.executable, '-c', LEASH, '{shutil.which('sleep')}', 
     worker.kill()
     worker.communicate()
     wait_for(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
+
+
+FAULTS = """
+import resource
+import numpy as np
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(2**23)  # 64 MiB, 16,384 pages, written and freed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not glibc")
+def test_a_run_s_process_keeps_the_pages_that_it_frees():
+    given_back, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS], env=env, capture_output=True, check=True).stdout)
+        for env in ({k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}, launch.environment(1))
+    )
+    assert kept < given_back / 10
+    assert given_back > 100  # far fewer than 163,840 where the kernel's pages are huge
+
+
+def test_what_the_user_sets_for_malloc_stands(monkeypatch):
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    made = launch.environment(2)
+    assert (made["MALLOC_TOP_PAD_"], made["MALLOC_MMAP_MAX_"], made["OMP_NUM_THREADS"]) == ("131072", "0", "2")

@@ -117,13 +117,14 @@ def test_cores_are_shared_by_the_workers(monkeypatch):
     assert local.make_slots(3, 16, ()).threads == 1
 
 
-def test_worker_s_threads_are_capped(submit, monkeypatch, tmp_path):
+def test_worker_s_threads_are_capped_and_its_memory_kept(submit, monkeypatch, tmp_path):
     (tmp_path / "worker.py").write_text(
-        "import os, sys; print(os.environ['OMP_NUM_THREADS'], sys.argv[2:]); sys.exit(9)"
+        "import os, sys; print(os.environ['OMP_NUM_THREADS'], os.environ['MALLOC_MMAP_MAX_'], sys.argv[2:]); "
+        "sys.exit(9)"
     )
     run = submit()
     assert execute([run], Slots(1, 7))[run.id].startswith("ended with status 9 and no record")
-    assert "7 ['--threads', '7', '--device', 'cpu']" in run.path("log.txt").read_text()
+    assert "7 0 ['--threads', '7', '--device', 'cpu']" in run.path("log.txt").read_text()
 
 
 @pytest.mark.parametrize(
