@@ -6,13 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Timer
+from types import SimpleNamespace
 
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.executors import EXECUTORS, SETTINGS, launch, local, read_settings, slurm
+from benchmark.executors import EXECUTORS, SETTINGS, launch, local, ray, read_settings, slurm
 from benchmark.matrix.job import FIELDS
+from benchmark.store import run as run_module
+from benchmark.store.run import Run
 from tests.test_cli import ROOT, bench, wait_for
 
 BAD = {
@@ -58,8 +63,6 @@ def test_options_of_another_executor_are_refused(tmp_path, cache, mini_voc):
 
 @pytest.mark.parametrize(("executor", "package", "extra"), [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])
 def test_engine_that_is_not_installed_is_named(executor, package, extra, tmp_path, make_job, monkeypatch):
-    from benchmark.store import run as run_module
-
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(slurm, "_queued", lambda *_: set())
     runs = [run_module.submit(tmp_path, make_job())]
@@ -128,3 +131,50 @@ def test_what_the_user_sets_for_malloc_stands(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     made = launch.environment(2)
     assert (made["MALLOC_TOP_PAD_"], made["MALLOC_MMAP_MAX_"], made["OMP_NUM_THREADS"]) == ("131072", "0", "2")
+
+
+# A claim of another host, which looks stale from here and turns workers away
+
+
+@pytest.fixture
+def claimed(tmp_path, make_job) -> Run:
+    run = run_module.submit(tmp_path, make_job())
+    run_module.write_json(run.path("claim.json"), {"host": "alpha boot pid:[1]", "pid": 7, "started": 1.0})
+    os.utime(run.path("claim.json"), (1e9, 1e9))
+    return run
+
+
+def test_ray_starts_no_second_task_while_the_claim_stands(claimed, monkeypatch):
+    submitted, told, deadline = [], [], time.monotonic() + 2
+    engine = SimpleNamespace(
+        get=lambda task: 3, wait=lambda tasks, **_: (tasks, []), cancel=print, shutdown=print,
+        exceptions=SimpleNamespace(RayError=RuntimeError),
+    )  # fmt: skip
+    monkeypatch.setattr(ray, "_connect", lambda _: engine)
+    monkeypatch.setattr(ray, "_submit", lambda *_: submitted.append(1) or len(submitted))
+
+    def view(runs, its):
+        told.extend(map(str, its.values()))
+        if time.monotonic() > deadline:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ray.execute([claimed], [], ray.Settings(), view)
+    assert submitted == [1]
+    assert set(told) == {"waiting for process 7 on alpha, which holds it"}
+
+
+def test_a_slurm_job_starts_no_second_process_while_the_claim_stands(claimed, monkeypatch):
+    started = []
+
+    def run_job(task, folder):
+        started.append(claimed.path("claim.json").exists())
+        return 3 if started[-1] else 0
+
+    monkeypatch.setattr(slurm.Task, "_run", run_job)
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.05)
+    release = Timer(2, claimed.path("claim.json").unlink)
+    release.start()
+    slurm.Task([], 1, os.getcwd(), True)(str(claimed.folder))
+    release.join()
+    assert started == [True, False]

@@ -218,6 +218,19 @@ def test_out_of_memory_alone_is_a_failure(submit):
     assert (attempts(run), attempts(twin)) == (2, 2)
 
 
+def test_a_job_that_waits_to_be_alone_and_is_done_elsewhere_frees_its_gpu(submit):
+    greedy, other, third = submit({"kind": "out_of_memory"}), submit({"seconds": 2.0}), submit()
+
+    def done_elsewhere(*_):
+        if greedy.path("failure.json").exists():
+            run_module.write_json(greedy.path("result.json"), {})
+
+    slots = Slots(2, 1, ("0",), deadline=time.time() + 20)
+    ended = local.execute([greedy, other, third], [], slots, done_elsewhere)
+    assert {job: outcome.how for job, outcome in ended.items()} == dict.fromkeys(ended, How.DONE)
+    assert attempts(greedy) == 1
+
+
 # How long
 
 
