@@ -12,7 +12,7 @@ import pytest
 from benchmark.errors import UserError
 from benchmark.executors import local, view
 from benchmark.executors.local import Slots
-from benchmark.executors.outcome import How, Outcome
+from benchmark.executors.outcome import Again, How, Outcome
 from benchmark.store import run as run_module
 from benchmark.store.run import Run
 from benchmark.train import loop
@@ -221,8 +221,8 @@ def test_out_of_memory_alone_is_a_failure(submit):
 def test_a_job_that_waits_to_be_alone_and_is_done_elsewhere_frees_its_gpu(submit):
     greedy, other, third = submit({"kind": "out_of_memory"}), submit({"seconds": 2.0}), submit()
 
-    def done_elsewhere(*_):
-        if greedy.path("failure.json").exists():
+    def done_elsewhere(runs, told):
+        if isinstance(told.get(greedy.id), Again):
             run_module.write_json(greedy.path("result.json"), {})
 
     slots = Slots(2, 1, ("0",), deadline=time.time() + 20)
