@@ -1,7 +1,6 @@
 """The bench gives no ratio of two sides that differ; what it counts can be counted by hand. No time is tested."""
 
 import json
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from benchmark import bench, cli
 from benchmark.bench import references, rows, sides
 from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
-from benchmark.bench.sides import Apart, Settings, Side
+from benchmark.bench.sides import Settings, Side
 from benchmark.errors import UserError
 from benchmark.methods import METHODS
 
@@ -79,18 +78,6 @@ def test_the_plain_step_is_the_baseline(settings):
     plain = references.PlainStep(ours.model, ours.images, ours.labels, ours.job)
     same_terms(plain(), ours(), "float32")
     same_gradients(ours.model.net, plain.net, "float32")
-
-
-def test_a_side_in_another_process_is_the_same(settings):
-    of_side = {"method": "baseline", "backbone": "resnet18", "precision": "float32", "settings": settings}
-    of_side |= {"size": 48, "batch": 3}
-    with closing(Apart(True, **of_side)) as apart:
-        side = Side(**of_side)
-        assert side.images.shape == (3, 3, 48, 48)
-        terms = side()
-        same_terms(apart(), terms, "float32")
-        assert apart().keys() == terms.keys()
-        assert all(spent > 0 for spent in apart.seconds())
 
 
 def test_both_loops_see_the_same_images(settings):

@@ -46,10 +46,16 @@ def _env() -> dict[str, str]:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
+    """As from a terminal: Ctrl-C is not ignored, even where these tests run in the background, whose processes inherit
+    that."""
     command = [sys.executable, "-m", "benchmark", *arguments]
-    return subprocess.Popen(
-        command, cwd=folder, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a handler is not inherited, SIG_IGN would be
+    try:
+        return subprocess.Popen(
+            command, cwd=folder, env=_env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(condition, seconds: float = 120) -> None:
@@ -172,6 +178,21 @@ def test_status_watches_until_nothing_is_left_to_run(workplace):
     assert process.returncode == 0
     assert printed.splitlines()[0] == f"{run.id}: done, epoch 2, test mAP 20.0"
     assert printed.strip().endswith("1 done")
+
+
+def test_status_says_how_far_a_job_is_that_was_stopped(workplace):
+    jobs = grid.load("voc").jobs("mini")[:2]
+    stopped, anew = (run_module.submit(workplace / "runs", job) for job in jobs)
+    for run in (stopped, anew):
+        run.write_metrics([{"epoch": 1}, {"epoch": 2}])
+    stopped.path("checkpoint.pt").touch()  # without one, the run starts anew
+    epochs = jobs[0].epochs
+    printed = bench(workplace, "status").stdout
+    assert f"pending, 2 of {epochs} epochs kept" in next(line for line in printed.splitlines() if stopped.id in line)
+    assert "kept" not in next(line for line in printed.splitlines() if anew.id in line)
+    assert printed.strip().endswith("2 pending")
+    rows = {row["id"]: (row["state"], row["epoch"]) for row in json.loads(bench(workplace, "status", "--json").stdout)}
+    assert rows == {stopped.id: ("pending", f"2/{epochs}"), anew.id: ("pending", f"0/{epochs}")}
 
 
 def test_watching_ends_with_ctrl_c(workplace):

@@ -1,16 +1,23 @@
 """Settings of the executors are read strictly, and a job never holds them."""
 
+import ctypes
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Timer
+from types import SimpleNamespace
 
 import pytest
 
 from benchmark.errors import UserError
-from benchmark.executors import EXECUTORS, SETTINGS, local, read_settings, slurm
+from benchmark.executors import EXECUTORS, SETTINGS, launch, local, ray, read_settings, slurm
 from benchmark.matrix.job import FIELDS
+from benchmark.store import run as run_module
+from benchmark.store.run import Run
 from tests.test_cli import ROOT, bench, wait_for
 
 BAD = {
@@ -56,8 +63,6 @@ def test_options_of_another_executor_are_refused(tmp_path, cache, mini_voc):
 
 @pytest.mark.parametrize(("executor", "package", "extra"), [("ray", "ray", "ray"), ("slurm", "submitit", "slurm")])
 def test_engine_that_is_not_installed_is_named(executor, package, extra, tmp_path, make_job, monkeypatch):
-    from benchmark.store import run as run_module
-
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(slurm, "_queued", lambda *_: set())
     runs = [run_module.submit(tmp_path, make_job())]
@@ -94,3 +99,82 @@ print(subprocess.Popen([sys.executable, '-c', LEASH, '{shutil.which('sleep')}', 
     worker.kill()
     worker.communicate()
     wait_for(lambda: not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text().split()[2])
+
+
+FAULTS = """
+import resource
+import numpy as np
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(2**23)  # 64 MiB, 16,384 pages, written and freed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not glibc")
+def test_a_run_s_process_keeps_the_pages_that_it_frees():
+    given_back, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS], env=env, capture_output=True, check=True).stdout)
+        for env in ({k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}, launch.environment(1))
+    )
+    assert kept < given_back / 10
+    assert given_back > 100  # far fewer than 163,840 where the kernel's pages are huge
+
+
+def test_what_the_user_sets_for_malloc_stands(monkeypatch):
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    made = launch.environment(2)
+    assert (made["MALLOC_TOP_PAD_"], made["MALLOC_MMAP_MAX_"], made["OMP_NUM_THREADS"]) == ("131072", "0", "2")
+
+
+# A claim of another host, which looks stale from here and turns workers away
+
+
+@pytest.fixture
+def claimed(tmp_path, make_job) -> Run:
+    run = run_module.submit(tmp_path, make_job())
+    run_module.write_json(run.path("claim.json"), {"host": "alpha boot pid:[1]", "pid": 7, "started": 1.0})
+    os.utime(run.path("claim.json"), (1e9, 1e9))
+    return run
+
+
+def test_ray_starts_no_second_task_while_the_claim_stands(claimed, monkeypatch):
+    submitted, told, deadline = [], [], time.monotonic() + 2
+    engine = SimpleNamespace(
+        get=lambda task: 3, wait=lambda tasks, **_: (tasks, []), cancel=print, shutdown=print,
+        exceptions=SimpleNamespace(RayError=RuntimeError),
+    )  # fmt: skip
+    monkeypatch.setattr(ray, "_connect", lambda _: engine)
+    monkeypatch.setattr(ray, "_submit", lambda *_: submitted.append(1) or len(submitted))
+
+    def view(runs, its):
+        told.extend(map(str, its.values()))
+        if time.monotonic() > deadline:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ray.execute([claimed], [], ray.Settings(), view)
+    assert submitted == [1]
+    assert set(told) == {"waiting for process 7 on alpha, which holds it"}
+
+
+def test_a_slurm_job_starts_no_second_process_while_the_claim_stands(claimed, monkeypatch):
+    started = []
+
+    def run_job(task, folder):
+        started.append(claimed.path("claim.json").exists())
+        return 3 if started[-1] else 0
+
+    monkeypatch.setattr(slurm.Task, "_run", run_job)
+    monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.05)
+    release = Timer(2, claimed.path("claim.json").unlink)
+    release.start()
+    slurm.Task([], 1, os.getcwd(), True)(str(claimed.folder))
+    release.join()
+    assert started == [True, False]

@@ -12,7 +12,7 @@ import pytest
 from benchmark.errors import UserError
 from benchmark.executors import local, view
 from benchmark.executors.local import Slots
-from benchmark.executors.outcome import How, Outcome
+from benchmark.executors.outcome import Again, How, Outcome
 from benchmark.store import run as run_module
 from benchmark.store.run import Run
 from benchmark.train import recording
@@ -118,13 +118,14 @@ def test_cores_are_shared_by_the_workers(monkeypatch):
     assert local.make_slots(3, 16, ()).threads == 1
 
 
-def test_worker_s_threads_are_capped(submit, monkeypatch, tmp_path):
+def test_worker_s_threads_are_capped_and_its_memory_kept(submit, monkeypatch, tmp_path):
     (tmp_path / "worker.py").write_text(
-        "import os, sys; print(os.environ['OMP_NUM_THREADS'], sys.argv[2:]); sys.exit(9)"
+        "import os, sys; print(os.environ['OMP_NUM_THREADS'], os.environ['MALLOC_MMAP_MAX_'], sys.argv[2:]); "
+        "sys.exit(9)"
     )
     run = submit()
     assert execute([run], Slots(1, 7))[run.id].startswith("ended with status 9 and no record")
-    assert "7 ['--threads', '7', '--device', 'cpu']" in run.path("log.txt").read_text()
+    assert "7 0 ['--threads', '7', '--device', 'cpu']" in run.path("log.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,19 @@ def test_out_of_memory_alone_is_a_failure(submit):
     run, twin = submit({"kind": "out_of_memory"}), submit({"kind": "out_of_memory"})
     assert execute([run, twin], Slots(2, 1, ("0",))) == {run.id: "failed", twin.id: "failed"}
     assert (attempts(run), attempts(twin)) == (2, 2)
+
+
+def test_a_job_that_waits_to_be_alone_and_is_done_elsewhere_frees_its_gpu(submit):
+    greedy, other, third = submit({"kind": "out_of_memory"}), submit({"seconds": 2.0}), submit()
+
+    def done_elsewhere(runs, told):
+        if isinstance(told.get(greedy.id), Again):
+            run_module.write_json(greedy.path("result.json"), {})
+
+    slots = Slots(2, 1, ("0",), deadline=time.time() + 20)
+    ended = local.execute([greedy, other, third], [], slots, done_elsewhere)
+    assert {job: outcome.how for job, outcome in ended.items()} == dict.fromkeys(ended, How.DONE)
+    assert attempts(greedy) == 1
 
 
 # How long

@@ -16,7 +16,6 @@ BENCHES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "naive": rows.naive,
     "eager": rows.eager,
     "norm": rows.batch_norm,
-    "heap": rows.freed_memory,
     "compile": rows.compiled,
     "memory": rows.memory,
     "maps": rows.maps,

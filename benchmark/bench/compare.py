@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmark.bench.sides import Apart, Settings, seconds
+from benchmark.bench.sides import Settings, seconds
 from benchmark.methods import Terms
 
 # How far apart the two sides may be: relative difference of each loss, and of the whole gradient.
@@ -37,7 +37,7 @@ def paired(a: Callable[[], Any], b: Callable[[], Any], settings: Settings) -> tu
         a(), b()
     for i in range(settings.pairs):
         for side in (a, b) if i % 2 else (b, a):
-            spent[side].append(side.seconds() if isinstance(side, Apart) else seconds(side, settings.device))
+            spent[side].append(seconds(side, settings.device))
     wall, processor = np.median(np.array(spent[a]) / np.array(spent[b]), axis=0)
     of_a, of_b = (1e3 * np.median(spent[side], axis=0)[0] for side in (a, b))
     note = f"{of_a:.1f} / {of_b:.1f} ms, {settings.pairs} pairs"

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from benchmark import methods
 from benchmark.bench import throughput
 from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
 from benchmark.bench.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
-from benchmark.bench.sides import Apart, Loop, Settings, Side, cifar, execution, job_of, synchronize
+from benchmark.bench.sides import Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
 from benchmark.matrix.job import BACKBONES
 from benchmark.methods import models
@@ -104,22 +103,6 @@ def batch_norm(settings: Settings) -> Iterator[Row]:
 
             name = f"norm: PyTorch's second derivative of BatchNorm / ours, ICASC step, {_setting(ours)}"
             yield compared(name, plain, ours, same, ">= 1", settings)
-
-
-def freed_memory(settings: Settings) -> Iterator[Row]:
-    """heap.py, which is about a processor's memory alone, at VOC's size and batch: what is freed grows with both."""
-    at = {} if settings.quick else {"size": 299, "batch": 16}
-    for method in () if settings.on_gpu else ("baseline", ICASC):
-        for precision in ("float32", "bfloat16"):
-            of_side = {"method": method, "backbone": "resnet18", "precision": precision, "settings": settings} | at
-            with closing(Apart(False, **of_side)) as given_back, closing(Apart(True, **of_side)) as kept:
-                name = f"heap: freed memory given back / kept, {method}, {_setting(Side(**of_side))}"
-                row = compared(
-                    name, given_back, kept, lambda a=given_back, b=kept, p=precision: same_terms(a(), b(), p), ">= 1",
-                    settings,
-                )  # fmt: skip
-                held = " / ".join(f"{side.resident() / 2**20:.0f}" for side in (given_back, kept))
-                yield replace(row, note=f"{row.note}; at most {held} MiB resident")
 
 
 def compiled(settings: Settings) -> Iterator[Row]:

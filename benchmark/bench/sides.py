@@ -1,10 +1,7 @@
 """What is measured: the suite's own training step and its own epoch, on random images or on drawn ones."""
 
-import multiprocessing
-import resource
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from benchmark.data import ImageSet, Pixels
 from benchmark.matrix import grid
 from benchmark.matrix.job import BACKBONES, Job
 from benchmark.methods import Terms
-from benchmark.train import batches, heap, loop
+from benchmark.train import batches, loop
 from benchmark.train.step import Step
 
 
@@ -109,43 +106,6 @@ class Loop:
             waited += time.perf_counter() - asked
             self._step(*batch[:2], self._calls, 0.0)
             synchronize(self.view.mean.device)
-
-
-class Apart:
-    """A side in a process of its own, whose freed memory is kept, as in a job's process, or given back."""
-
-    def __init__(self, kept: bool, **of_side: Any) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(1, spawn, Apart._begin, (kept, torch.get_num_threads(), of_side))
-
-    @staticmethod
-    def _begin(kept: bool, threads: int, of_side: dict[str, Any]) -> None:
-        if kept:
-            heap.keep_freed_memory()
-        torch.set_num_threads(threads)
-        Apart.side = Side(**of_side)
-
-    @staticmethod
-    def _terms() -> dict[str, float]:
-        return {name: float(term) for name, term in Apart.side().items()}
-
-    @staticmethod
-    def _seconds() -> tuple[float, float]:
-        return seconds(Apart.side, torch.device("cpu"))
-
-    def __call__(self) -> dict[str, float]:
-        return self._pool.submit(Apart._terms).result()
-
-    def seconds(self) -> tuple[float, float]:
-        """As the function of this name, by the other process's clocks."""
-        return self._pool.submit(Apart._seconds).result()
-
-    def resident(self) -> int:
-        """Most memory that the process has had at once, in bytes."""
-        return 1024 * self._pool.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_maxrss
-
-    def close(self) -> None:
-        self._pool.shutdown()
 
 
 def seconds(side: Callable[[], Any], device: torch.device) -> tuple[float, float]:

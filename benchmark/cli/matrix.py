@@ -105,17 +105,20 @@ def status(
     for folder, job in jobs_on_disk(chosen, scale, runs, warn=True):
         try:
             state = folder.state()
-            epochs = len(folder.metrics()) if state != "pending" else 0
+            kept = state != "pending" or folder.path("checkpoint.pt").exists()
+            epochs = len(folder.metrics()) if kept else 0  # without a checkpoint it starts anew
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
             continue
-        rows.append({"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"})
-    rows.sort(key=lambda row: STATES.index(row["state"]))
+        said = f"pending, {epochs} of {job.epochs} epochs kept" if state == "pending" and kept else state
+        row = {"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"}
+        rows.append((row, said))
+    rows.sort(key=lambda row: STATES.index(row[0]["state"]))
     if as_json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps([row for row, _ in rows], indent=1))
         return
-    print_rows(rows, ("state", "scale", "id", "epoch"))
-    print(view.counted([row["state"] for row in rows]) or f"no jobs under {runs}/")
+    print_rows([row | {"state": said} for row, said in rows], ("state", "scale", "id", "epoch"))
+    print(view.counted([row["state"] for row, _ in rows]) or f"no jobs under {runs}/")
 
 
 def jobs_on_disk(chosen: Grid | None, scale: str | None, runs: Path, warn: bool = False) -> list[tuple[Run, Job]]:

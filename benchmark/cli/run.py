@@ -204,9 +204,7 @@ def run_job(
     if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
     ranks = run.job().ranks
-    from benchmark.train import checkpoint, distributed, heap, loop
-
-    heap.keep_freed_memory()
+    from benchmark.train import checkpoint, distributed, loop
 
     if ranks > 1 and distributed.started() == 1:
         sys.exit(distributed.launch(ranks, sys.argv[1:]))

@@ -181,12 +181,12 @@ def _end_attempt(job: Scheduled, slots: Slots) -> None:
     if outcome.kind == "out_of_memory" and not was_alone:
         job.alone_on = slots.place(worker.slot)
         job.why = Again(outcome, alone_on=job.alone_on)
-    elif outcome.is_the_machine_s and job.attempts < ATTEMPTS:
+    elif outcome.by_the_machine and job.attempts < ATTEMPTS:
         pause = BACKOFF_SECONDS * 4 ** (job.attempts - 1)
         job.not_before = time.monotonic() + pause
         job.why = Again(outcome, seconds=pause)
     else:
-        job.outcome = replace(outcome, attempts=job.attempts) if outcome.is_the_machine_s else outcome
+        job.outcome = replace(outcome, attempts=job.attempts) if outcome.by_the_machine else outcome
 
 
 def _queue_again(job: Scheduled, jobs: list[Scheduled]) -> None:

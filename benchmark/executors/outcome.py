@@ -64,7 +64,7 @@ class Outcome:
         return next((s.name for s in signal.Signals if s == self.signal), "real-time")
 
     @property
-    def is_the_machine_s(self) -> bool:
+    def by_the_machine(self) -> bool:
         """Killed, hung or without its device: nothing that the job did."""
         return self.how in (How.KILLED, How.HUNG) or self.kind == "lost_device"
 
