@@ -13,11 +13,11 @@ from benchmark.errors import UserError
 from benchmark.matrix.job import FIELDS, Job
 from benchmark.store import metrics, scores
 from benchmark.store.run import Run
-from benchmark.tables import stats
+from benchmark.tables import bootstrap
 
 COLUMNS = ["job", "state", *FIELDS, "item", "value"]
 SINGLE_LABEL = ("top1", "top5")
-ROUNDS = 400  # bootstrap samples: a spread to within 4%, in seconds
+ROUNDS = bootstrap.ROUNDS
 
 Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent
 
@@ -91,26 +91,34 @@ def image_samples(
     rounds: int = ROUNDS,
     item: str | None = None,
     min_positives: int = 1,
+    cache: Path | None = bootstrap.CACHE,
 ) -> Samples:
     """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named. Classes
     with fewer images than `min_positives` are left out, as in `items`.
 
     Runs tested on the same images get the same samples, so their differences are paired; others independent ones.
     """
-    samples: Samples = {}
+    samples = {}
     for run in (Run(runs / scale / name) for name in ids):
-        if not run.path("scores.npz").exists():
-            continue
-        saved = scores.read(run)
-        labels, predicted, classes = saved.labels, saved.predicted, saved.classes
-        if labels.ndim == 2 and (item in classes or min_positives > 1):
-            wanted = {item} if item in classes else frequent(run.read("result.json"), min_positives)
-            kept = [c for c, name in enumerate(classes) if name in wanted]
-            labels, predicted, classes = labels[:, kept], predicted[:, kept], [classes[c] for c in kept]
-        images = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
-        drawn = stats.resampled(predicted, labels, classes, definition, rounds, seed=images)
-        samples[run.id] = {name: 100 * values for name, values in drawn.items()}
+        if run.path("scores.npz").exists():
+            drawn = _resampled(run, definition, rounds, min_positives, cache)
+            samples[run.id] = {name: 100 * values for name, values in drawn.items() if item in (None, name)}
+    bootstrap.draws.cache_clear()
     return samples
+
+
+def _resampled(run: Run, definition: str, rounds: int, min_positives: int, cache: Path | None) -> dict[str, np.ndarray]:
+    saved = scores.read(run)
+    labels, predicted, classes = saved.labels, saved.predicted, saved.classes
+    if labels.ndim == 2 and min_positives > 1:
+        wanted = frequent(run.read("result.json"), min_positives)
+        kept = [c for c, name in enumerate(classes) if name in wanted]
+        labels, predicted, classes = labels[:, kept], predicted[:, kept], [classes[c] for c in kept]
+    key = bootstrap.cache_key(run.path("scores.npz").read_bytes(), definition, classes, rounds)
+    seed = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
+    return bootstrap.cached(
+        cache, key, lambda: bootstrap.resampled(predicted, labels, classes, definition, rounds, seed)
+    )
 
 
 def mean_over(samples: Samples, ids: Iterable[str], item: str) -> np.ndarray | None:
