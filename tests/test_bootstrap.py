@@ -61,21 +61,38 @@ def recorded(method: str) -> tuple[np.ndarray, np.ndarray]:
     return saved.predicted[:, kept], saved.labels[:, kept]
 
 
-def coverage(intervals: dict, experiments: int = 200, rounds: int = 300) -> dict[tuple[str, str], float]:
+def coverage(
+    intervals: dict, experiments: int = 200, rounds: int = 300, smooth: bool = False
+) -> dict[tuple[str, str], float]:
     """How often each interval of a class's AP, and of mAP, holds the truth: test sets are drawn from a recorded one,
-    whose values are the truth, and resampled."""
+    whose values are the truth, and resampled.
+
+    smooth: drawn scores are moved by Gaussian noise (Silverman's bandwidth, of positives and others), as no new image
+    repeats a score; the truth is then that of 400,000 images.
+    """
     predicted, labels = recorded("baseline")
-    classes = [str(c) for c in range(labels.shape[1])]
+    classes, rng, covered = [str(c) for c in range(labels.shape[1])], np.random.default_rng(0), {}
+    widths = [
+        np.array(
+            [0.9 * x[y == sign].std() * (y == sign).sum() ** -0.2 for x, y in zip(predicted.T, labels.T, strict=True)]
+        )
+        for sign in (1, -1)
+    ]
+
+    def draw(size):
+        of = rng.integers(len(labels), size=size)
+        noise = rng.normal(size=(size, len(classes))) * np.where(labels[of] == 1, *widths) if smooth else 0
+        return predicted[of] + noise, labels[of]
 
     def values(predicted, labels):
         ap = metrics.per_class_ap(predicted, labels)
         return dict(zip(classes, ap, strict=True)) | {"mAP": metrics.mean_ap(ap)}
 
-    truth, rng, covered = values(predicted, labels), np.random.default_rng(0), {}
+    truth = values(*draw(400_000)) if smooth else values(predicted, labels)
     for experiment in range(experiments):
-        drawn = rng.integers(len(labels), size=len(labels))
-        points = values(predicted[drawn], labels[drawn])
-        samples = bootstrap.resampled(predicted[drawn], labels[drawn], classes, "area", rounds, seed=experiment)
+        drawn = draw(len(labels))
+        points = values(*drawn)
+        samples = bootstrap.resampled(*drawn, classes, "area", rounds, seed=experiment)
         for (item, values_R), (name, interval) in itertools.product(samples.items(), intervals.items()):
             low, high = interval(points[item], values_R)
             found = covered.setdefault((name, "mAP" if item == "mAP" else "class"), [])
@@ -83,10 +100,18 @@ def coverage(intervals: dict, experiments: int = 200, rounds: int = 300) -> dict
     return {key: float(np.mean(found)) for key, found in covered.items()}
 
 
+def percentile(point, samples):
+    return stats.percentile_interval(samples)
+
+
+def basic(point, samples):
+    low, high = stats.percentile_interval(samples)
+    return 2 * point - high, 2 * point - low
+
+
 def test_image_interval_covers_as_promised_where_the_percentile_interval_does_not():
     """Tolerances: 0.92 to 0.97 for the mean over classes, 0.90 to 0.98 for mAP (three standard errors: 0.046)."""
-    percentile = {"percentile": lambda _, samples: stats.percentile_interval(samples)}
-    found = coverage(percentile | {"bias-corrected": stats.image_interval})
+    found = coverage({"percentile": percentile, "bias-corrected": stats.image_interval})
     assert 0.92 <= found["bias-corrected", "class"] <= 0.97
     assert 0.90 <= found["bias-corrected", "mAP"] <= 0.98
     assert found["percentile", "mAP"] < 0.90
