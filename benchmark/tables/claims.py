@@ -52,10 +52,27 @@ class Estimate:
 
 def pooled_std(gains: Sequence[Sequence[float]]) -> Pooled | None:
     """The spread of paired gains over seeds, from several methods: variances weighted by n - 1, which add up to its
-    degrees of freedom. None where no method has two seeds."""
-    df = sum(max(0, len(of) - 1) for of in gains)
-    squares = sum(float(np.sum((np.asarray(of) - np.mean(of)) ** 2)) for of in gains if len(of))
-    return Pooled(math.sqrt(squares / df), df) if df else None
+    degrees of freedom. None where no method has two seeds, or where their spreads are not alike: a quiet method would
+    lend a noisy one an interval that it has not earned."""
+    gains = [of for of in gains if len(of) > 1]
+    if not gains:
+        return None
+    variances, df = np.array([np.var(of, ddof=1) for of in gains]), np.array([len(of) - 1 for of in gains])
+    if bartlett_p(variances, df) < 1 - LEVEL:
+        return None
+    return Pooled(math.sqrt(np.average(variances, weights=df)), int(df.sum()))
+
+
+def bartlett_p(variances: np.ndarray, df: np.ndarray) -> np.ndarray:
+    """p of "these M sample variances (..., M) with df (M,) are of one", (...) (Bartlett, 1937)."""
+    from scipy.special import chdtrc
+
+    if len(df) < 2:
+        return np.ones(variances.shape[:-1])
+    with np.errstate(divide="ignore", invalid="ignore"):  # a variance of 0 is like no other but 0
+        statistic = df.sum() * np.log(np.average(variances, axis=-1, weights=df)) - np.log(variances) @ df
+    statistic = statistic / (1 + (np.sum(1 / df) - 1 / df.sum()) / (3 * (len(df) - 1)))
+    return np.where(variances.any(axis=-1), chdtrc(len(df) - 1, np.maximum(0, statistic)), 1.0)
 
 
 def estimate(
@@ -249,9 +266,11 @@ def _verdicts(
     shift_R = truth - claimed / 2 + rng.normal(0, sd_images, rounds)
     found, standing = [], np.zeros(rounds, int)
     for n in sizes:
-        variance_R = gains_MRN[:, :, :n].var(axis=2, ddof=1).mean(axis=0)
-        level = level_of_look(n, looks)
-        half_R = stats.combined_half(np.sqrt(variance_R / n), methods * (n - 1), sd_images, level)
+        variances_RM = gains_MRN[:, :, :n].var(axis=2, ddof=1).T
+        level, df = level_of_look(n, looks), n - 1
+        own_R = stats.combined_half(np.sqrt(variances_RM[:, 0] / n), df, sd_images, level)
+        pooled_R = stats.combined_half(np.sqrt(variances_RM.mean(axis=1) / n), methods * df, sd_images, level)
+        half_R = np.where(bartlett_p(variances_RM, np.full(methods, df)) < 1 - LEVEL, own_R, pooled_R)
         mean_R = (gains_MRN[0, :, :n].mean(axis=1) + shift_R) * np.sign(claimed)
         decided = np.where(np.abs(mean_R) > half_R, np.sign(mean_R), 0).astype(int)
         standing = np.where(standing == 0, decided, standing) if looks else decided
