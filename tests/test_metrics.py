@@ -59,6 +59,28 @@ def test_perfect_and_worst_ranking(definition):
     assert metrics.average_precision(np.array([3, 2, 1.0]), np.array([-1, -1, 1]), definition) == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("definition", metrics.DEFINITIONS)
+@pytest.mark.parametrize("levels", [2, 9, 10**6])
+def test_resampled_ap_is_ap_of_the_repeated_images(definition, levels):
+    """With many ties, some, none; difficult images among them; rows that repeat, and the images as they are."""
+    rng = np.random.default_rng(levels)
+    for positives in (0.02, 0.2, 0.9):
+        scores, labels = rng.integers(0, levels, 60) / levels, rng.choice([1, -1], 60, p=[positives, 1 - positives])
+        labels[rng.random(60) < 0.1] = 0
+        counts = np.vstack([np.ones(60, np.uint8), rng.multinomial(60, np.full(60, 1 / 60), 50).astype(np.uint8)])
+        for row, ap in zip(counts, metrics.resampled_ap(scores, labels, counts, definition), strict=True):
+            repeated = np.repeat(np.arange(60), row)
+            expected = metrics.average_precision(scores[repeated], labels[repeated], definition)
+            assert ap == pytest.approx(np.nan if expected is None else expected, abs=1e-12, nan_ok=True)
+
+
+def test_a_sample_without_positives_is_no_number():
+    ap = metrics.resampled_ap(np.array([0.9, 0.1]), np.array([1, -1]), np.array([[0, 2], [1, 1]]), "area")
+    assert np.isnan(ap[0])
+    assert ap[1] == 1
+    assert np.isnan(metrics.resampled_ap(np.array([0.9]), np.array([0]), np.array([[1]]), "area")).all()
+
+
 @pytest.mark.parametrize("labels", [[-1, -1], [0, 0], [0, -1]])
 def test_no_positives_is_none_and_left_out_of_the_mean(labels):
     assert metrics.average_precision(np.array([0.1, 0.2]), np.array(labels)) is None

@@ -1,11 +1,10 @@
-"""Intervals against closed forms, bootstraps against the metric itself, verdicts against planted effects."""
+"""Intervals against closed forms and simulated coverage, verdicts against planted effects."""
 
 import math
 
 import numpy as np
 import pytest
 
-from benchmark.store import metrics
 from benchmark.tables import stats
 
 SIMULATIONS = 2000
@@ -66,66 +65,6 @@ def test_seeds_for_is_the_first_that_is_narrow_enough():
 )
 def test_binomial_sizes(share, images, points):
     assert 100 * stats.binomial_std(share, images) == pytest.approx(points, abs=0.006)
-
-
-def test_wilson_interval():
-    assert stats.wilson_interval(0.5, 100) == pytest.approx((0.40383, 0.59617), abs=1e-5)
-    assert stats.wilson_interval(1.0, 10)[1] == 1.0
-    assert stats.wilson_interval(0.0, 10)[1] == pytest.approx(0.27753, abs=1e-5)
-
-
-@pytest.mark.parametrize("definition", metrics.DEFINITIONS)
-@pytest.mark.parametrize("ties", [False, True])
-def test_resampled_ap_is_ap_of_the_repeated_images(definition, ties):
-    rng = np.random.default_rng(2)
-    scores = rng.integers(0, 9, 60) / 9 if ties else rng.normal(size=60)
-    labels = rng.choice([1, 0, -1], 60, p=[0.2, 0.1, 0.7])
-    (counts,) = stats.draws(60, rounds=25)
-    found = stats.resampled_ap(scores, labels, counts, definition)
-    for row, ap in zip(counts, found, strict=True):
-        repeated = np.repeat(np.arange(60), row)
-        expected = metrics.average_precision(scores[repeated], labels[repeated], definition)
-        assert ap == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_sample_without_positives_is_no_number():
-    counts = np.array([[0, 2], [1, 1]])
-    ap = stats.resampled_ap(np.array([0.9, 0.1]), np.array([1, -1]), counts, "area")
-    assert np.isnan(ap[0])
-    assert ap[1] == 1
-
-
-def test_resampling_is_seeded_and_chunks_change_nothing_but_memory(monkeypatch):
-    first = np.concatenate(stats.draws(50, 40))
-    assert (first.sum(axis=1) == 50).all()
-    assert (first == np.concatenate(stats.draws(50, 40))).all()
-    assert (first != np.concatenate(stats.draws(50, 40, seed=1))).any()
-    monkeypatch.setattr(stats, "CHUNK", 50 * 7)
-    chunks = stats.draws(50, 40)
-    assert len(chunks) == 6
-    assert (np.concatenate(chunks) == first).all()
-
-
-def test_bootstrap_of_accuracy_has_the_binomial_spread():
-    rng = np.random.default_rng(3)
-    labels = rng.integers(0, 10, 1500)
-    scores = rng.normal(size=(1500, 10))
-    scores[np.arange(1500), labels] += 2
-    found = stats.resampled(metrics.top_classes(scores, 5), labels, [], "area")
-    assert set(found) == {"top1", "top5"}
-    share = (scores.argmax(axis=1) == labels).mean()
-    assert found["top1"].mean() == pytest.approx(share, abs=0.002)
-    assert found["top1"].std() == pytest.approx(stats.binomial_std(share, 1500), rel=0.08)
-    assert (found["top5"] >= found["top1"]).all()
-
-
-def test_multi_label_bootstrap_has_each_class_and_the_mean():
-    rng = np.random.default_rng(4)
-    labels = rng.choice([1, -1], (80, 3))
-    labels[:, 2] = -1  # no positives
-    found = stats.resampled(rng.normal(size=(80, 3)), labels, ["cat", "dog", "cow"], "area", rounds=30)
-    assert list(found) == ["cat", "dog", "mAP"]
-    assert found["mAP"] == pytest.approx((found["cat"] + found["dog"]) / 2)
 
 
 def test_percentile_interval_skips_what_is_no_number():

@@ -4,6 +4,7 @@ bootstrap samples of the test images."""
 import hashlib
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,11 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
 from benchmark.store.records import Result
 from benchmark.store.run import Run
-from benchmark.tables import stats
+from benchmark.tables import bootstrap
 
 COLUMNS = ["job", "state", *FIELDS, "item", "value"]
 SINGLE_LABEL = ("top1", "top5")
-ROUNDS = 400  # bootstrap samples: a spread to within 4%, in seconds
+ROUNDS = bootstrap.ROUNDS
 
 Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent
 
@@ -76,7 +77,9 @@ def items(record: Result, definition: str, min_positives: int = 1) -> dict[str, 
     return {item: None if value is None else 100 * value for item, value in values.items()}
 
 
-def image_samples(matrix: Matrix, ids: list[str], rounds: int = ROUNDS, item: str | None = None) -> Samples:
+def image_samples(
+    matrix: Matrix, ids: list[str], rounds: int = ROUNDS, item: str | None = None, cache: Path | None = bootstrap.CACHE
+) -> Samples:
     """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named. Classes
     that the matrix leaves out are left out, as in `items`.
 
@@ -88,19 +91,27 @@ def image_samples(matrix: Matrix, ids: list[str], rounds: int = ROUNDS, item: st
         if record is None or not run.path("scores.npz").exists():
             continue
         try:
-            saved = scores.read(run)
+            drawn = _resampled(run, record, matrix, rounds, cache)
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
             continue
-        labels, predicted, classes = saved.labels, saved.predicted, saved.classes
-        if labels.ndim == 2 and (item in classes or matrix.min_positives > 1):
-            wanted = {item} if item in classes else record.frequent(matrix.min_positives)
-            kept = [c for c, name in enumerate(classes) if name in wanted]
-            labels, predicted, classes = labels[:, kept], predicted[:, kept], [classes[c] for c in kept]
-        images = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
-        drawn = stats.resampled(predicted, labels, classes, matrix.definition, rounds, seed=images)
-        samples[run.id] = {name: 100 * values for name, values in drawn.items()}
+        samples[run.id] = {name: 100 * values for name, values in drawn.items() if item in (None, name)}
+    bootstrap.draws.cache_clear()
     return samples
+
+
+def _resampled(run: Run, record: Result, matrix: Matrix, rounds: int, cache: Path | None) -> dict[str, np.ndarray]:
+    saved = scores.read(run)
+    labels, predicted, classes = saved.labels, saved.predicted, saved.classes
+    if labels.ndim == 2 and matrix.min_positives > 1:
+        wanted = record.frequent(matrix.min_positives)
+        kept = [c for c, name in enumerate(classes) if name in wanted]
+        labels, predicted, classes = labels[:, kept], predicted[:, kept], [classes[c] for c in kept]
+    key = bootstrap.cache_key(run.path("scores.npz").read_bytes(), matrix.definition, classes, rounds)
+    seed = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
+    return bootstrap.cached(
+        cache, key, lambda: bootstrap.resampled(predicted, labels, classes, matrix.definition, rounds, seed)
+    )
 
 
 def mean_over(samples: Samples, ids: Iterable[str], item: str) -> np.ndarray | None:

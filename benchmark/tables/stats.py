@@ -1,8 +1,8 @@
-"""Intervals and verdicts: pure functions on numbers. Formulas, sources and limits stand in docs/statistics.md.
+"""Intervals and verdicts on cells: pure functions on numbers. Formulas, sources, limits: docs/statistics.md. What is
+said of a paper's claim stands in claims.py.
 
 Two uncertainties, never mixed without a word: the spread over seeds (would the same code, run again, say the same on
-this test set?) and the sampling of test images (would it say so on other images of the same kind?). Verdicts on the
-paper's cells rest on seeds alone, since the paper's test images are ours.
+this test set?) and the sampling of test images (would it say so on other images of the same kind?).
 """
 
 import math
@@ -12,13 +12,9 @@ from itertools import product
 
 import numpy as np
 
-from benchmark.store import metrics
-
 LEVEL = 0.95  # of every interval, so that what is shown is what is judged
 POWER = 0.8
 MAX_SEEDS = 1000  # beyond this many "more seeds" is no advice
-ROUNDS = 1000  # of a bootstrap
-CHUNK = 2**22  # drawn images at once; bounds the memory of a bootstrap to some hundred MB
 
 Interval = tuple[float, float]
 
@@ -49,13 +45,20 @@ def t_quantile(df: float, probability: float) -> float:
     return float(stdtrit(df, probability))
 
 
-def t_interval(values: list[float] | np.ndarray, level: float = LEVEL) -> Interval | None:
+def clip(interval: Interval, bounds: Interval | None) -> Interval:
+    """The interval within what the quantity can be: (0, 100) for a share in percent, (-100, 100) for a gain."""
+    return interval if bounds is None else (max(interval[0], bounds[0]), min(interval[1], bounds[1]))
+
+
+def t_interval(
+    values: list[float] | np.ndarray, level: float = LEVEL, bounds: Interval | None = None
+) -> Interval | None:
     """Student's interval of the mean; None for fewer than two values."""
     n = len(values)
     if n < 2:
         return None
     half = t_quantile(n - 1, (1 + level) / 2) * sample_std(values) / math.sqrt(n)
-    return float(np.mean(values)) - half, float(np.mean(values)) + half
+    return clip((float(np.mean(values)) - half, float(np.mean(values)) + half), bounds)
 
 
 def prediction_interval(values: list[float] | np.ndarray, level: float = LEVEL) -> Interval | None:
@@ -116,78 +119,6 @@ def binomial_std(share: float, num_images: int) -> float:
     return math.sqrt(share * (1 - share) / num_images)
 
 
-def wilson_interval(share: float, num_images: int, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of an accuracy in [0, 1]; never leaves [0, 1], even at 0 or 1."""
-    z = t_quantile(math.inf, (1 + level) / 2)
-    shrink = 1 + z**2 / num_images
-    center = (share + z**2 / (2 * num_images)) / shrink
-    half = z / shrink * math.sqrt(share * (1 - share) / num_images + z**2 / (4 * num_images**2))
-    return max(0.0, center - half), min(1.0, center + half)
-
-
-def draws(num_images: int, rounds: int = ROUNDS, seed: int = 0) -> list[np.ndarray]:
-    """Bootstrap samples of the test set as chunks (r, N) of how often each image was drawn; `rounds` rows in all.
-
-    The same seed and sizes give the same samples, so two runs resampled alike stay paired by image.
-    """
-    rng = np.random.default_rng(seed)
-    chunks = []
-    for start in range(0, rounds, step := max(1, CHUNK // num_images)):
-        rows = min(step, rounds - start)
-        drawn = rng.integers(0, num_images, (rows, num_images)) + num_images * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * num_images)
-        chunks.append(counts.reshape(rows, num_images).astype(np.uint8 if counts.max() < 256 else np.int64))
-    return chunks
-
-
-def resampled_ap(scores_N: np.ndarray, labels_N: np.ndarray, counts_RN: np.ndarray, definition: str) -> np.ndarray:
-    """AP (R,) in [0, 1] of one class in each bootstrap sample; NaN where a sample holds no positive.
-
-    The same as metrics.average_precision on the images repeated `counts` times, without sorting again.
-    """
-    kept = labels_N != 0
-    order = np.argsort(-scores_N[kept], kind="stable")
-    scores_N, positive_N = scores_N[kept][order], (labels_N[kept] == 1)[order]
-    counts_RN = counts_RN[:, np.flatnonzero(kept)[order]].astype(np.int32)
-    last_of_tie = np.append(np.flatnonzero(np.diff(scores_N)), len(scores_N) - 1)
-    retrieved_RN = np.cumsum(counts_RN, axis=1, dtype=np.int32)[:, last_of_tie]
-    hits_RN = np.cumsum(counts_RN * positive_N, axis=1, dtype=np.int32)[:, last_of_tie]
-    precision_RN = hits_RN / np.maximum(1, retrieved_RN)
-    recall_RN = hits_RN / np.maximum(1, hits_RN[:, -1:])
-    if definition == "area":
-        precision_RN = np.maximum.accumulate(precision_RN[:, ::-1], axis=1)[:, ::-1]
-    if definition == "11_point":
-        # Recall only grows: the best precision from there on stands where it first reaches the threshold.
-        ap_R = np.mean(
-            [np.max(precision_RN, axis=1, where=recall_RN >= t - 1e-9, initial=0.0) for t in np.linspace(0, 1, 11)],
-            axis=0,
-        )
-    else:
-        assert definition in metrics.DEFINITIONS
-        ap_R = np.sum(np.diff(recall_RN, prepend=0.0, axis=1) * precision_RN, axis=1)
-    return np.where(hits_RN[:, -1] > 0, ap_R, np.nan)
-
-
-def resampled(
-    predicted: np.ndarray, labels: np.ndarray, classes: list[str], definition: str, rounds: int = ROUNDS, seed: int = 0
-) -> dict[str, np.ndarray]:
-    """Every measured number of a run in each bootstrap sample of its test images: item -> (rounds,) in [0, 1].
-
-    labels (N, C) of 1, 0 and -1, predicted their scores (N, C): the AP of each class, and mAP. labels (N,) of class
-    numbers, predicted the best class numbers (N, TOP): top1 and top5.
-    """
-    chunks = draws(len(labels), rounds, seed)
-    if labels.ndim == 1:
-        hits = {k: metrics.among_top(predicted, labels, k).astype(np.float64) for k in (1, metrics.TOP)}
-        return {f"top{k}": np.concatenate([counts @ hits[k] / len(labels) for counts in chunks]) for k in hits}
-    values = {
-        name: np.concatenate([resampled_ap(predicted[:, c], labels[:, c], counts, definition) for counts in chunks])
-        for c, name in enumerate(classes)
-        if (labels[:, c] == 1).any()
-    }
-    return values | ({"mAP": np.nanmean(list(values.values()), axis=0)} if values else {})
-
-
 def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval | None:
     """The middle `level` of bootstrap samples; None where fewer than two are numbers."""
     samples = samples[np.isfinite(samples)]
@@ -197,18 +128,50 @@ def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval |
     return float(low), float(high)
 
 
-def combined_interval(values: list[float] | np.ndarray, image_std: float, level: float = LEVEL) -> Interval | None:
+def image_interval(
+    point: float, samples: np.ndarray, level: float = LEVEL, bounds: Interval | None = None
+) -> Interval | None:
+    """Bias-corrected bootstrap interval (Efron, 1987, without acceleration) of a number measured as `point`.
+
+    Quantiles of the samples, moved by twice the normal quantile of the share of samples below `point`: an AP is higher
+    in a drawn test set than in the one it is drawn from, and the plain percentile interval has that bias twice. None
+    where fewer than two samples are numbers.
+    """
+    from scipy.special import ndtr, ndtri
+
+    samples = samples[np.isfinite(samples)]
+    if len(samples) < 2:
+        return None
+    tied = np.isclose(samples, point, rtol=1e-6, atol=0)  # samples are float32
+    below = np.mean(np.where(tied, 0.5, samples < point))
+    bias = ndtri(np.clip(below, 0.5 / len(samples), 1 - 0.5 / len(samples)))
+    low, high = np.quantile(samples, ndtr(2 * bias + ndtri([(1 - level) / 2, (1 + level) / 2])))
+    return clip((float(low), float(high)), bounds)
+
+
+def combined_half(
+    seed_error: float | np.ndarray, df: float, image_error: float, level: float = LEVEL
+) -> float | np.ndarray:
+    """Half-width for new seeds and new test images together: those of the two parts add in squares.
+
+    MOVER (Zou and Donner, 2008). seed_error: standard error of the mean, known to `df` degrees of freedom.
+    """
+    of_images = t_quantile(math.inf, (1 + level) / 2) * image_error
+    return np.hypot(t_quantile(df, (1 + level) / 2) * seed_error, of_images)
+
+
+def combined_interval(
+    values: list[float] | np.ndarray, image_std: float, level: float = LEVEL, bounds: Interval | None = None
+) -> Interval | None:
     """Interval of the mean for new seeds and new test images together; None for fewer than two values.
 
-    The half-widths of the two intervals add in squares (MOVER: Zou and Donner, 2008), so it is never narrower than
-    either. What seeds and images do together is in both parts: it errs on the wide side.
+    Never narrower than either part (`combined_half`). What seeds and images do together is in both parts: it errs on
+    the wide side.
     """
-    of_seeds = t_interval(values, level)
-    if of_seeds is None:
+    if len(values) < 2:
         return None
-    of_images = t_quantile(math.inf, (1 + level) / 2) * image_std
-    half = math.hypot((of_seeds[1] - of_seeds[0]) / 2, of_images)
-    return float(np.mean(values)) - half, float(np.mean(values)) + half
+    half = float(combined_half(sample_std(values) / math.sqrt(len(values)), len(values) - 1, image_std, level))
+    return clip((float(np.mean(values)) - half, float(np.mean(values)) + half), bounds)
 
 
 # Verdicts
