@@ -1,7 +1,6 @@
 """What is said of a claim, against closed forms and against simulated truths: how often each verdict is wrong."""
 
 import math
-from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -25,17 +24,21 @@ def test_pooled_std_by_hand():
     assert claims.pooled_std([[1.0], []]) is None
 
 
+def ends(interval: claims.GainInterval) -> tuple[float, float, str]:
+    return interval.low, interval.high, interval.over
+
+
 def test_gain_interval_is_the_combined_one():
     gains = [1.0, 2.0, 4.0]
     found = claims.gain_interval(gains, 0.5)
-    assert astuple(found) == (*map(pytest.approx, stats.combined_interval(gains, 0.5)), "seeds and images")
+    assert ends(found) == (*map(pytest.approx, stats.combined_interval(gains, 0.5)), "seeds and images")
     samples = np.append(np.random.default_rng(0).normal(2.3, 0.5, 200_000), np.nan)
     assert claims.gain_interval(gains, samples).low == pytest.approx(found.low, abs=0.01)
-    assert astuple(claims.gain_interval(gains, None)) == (*map(pytest.approx, stats.t_interval(gains)), "seeds only")
+    assert ends(claims.gain_interval(gains, None)) == (*map(pytest.approx, stats.t_interval(gains)), "seeds only")
 
 
 def test_gain_interval_of_one_seed_says_that_it_is_over_images_only():
-    assert astuple(claims.gain_interval([3.0], 0.5)) == (
+    assert ends(claims.gain_interval([3.0], 0.5)) == (
         pytest.approx(2.02, abs=0.001),
         pytest.approx(3.98, abs=0.001),
         "images only",
@@ -92,8 +95,15 @@ def test_bartlett_p():
         found = claims.bartlett_p(np.array([[x.var(ddof=1) for x in samples]] * 2), np.array([3, 5, 2]))
         assert found == pytest.approx([bartlett(*samples).pvalue] * 2)
     assert claims.pooled_std([[1.0, 1.0], [2.0, 2.0]]) == claims.Pooled(0.0, 2)
-    assert claims.pooled_std([[1.0, 1.0], [2.0, 3.0]]) is None
-    assert claims.pooled_std([[-0.13, -0.13, -0.11, -0.1, 0.09], [-0.71, -1.06, -3.69, -0.46, 0.01]]) is None
+    assert not claims.pooled_std([[1.0, 1.0], [2.0, 3.0]]).alike
+    quiet, noisy = [-0.13, -0.13, -0.11, -0.1, 0.09], [-0.71, -1.06, -3.69, -0.46, 0.01]  # A_ch and Grad-CAM on VOC
+    pooled = claims.pooled_std([quiet, noisy])
+    assert not pooled.alike
+    for gains in (quiet, noisy):  # neither earns a narrower interval from the other, nor from luck
+        low, high, _ = ends(claims.gain_interval(gains, None, pooled))
+        own = stats.t_interval(gains)
+        shared = stats.t_quantile(8, 0.975) * pooled.std / 5**0.5
+        assert high - low == pytest.approx(max(own[1] - own[0], 2 * shared))
 
 
 # The half-claim rule

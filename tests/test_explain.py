@@ -71,7 +71,7 @@ def test_text_names_what_it_shows(address):
 
 def test_a_cell_that_did_not_run(tmp_path):
     text = call("explain", "table2:cow:icasc-a_ch", "--scale", "paper", runs=tmp_path)
-    assert "value, gain, order: not run (not run)" in text
+    assert "value, order: not run (not run)" in text
     assert "pending" in text
     assert "--data-root DIR" in text
 

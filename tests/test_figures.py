@@ -16,6 +16,7 @@ from benchmark.evidence import figures, maps
 from benchmark.matrix import grid
 from benchmark.methods import models, overlap
 from benchmark.store import run as run_module
+from benchmark.tables.claims import GainInterval
 from tests.evidence import GOLDEN, RUNS, TABLES, golden_matrix, golden_table, plant
 
 
@@ -46,15 +47,14 @@ def test_forest_shows_the_gains_and_the_published_ones(tmp_path):
 
 @pytest.mark.parametrize(("width", "arrows"), [(3.0, 0), (1000.0, 2)])
 def test_forest_shows_intervals_and_where_they_are_cut(width, arrows):
-    """Over test images where one seed has none over seeds; an arrow at an edge that an interval goes beyond."""
+    """The one that tables print; an arrow at an edge that it goes beyond."""
     table = golden_table()
     at = "mAP", "icasc-a_ch"
     one_seed = {key: dataclasses.replace(c, gain_interval=None) for key, c in table.cells.items()}
-    one_seed[at] = dataclasses.replace(one_seed[at], gain_images=(-width, width))
+    one_seed[at] = dataclasses.replace(one_seed[at], gain_interval=GainInterval(-width, width, "images only"))
     drawing = figures.forest(dataclasses.replace(table, cells=one_seed))
     axes = drawing.figure.axes[0]
-    assert "bootstrap intervals over test images" in drawing.caption
-    assert "t intervals" not in drawing.caption
+    assert "95% intervals over images only" in drawing.caption
     drawn = [line.get_xdata() for line in axes.lines if list(line.get_xdata()) == [-width, width]]
     assert len(drawn) == 1
     assert sum(line.get_marker() in ("<", ">") for line in axes.lines) == arrows

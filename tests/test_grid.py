@@ -101,7 +101,7 @@ def test_alternative_of_an_assumption_is_a_reading_not_a_departure():
     assert loaded.deviations(job) == []
     assert loaded.varied(job) == ["sigma: 0.25 (default: 0.55)"]
     other = next(j for j in loaded.jobs("paper", {"sigma": 0.3}) if j.method != "baseline")
-    assert loaded.deviations(other) == ["sigma: 0.3 (paper: 0.55)"]
+    assert loaded.deviations(other) == ["sigma: 0.3 (default: 0.55)"]
 
 
 def test_axis_over_an_icasc_option_repeats_no_baseline():

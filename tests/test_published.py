@@ -82,8 +82,7 @@ def test_numbers_are_in_range_and_printed_gains_are_differences(name):
         ("[75.1, 76.2, 77.3]", "[null, 1.1, 2.2]", []),
         ("[75.1, null, 77.3]", "[null, null, 2.2]", []),
         ("[75.1, 76.2, 77.3]", "[null, 1.1, 2.3]", ["ResNet-110, top-1"]),
-        ("[0.751, 0.762, 0.773]", "[null, null, null]", ["ResNet-110, top-1"]),
-        ("[75.1, 176.2, 77.3]", "[null, null, null]", ["ResNet-110, top-1"]),
+        ("[0.75, 0.76, 0.77]", "[null, null, null]", ["ResNet-110, top-1"]),
     ],
 )
 def test_typing_a_number_fills_its_cell_and_is_checked(tmp_path, cells, gains, errors):
@@ -94,6 +93,22 @@ def test_typing_a_number_fills_its_cell_and_is_checked(tmp_path, cells, gains, e
     assert typing_errors(spec) == errors
     table = build.build(spec, Matrix(grid.load("cifar100"), "paper", runs=tmp_path))
     assert [c.published for c in table.cells.values() if c.row == "ResNet-110, top-1"] == spec.rows[0].published
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ("[75.1, 733.3, 77.3]", "733.3 is not between 0 and 100 %"),
+        ("[75.1, -1, 77.3]", "-1 is not between 0 and 100 %"),
+        ("[75.1, 76.123, 77.3]", "76.123 has more than 2 decimals"),
+        ("[75.1, seventy, 77.3]", "'seventy' is no number"),
+    ],
+)
+def test_a_slip_in_typing_is_found_at_its_line(tmp_path, cells, message):
+    text = (TABLES / "cifar100.yaml").read_text()
+    (tmp_path / "cifar100.yaml").write_text(text.replace("published: [null, null, null]", f"published: {cells}", 1))
+    with pytest.raises(UserError, match=rf"cifar100.yaml:\d+: row 'ResNet-110, top-1': {message}"):
+        published.load("cifar100", tmp_path)
 
 
 @pytest.mark.skipif(not SUPPLEMENT.is_file(), reason="the supplement is not at hand")

@@ -17,6 +17,7 @@ from benchmark.evidence import figures, report
 from benchmark.matrix import grid
 from benchmark.store import metrics
 from benchmark.tables import collect, render
+from benchmark.tables.claims import GainInterval
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_matrix, golden_table, plant, save_scores
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -76,22 +77,24 @@ def test_verdicts_of_a_comparable_table(tmp_path):
     text = make("paper", tmp_path, rounds=0)
     assert "Not comparable" not in text
     assert 'class="up"' in text  # gains whose interval excludes zero
-    assert text.count('class="pill reproduced"') == 63 + 42 + 21 + 5  # the headline repeats five
+    assert text.count('class="pill reproduced"') == 63 + 2 + 21 + 5  # the headline repeats five
 
 
 def test_nothing_ran(tmp_path):
     text = make("paper", tmp_path, rounds=0)
     assert "No run has started." in text
-    assert text.count('class="pill not-run"') == 63 + 42 + 21 + 5
+    assert text.count('class="pill not-run"') == 63 + 2 + 21 + 5
     assert "<figure>" not in text
 
 
-def test_gain_has_its_interval_over_test_images():
+def test_gain_has_its_interval():
     table = golden_table("mini")
     at = ("mAP", "icasc-a_ch")
-    table = replace(table, cells=table.cells | {at: replace(table.cells[at], gain_images=(-1.25, 2.5))})
+    table = replace(
+        table, cells=table.cells | {at: replace(table.cells[at], gain_interval=GainInterval(-1.25, 2.5, "images only"))}
+    )
     text = report.page([report.Part(table, table.matrix, {}, [])])
-    shown = f"{render.signed(table.cells[at].gain, table)} [-1.25, +2.50]"
+    shown = f"{render.signed(table.cells[at].gain, table)} [-1.25, +2.50] (images only)†"
     assert f">{shown}</td>" in text
     assert f"; gain {shown}, paper" in text
 

@@ -9,7 +9,7 @@ import pytest
 from benchmark.matrix import grid
 from benchmark.tables import published, render, summary
 from tests.conftest import MAIN
-from tests.evidence import as_published, golden_table, plant
+from tests.evidence import SPEC, as_published, golden_table, plant
 
 TABLES = Path(__file__).parents[1] / "tables"
 HEADLINE, TABLE1 = published.load("headline", TABLES), published.load("table1", TABLES)
@@ -23,31 +23,48 @@ def headline(**tables):
 
 
 def voc_table(runs, value):
+    """Its mAP row under the name that the headline asks for."""
     plant(runs, value)
-    return golden_table("paper", runs)
+    rows = [SPEC.rows[-1].model_copy(update={"key": "ResNet-18", "item": "mAP"})]
+    return golden_table("paper", runs, {"rows": rows})
 
 
-def test_headline_is_the_best_gain_with_its_sign(tmp_path):
-    table, line = headline(voc=voc_table(tmp_path, lambda job, item: 70.0 + GAIN[job.method]))
-    assert line == ["PASCAL VOC 2012", "+1.25 ± 0.00", "+5.73", "-4.48"]
-    assert "PASCAL VOC 2012: mAP, + ICASC_A_ch." in table.notes
+def test_headline_shows_every_method_against_the_claim(tmp_path):
+    spread = {0: -0.1, 1: 0.0, 2: 0.1}
+    table, line = headline(
+        voc=voc_table(
+            tmp_path, lambda job, item: 70.0 + GAIN[job.method] + spread[job.seed] * (job.method != "baseline")
+        )
+    )
+    assert line[0] == "PASCAL VOC 2012, ResNet-18"
+    assert line[1].startswith("-3.00 [")
+    assert (line[2], line[5]) == ("+5.73", "+5.73")
+    assert line[4].startswith("+1.25 [")
+    assert line[6].startswith("0.22 [")
     assert table.comparable
+    verdicts = [table.cells["PASCAL VOC 2012, ResNet-18", c.key].gain_verdict.outcome for c in HEADLINE.columns]
+    assert verdicts == ["not reproduced", "not reproduced"]
+    assert "corrected for 2 claims (Holm)" in " ".join(table.notes)
 
 
-def test_headline_of_a_loss_is_negative(tmp_path):
-    worse = {"baseline": 0.0, "icasc-grad_cam": -3.0, "icasc-a_ch": -2.0}
-    _, line = headline(voc=voc_table(tmp_path, lambda job, item: 70.0 + worse[job.method]))
-    assert line[1:3] == ["-2.00 ± 0.00", "+5.73"]
+def test_a_planted_claim_is_found_where_the_paper_s_cells_are_not_at_hand(tmp_path):
+    """CIFAR-100 has no published cells, and yet the abstract's claim of it is judged."""
+    source = voc_table(tmp_path, lambda job, item: 70.0 + 3.33 * (job.method != "baseline") + 0.1 * job.seed)
+    rows = [row.model_copy(update={"key": "ResNet-110, top-1", "published": [None] * 3}) for row in source.spec.rows]
+    table = golden_table("paper", tmp_path, {"rows": rows})
+    found = summary.headline(HEADLINE, {"cifar100": table}, "paper").cells["CIFAR-100, ResNet-110", "icasc-a_ch"]
+    assert found.gain_verdict.outcome == "reproduced"
 
 
 def test_headline_without_runs_and_with_diverged_ones(tmp_path):
     assert headline()[1][1] == "not run"
-    assert headline(voc=golden_table("paper", tmp_path))[1][1] == "not run"
+    assert headline(voc=voc_table(tmp_path / "none", lambda job, item: None))[1][1] == "no positives"
     for run in plant(tmp_path, as_published):
         if "baseline" not in run.id:
             run.path("result.json").unlink()
             run.path("failure.json").write_text(json.dumps({"kind": "diverged", "error": "x"}))
-    assert headline(voc=golden_table("paper", tmp_path))[1][1] == "diverged"
+    rows = [SPEC.rows[-1].model_copy(update={"key": "ResNet-18", "item": "mAP"})]
+    assert headline(voc=golden_table("paper", tmp_path, {"rows": rows}))[1][1] == "diverged"
 
 
 def cells(scale, column, data_root, cache):

@@ -123,9 +123,11 @@ def build_table(spec: published.Spec, matrix: Matrix) -> Table:
     return built
 
 
-def render_tables(specs: list[published.Spec], asked: Asked, data_root: Path | None, tables: Path, cache: Path) -> None:
+def render_tables(
+    specs: list[published.Spec], asked: Asked, data_root: Path | None, tables: Path, cache: Path, again: bool = False
+) -> None:
     """Write and print the tables of `specs` that exist at the scale, and the readings that it puts side by side. An
-    overridden matrix has a folder of its own inside its scale's."""
+    overridden matrix has a folder of its own inside its scale's. again: also in place of a table of more runs."""
     from benchmark.tables import render
 
     for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
@@ -136,8 +138,10 @@ def render_tables(specs: list[published.Spec], asked: Asked, data_root: Path | N
         if built is None:
             continue
         folder = built.matrix.subfolder if built.matrix else Path(asked.scale)
-        paths = render.write(built, tables / folder)
-        print(f"\n{render.terminal(built)}\n\nwritten: {', '.join(map(str, paths))}")
+        paths = render.write(built, tables / folder, again)
+        kept = f"kept: {tables / folder / spec.name}.*, which are of more runs; 'tables --replace' writes these"
+        told = f"written: {', '.join(map(str, paths))}" if paths else kept
+        print(f"\n{render.terminal(built)}\n\n{told}")
 
 
 def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables: Path, cache: Path) -> Table | None:
@@ -151,7 +155,7 @@ def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables:
         parts = [published.load(row.table, tables) for row in spec.rows if row.table]
         by_name = {p.name: built for p in parts if (built := table_at(p, plain, data_root, tables, cache))}
         return summary.headline(spec, by_name, asked.scale) if by_name else None
-    if any(grid.load(column.key).has_tables(asked.scale) for column in spec.columns):
+    if all(grid.load(column.key).has_tables(asked.scale) for column in spec.columns):
         return summary.protocol(spec, asked.scale, data_root, cache)
     return None
 
@@ -162,8 +166,11 @@ def print_readings(matrix: Matrix, tables: Path) -> None:
 
     lines = sensitivity.readings(matrix)
     path = tables / matrix.subfolder / f"{matrix.grid.name}-readings.md"
-    write_atomic(path, sensitivity.readings_text(matrix, lines, "pipe").encode())
-    print(f"\n{sensitivity.readings_text(matrix, lines, 'simple')}\nwritten: {path}")
+    told = f"kept: {path}, since nothing has run here"
+    if any(line["n"] for line in lines) or not path.exists():
+        write_atomic(path, sensitivity.readings_text(matrix, lines, "pipe").encode())
+        told = f"written: {path}"
+    print(f"\n{sensitivity.readings_text(matrix, lines, 'simple')}\n{told}")
 
 
 def default_scale(runs: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.cli.common import (
+    CACHE,
     RUNS,
     TABLES,
     AsJson,
@@ -17,9 +18,9 @@ from benchmark.cli.common import (
     Set,
     Tables,
     Weights,
-    build_table,
     measured,
     print_rows,
+    table_at,
     texts,
 )
 from benchmark.errors import UserError, nearest
@@ -59,90 +60,76 @@ def diff(
     if ap_definition not in grid.EVALUATION["ap_definition"]:
         raise UserError(f"--ap-definition {ap_definition}" + nearest(ap_definition, grid.EVALUATION["ap_definition"]))
     asked = measured(scale, sets, weights, runs)
+    built: Table | None = None
+    if a is None:  # --table T alone
+        a, b = f"published:{table}", f"generated:{table}"
     try:
-        if a is None:
-            diff_with_published(published.load(table, tables), asked, tolerance, as_json)
         specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
-        read = [_side(text, table, ap_definition, asked, tables, specs) for text in (a, b)]
-        name = next((side.table for side in read if side and side.table), None)
-        if name is None and None in read:
+        sides = []
+        for text in (a, b):
+            side = _side(text, table, ap_definition, asked, tables, specs)
+            if isinstance(side, Table):
+                built, side = side, diff_module.of_table(side)
+            sides.append(side)
+        named = [text.partition(":")[2] for text in (a, b)]
+        name = next((name for name in (*(side.table for side in sides if side), table, *named) if name), None)
+        if name is None and None in sides:
             raise UserError("diff: which table? Name it with --table")
-        sides = [s or diff_module.of_published(published.load(name, tables)) for s in read]
+        if built is not None:
+            printed = diff_module.of_published_beside(built)
+        else:
+            printed = diff_module.of_published(published.load(name, tables)) if None in sides else None
+        left, right = (side or printed for side in sides)
         if tolerance is None:
-            tolerance = 0.0
-            if "published" in (sides[0].kind, sides[1].kind):
-                tolerance = _declared(published.load(name, tables)).value
-        outcomes = diff_module.compare(*sides, tolerance)
+            tolerance = _declared(published.load(name, tables)).value if None in sides else 0.0
+        outcomes = diff_module.compare(left, right, tolerance)
     except diff_module.UnfitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(UNFIT)
     code = diff_module.exit_status(outcomes)
     if as_json:
-        head = {"a": sides[0].label, "b": sides[1].label, "tolerance": tolerance, "exit_status": code}
+        head = {"a": left.label, "b": right.label, "tolerance": tolerance, "exit_status": code}
+        head |= print_verdicts(built, True) if built else {}
         print(json.dumps(head | {"cells": outcomes}, indent=1))
     else:
-        shown = [o for o in outcomes if o["outcome"] != "within"] if sides[0].kind == "runs" else outcomes
+        shown = [o for o in outcomes if o["outcome"] != "within"] if left.kind == "runs" else outcomes
         print_rows(texts(shown, 6 if tolerance == 0 else 2), ("row", "column", "a", "b", "delta", "outcome"))
-        print(f"a: {sides[0].label}, b: {sides[1].label}, tolerance {tolerance:g}: {_counts(outcomes)}")
+        print(f"a: {left.label}, b: {right.label}, tolerance {tolerance:g}: {_counts(outcomes)}")
+        if built:
+            print_verdicts(built, False)
     sys.exit(code)
 
 
-def diff_with_published(spec: published.Spec, asked: Asked, tolerance: float | None, as_json: bool) -> None:
-    """Our cells beside the published ones, each with its verdicts; ends the process."""
-    from benchmark.tables import build as table_module
-    from benchmark.tables import diff as diff_module
-
-    declared = _declared(spec)
-    built = generated(spec, asked)
-    outcomes = table_module.compare(built, declared.value if tolerance is None else tolerance)
-    code = diff_module.exit_status(outcomes)
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "table": spec.name,
-                    "scale": built.scale,
-                    "tolerance": declared.model_dump(),
-                    "unit": spec.unit,
-                    "exit_status": code,
-                    "cells": outcomes,
-                    "verdicts": {level: dict(counts) for level, counts in built.verdicts().items()},
-                },
-                indent=1,
-            )
-        )
-    else:
-        keys = ("row", "column", "published", "mean", "n", "delta", "status", "outcome", "verdict", "gain_verdict")
-        print_rows(texts(outcomes), keys)
-        print(f"{spec.name} at scale {built.scale}, tolerance {declared.value:g} {spec.unit}: {_counts(outcomes)}")
-        print("\n".join(note for note in built.notes if note.startswith("Verdicts")))
-        if not built.comparable:
-            print("\n".join(note for note in built.notes if note.startswith(("Scale", "Deviations"))))
-    sys.exit(code)
+def print_verdicts(built: Table, as_json: bool) -> dict[str, Any]:
+    """What a table says beyond its cells; printed, or returned for JSON."""
+    if not as_json:
+        wanted = ("Verdicts", "Not paired") if built.comparable else ("Verdicts", "Not paired", "Scale", "Deviations")
+        print("\n".join(note for note in built.notes if note.startswith(wanted)))
+    return {"verdicts": {level: dict(counts) for level, counts in built.verdicts().items()}}
 
 
 def _declared(spec: published.Spec) -> published.Tolerance:
     from benchmark.tables.diff import UnfitError
 
-    if spec.grid is None or spec.tolerance is None:
+    if spec.tolerance is None:
         raise UnfitError(f"{spec.name} holds no numbers that runs produce")
     return spec.tolerance
 
 
 def _side(
     text: str, table: str | None, ap_definition: str, asked: Asked, tables: Path, specs: list[published.Spec]
-) -> "Side | None":
+) -> "Side | Table | None":
     """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
     from benchmark.tables import diff as diff_module
 
     word, _, name = text.partition(":")
     name = name or table
     if word == "published":
-        return diff_module.of_published(published.load(name, tables)) if name else None
+        return None  # which cells, the other side says
     if word == "generated":
         if not name:
             raise UserError("diff: generated of which table? Say generated:table2")
-        return diff_module.of_table(generated(published.load(name, tables), asked))
+        return generated(published.load(name, tables), asked, tables)
     if Path(text).is_dir():
         return diff_module.of_runs(Path(text), ap_definition)
     if not Path(text).exists():
@@ -155,8 +142,9 @@ def _counts(outcomes: list[dict[str, Any]]) -> str:
     return ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found))
 
 
-def generated(spec: published.Spec, asked: Asked) -> Table:
+def generated(spec: published.Spec, asked: Asked, tables: Path) -> Table:
     """The table from the run folders."""
-    if spec.grid is None:
-        raise UserError(f"{spec.name} holds no numbers that runs produce")
-    return build_table(spec, asked.matrix(spec.grid))
+    built = table_at(spec, asked, None, tables, CACHE) if spec.grid or spec.of_gains else None
+    if built is None:
+        raise UserError(f"{spec.name} holds no numbers that runs produce at scale {asked.scale}")
+    return built

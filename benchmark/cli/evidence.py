@@ -35,7 +35,7 @@ from benchmark.tables import published
 def explain(
     address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:icasc-a_ch")],
     scale: MeasuredScale = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 400,
+    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 10_000,
     sets: Set = None,
     weights: Weights = None,
     runs: Runs = RUNS,
@@ -155,7 +155,7 @@ def draw_attention(matrix: Matrix, images: int, data_root: Path | None, cache: P
 def report(
     table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table")] = None,
     scale: MeasuredScale = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 400,
+    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 10_000,
     sets: Set = None,
     weights: Weights = None,
     runs: Runs = RUNS,

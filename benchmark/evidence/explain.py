@@ -12,7 +12,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.store.code import changed_since
 from benchmark.store.records import Code, Environment, Result
 from benchmark.store.run import Run
-from benchmark.tables import collect, published, stats
+from benchmark.tables import claims, collect, published, stats
 from benchmark.tables.build import paired_over, shown
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
@@ -52,18 +52,14 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
         | {"std_binomial": _binomial(matrix, cell, table.item(cell))}
         | uncertainty(list(cell.values), collect.mean_over(samples, cell.runs, table.item(cell))),
-        "gain": None
-        if cell.column == baseline
-        else {"mean": cell.gain, "values": list(cell.gains), "std": stats.sample_std(cell.gains)}
-        | {"sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None}
-        | uncertainty(list(cell.gains), paired_over(samples, table, cell)),
+        "gain": None if cell.column == baseline else _gain(table, cell, samples),
         "verdicts": {
             "value": cell.verdict and asdict(cell.verdict),
             "gain": cell.gain_verdict and asdict(cell.gain_verdict),
             "order": asdict(table.orders[cell.row]) if cell.row in table.orders else None,
         },
         "published": {
-            "value": cell.published, "gain": cell.published_gain,
+            "value": cell.published, "gain": cell.published_gain, "over_classes": cell.published_over,
             "in_one_run": _in_one_run(cell) if table.comparable else None,
             "place": published.place(spec, cell.row, column.header), "discrepancies": spec.discrepancies,
         },
@@ -74,6 +70,24 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
+    interval = cell.gain_interval
+    known, claimed = interval.estimate if interval else None, cell.published_gain
+    ratio = claims.effect_ratio(known, claimed) if known and claimed else None
+    return {
+        "mean": cell.gain, "values": list(cell.gains), "std": stats.sample_std(cell.gains),
+        "interval": interval and [interval.low, interval.high], "over": interval and interval.over,
+        "size": interval and cell.published_gain and claims.claim_size(cell.published_gain, interval),
+        "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
+        "crosses": cell.crosses, "unpaired": list(cell.unpaired),
+        "sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None,
+    } | {
+        name: value  # the interval of both is the table's, whose spread methods may share
+        for name, value in uncertainty(list(cell.gains), paired_over(samples, table, cell)).items()
+        if name != "interval_seeds_and_images"
+    }  # fmt: skip
+
+
 def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, Any]:
     """Spread over seeds, sampling of test images, and both, each under its own name."""
     std = stats.sample_std(values)
@@ -81,10 +95,16 @@ def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, A
     return {
         "interval_seeds": stats.t_interval(values),
         "std_images": image_std,
-        "interval_images": None if sample_R is None else stats.percentile_interval(sample_R),
+        "interval_images": _over_images(values, sample_R),
         "interval_seeds_and_images": None if image_std is None else stats.combined_interval(values, image_std),
         "smallest_detectable": None if std is None else stats.smallest_detectable(std, len(values)),
     }
+
+
+def _over_images(values: list[float], sample_R: np.ndarray | None) -> stats.Interval | None:
+    if sample_R is None or not values:
+        return None
+    return stats.image_interval(float(np.mean(values)), sample_R)
 
 
 def _binomial(matrix: Matrix, cell: Cell, item: str) -> float | None:
@@ -176,7 +196,15 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
     if gain["mean"] is None:
         return ["no pair of runs"]
     by_seed = ", ".join(f"{v:+.2f}" for v in gain["values"])
-    lines = [f"{gain['mean']:+.2f} over the baseline, by seed {by_seed}", *_measures(gain)]
+    lines = [f"{gain['mean']:+.2f} over the baseline, by seed {by_seed}"]
+    if gain["interval"]:
+        lines.append(f"[{gain['interval'][0]:+.2f}, {gain['interval'][1]:+.2f}] 95% over {gain['over']}, as in tables")
+    if gain["share_of_claim"]:
+        ratio, interval = gain["share_of_claim"]["ratio"], gain["share_of_claim"]["interval"]
+        span = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+        lines.append(f"{ratio:.2f}{span} of the paper's gain: {gain['size']}")
+    lines += ["trained by two versions of the training code"] if gain["crosses"] else []
+    lines += [*gain["unpaired"], *_measures(gain)]
     if gain["sign_flip_p"] is not None:
         least = 2 / 2 ** len(gain["values"])
         lines.append(f"sign-flip test: p = {gain['sign_flip_p']:.3g} (the least possible: {least:.3g})")
@@ -186,7 +214,9 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
 def _published_lines(printed: dict[str, Any]) -> list[str]:
     value = "not published" if printed["value"] is None else f"{printed['value']:g}"
     gain = "" if printed["gain"] is None else f", a gain of {printed['gain']:+.2f}"
-    lines = [value + gain, printed["place"], *(f"in the paper: {text}" for text in printed["discrepancies"])]
+    classes = printed["over_classes"]
+    over = f", taken anew over the {classes} classes that ours is over" if classes else ""
+    lines = [value + gain + over, printed["place"], *(f"in the paper: {text}" for text in printed["discrepancies"])]
     if printed["in_one_run"] is not None:
         lines.append(f"{'within' if printed['in_one_run'] else 'outside'} the 95% range of a single run of ours")
     return lines
@@ -218,7 +248,7 @@ def _measures(of: dict[str, Any]) -> list[str]:
         "interval_images": "95% over test images, these seeds (bootstrap)",
         "interval_seeds_and_images": "95% over both",
     }
-    rows = [f"[{of[k][0]:.2f}, {of[k][1]:.2f}] {name}" for k, name in named.items() if of[k]]
+    rows = [f"[{of[k][0]:.2f}, {of[k][1]:.2f}] {name}" for k, name in named.items() if of.get(k)]
     if of.get("std_binomial") is not None:
         rows.append(f"{of['std_binomial']:.2f} is the standard error of one run over test images (binomial)")
     if of["smallest_detectable"] is not None:

@@ -66,8 +66,7 @@ def draw(table: Table) -> list[Drawing]:
 
 
 def forest(table: Table) -> Drawing | None:
-    """The gain of each method over the baseline with its interval, and the published gain. The interval is the one over
-    seeds; where one seed has none, that over test images, if the table has it."""
+    """The gain of each method over the baseline with its interval, and the published gain."""
     methods = table.spec.columns[1:]
     shown = [row for row in table.spec.rows if any(table.cells[row.key, m.key].gain is not None for m in methods)]
     if not shown:
@@ -79,10 +78,9 @@ def forest(table: Table) -> Drawing | None:
         cells = [table.cells[row.key, method.key] for row in shown]
         at = _offsets(len(shown), i, len(methods))
         for cell, y in zip(cells, at, strict=True):
-            interval = cell.gain_interval or cell.gain_images
-            if interval:
-                lines.append((interval, y, color))
-                over.add("seeds" if cell.gain_interval else "test images")
+            if cell.gain_interval:
+                lines.append(((cell.gain_interval.low, cell.gain_interval.high), y, color))
+                over.add(cell.gain_interval.over)
         gains = [np.nan if c.gain is None else c.gain for c in cells]
         printed = [np.nan if c.published_gain is None else c.published_gain for c in cells]
         axes.plot(gains, at, marker, color=color, markersize=4.5, label=f"{_plain(method.header)}, ours")
@@ -103,8 +101,7 @@ def forest(table: Table) -> Drawing | None:
     axes.set_xlabel(f"gain over {_plain(table.spec.columns[0].header)}, points ({table.spec.unit})")
     _legend(figure, axes, len(methods))
     n = _seeds(table)
-    kinds = {"seeds": "t intervals over seeds", "test images": "bootstrap intervals over test images"}
-    drawn = " and ".join(kinds[kind] for kind in kinds if kind in over)
+    drawn = "intervals over " + ", or ".join(sorted(over))
     caption = f"Gain of each method over the baseline, paired by seed (n = {n})"
     caption += f", with 95% {drawn}, an arrow at the edge where one goes on" if over else ""
     caption += f"; hollow: the published gain.{_warning(table)}"

@@ -97,14 +97,14 @@ def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
         "paper": (render.number(cell.published, table), cell.published),
         "paper_best": column in table.best(row, published=True),
         "delta": {
-            "text": render.mark(render.signed(cell.delta, table), table),
+            "text": render.signed(cell.delta, table),
             "value": cell.delta,
             "sure": table.comparable and cell.delta is not None and _excludes(cell.interval, cell.published),
         },
         "gain": {
             "text": render.gain_text(cell, table),
             "value": cell.gain,
-            "sure": _excludes(cell.gain_interval, 0.0),
+            "sure": _excludes(cell.gain_interval and (cell.gain_interval.low, cell.gain_interval.high), 0.0),
         },
         "paper_gain": (render.signed(cell.published_gain, table), cell.published_gain),
         "verdict": cell.verdict,

@@ -42,7 +42,6 @@ class Scale(_Strict):
     `stand_ins` replaces values of axes by smaller ones; a table's row for the one shows the other, and says so.
     `readings`: sets of fields, of which each repeats the matrix, so that readings of the paper can be compared.
     `min_positives`: classes with fewer images in either split are left out of tables, and of mAP.
-    `image_intervals`: tables give each gain its interval over test images, the only one that a single seed has.
     """
 
     why: str
@@ -51,7 +50,6 @@ class Scale(_Strict):
     stand_ins: dict[str, str] = {}
     readings: list[dict[str, Any]] = []
     min_positives: int = 1
-    image_intervals: bool = False
 
 
 class Grid(_Strict):
@@ -140,7 +138,8 @@ class Grid(_Strict):
         return {key: column[i] for key, column in tied.items()}
 
     def deviations(self, job: Job) -> list[str]:
-        """Fields in which `job` departs from the paper's protocol, as `epochs: 2 (paper: 20)`.
+        """Fields in which `job` departs from the paper's protocol, as `epochs: 2 (paper: 20)` where the paper prints
+        it, and `precision: tf32 (default: float32)` where this suite assumes it.
 
         An assumption at one of its named alternatives is a reading of the paper, not a departure from it.
         """
@@ -157,7 +156,8 @@ class Grid(_Strict):
             if value not in accepted:
                 instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
                 nothing = "whole set" if name == "limit_train" else "none"
-                found.append(f"{name}: {_short(value, nothing)} (paper: {_short(instead_of, nothing)})")
+                whose = "paper" if name in self.protocol or name in self.axes or name == "limit_train" else "default"
+                found.append(f"{name}: {_short(value, nothing)} ({whose}: {_short(instead_of, nothing)})")
         return found
 
     def varied(self, job: Job) -> list[str]:

@@ -95,6 +95,12 @@ class Matrix:
         return texts
 
     @property
+    def has_the_paper_s_test_set(self) -> bool:
+        """Whether every job is tested on the images that the paper's numbers are of."""
+        paper = self.grid.base["dataset"], self.grid.base["test_split"]
+        return all((job.dataset, job.test_split) == paper for job in self.jobs)
+
+    @property
     def subfolder(self) -> Path:
         """For what is made of it, inside a folder of tables: the scale's; overrides have one of their own in it."""
         return Path(self.scale, _folder_name(self.overrides)) if self.overrides else Path(self.scale)

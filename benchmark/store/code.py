@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmark
+from benchmark.store.records import Code
 
 ROOT = Path(benchmark.__file__).parent.parent
 ENTRANCES = ("open_splits", "start", "train_and_test")  # what train/loop.py calls for a job, one after the other
@@ -206,6 +207,21 @@ def training_at(commit: str) -> dict[str, tuple[str, ...]] | None:
         sources[path] = blobs[start:at].decode()
         at += 1
     return Tree(sources).trained()
+
+
+@cache
+def training_digest() -> str:
+    """Of `training_now`, for a run's record."""
+    return hashlib.sha256(repr(sorted(training_now().items())).encode()).hexdigest()
+
+
+def same_code(one: Code | None, other: Code | None) -> bool | None:
+    """Whether two runs were trained by the same code: by their records, or by git; None where neither tells."""
+    if one is None or other is None:
+        return None
+    if one.training is not None and other.training is not None:
+        return one.training == other.training
+    return same_training(one.commit, other.commit) if one.commit and other.commit else None
 
 
 def changed_since(commit: str) -> list[str] | None:

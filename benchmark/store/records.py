@@ -24,11 +24,27 @@ class Record(_Part):
 
 
 class Code(_Part):
-    """What ran: the suite's version, its git commit, and whether files differed from it; None without git."""
+    """What ran: the suite's version, its git commit, and whether files differed from it; None without git. training: a
+    digest of what trains (store/code.py), equal where two runs were trained by the same code."""
 
     version: str
     commit: str | None = None
     dirty: bool | None = None
+    training: str | None = None
+
+
+class Split(_Part):
+    """The images of a split that a run read: how many, and a SHA-256 of their ids and labels, in order."""
+
+    num_images: Count
+    sha256: str
+
+
+class Read(_Part):
+    """What a run was trained and tested on."""
+
+    train: Split
+    test: Split
 
 
 class BestOnTest(_Part):
@@ -58,6 +74,7 @@ class Result(Record):
     seconds: Seconds | None = None
     code: Code | None = None
     scores_sha256: str | None = None
+    data: Read | None = None
 
     @property
     def single_label(self) -> bool:

@@ -19,6 +19,7 @@ import numpy as np
 from benchmark.errors import UserError
 from benchmark.store.files import read_regular, write_atomic
 from benchmark.store.metrics import TOP, top_classes
+from benchmark.store.records import Result
 from benchmark.store.run import Run
 
 
@@ -60,6 +61,24 @@ def log_softmax(scores_NC: np.ndarray) -> np.ndarray:
     """Natural log-probabilities (N, C), float64."""
     shifted_NC = scores_NC - scores_NC.max(axis=1, keepdims=True).astype(np.float64)
     return shifted_NC - np.log(np.exp(shifted_NC).sum(axis=1, keepdims=True))
+
+
+def digest(ids: np.ndarray, labels: np.ndarray) -> str:
+    """SHA-256 of a split's image ids and labels, in order: which images, whatever folder they lie in."""
+    content = hashlib.sha256("\n".join(map(str, ids)).encode())
+    content.update(np.ascontiguousarray(labels, dtype=np.int64).tobytes())
+    return content.hexdigest()
+
+
+def tested_on(run: Run, record: Result) -> str | None:
+    """`digest` of the images that a finished run was tested on: as recorded, or from its scores, as records before that
+    need it; None where neither is there."""
+    if record.data is not None:
+        return record.data.test.sha256
+    if not run.path("scores.npz").exists():
+        return None
+    saved = read(run)
+    return digest(saved.ids, saved.labels)
 
 
 def read(run: Run) -> Scores:

@@ -1,15 +1,20 @@
 """From runs to tables: each cell's numbers and verdicts, and the notes that a reader needs beside them."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from benchmark.data import DATASETS
 from benchmark.errors import UserError
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
-from benchmark.tables import collect, stats
+from benchmark.store import scores
+from benchmark.store.code import same_code
+from benchmark.store.records import Code
+from benchmark.store.run import Run
+from benchmark.tables import claims, collect, stats
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Verdict
@@ -20,42 +25,99 @@ TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in
 def build(spec: Spec, matrix: Matrix) -> Table:
     """The table of the matrix's jobs, from what their run folders hold."""
     frame, warnings = collect.collect(matrix)
-    departures = _departures(spec, matrix)
+    departures = [*_departures(spec, matrix), *_missing_data(matrix)]
     comparable = matrix.scale == "paper" and not departures
     why_not = "" if comparable else f"scale {matrix.scale}: {'; '.join(departures) or matrix.overlay.why}"
     planned, by_item = frame.drop_duplicates("job"), dict(list(frame.groupby("item")))
-    cells, orders, ran_as = {}, {}, {}
-    too_few = TOO_FEW[matrix.min_positives > 1]
+    cells: dict[tuple[str, str], Cell] = {}
+    orders: dict[str, Verdict] = {}
+    ran_as: dict[str, str] = {}
     for row in spec.rows:
         row_filter = matrix.row_filter(row.where)
         of_row = _matching(planned, row_filter)
         ran_as |= _ran_as(row, of_row)
         measured = _matching(by_item.get(row.item or row.key, frame.iloc[:0]), row_filter)
+        kept = {name for name in row.class_cells if name in by_item and by_item[name]["value"].notna().any()}
         for column in spec.columns:
-            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, why_not, too_few)
-        order = _order(spec, {c.key: cells[row.key, c.key] for c in spec.columns}, why_not)
+            cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, kept, matrix)
+    table = Table(spec, matrix.scale, cells, (), comparable, tuple(warnings), {}, tuple(departures), ran_as, matrix)
+    cells |= _with_gains(table, matrix)
+    for row in spec.rows:
+        of_columns = {c.key: cells[row.key, c.key] for c in spec.columns}
+        for key, cell in of_columns.items():
+            cells[row.key, key] = _judged(spec, row, cell, why_not)
+        order = _order(spec, of_columns, why_not)
         orders |= {row.key: order} if order else {}
-    table = Table(spec, matrix.scale, cells, (), comparable, tuple(warnings), orders, tuple(departures), ran_as, matrix)
-    if matrix.overlay.image_intervals:
-        table = _with_image_intervals(table, matrix)
+    table = replace(table, orders=orders)
     return replace(table, notes=tuple(_notes(table, matrix)))
 
 
 def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarray | None:
     """The cell's gain in each bootstrap sample of the test images."""
-    by_seed = [dict(zip(c.seeds, c.runs, strict=False)) for c in (cell, table.baseline(cell))]
-    return collect.paired_over(samples, *by_seed, table.item(cell))
+    ours, theirs = (dict(zip(c.seeds, c.runs, strict=False)) for c in (cell, table.baseline(cell)))
+    ours = {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}
+    return collect.paired_over(samples, ours, theirs, table.item(cell))
 
 
-def _with_image_intervals(table: Table, matrix: Matrix) -> Table:
-    ids = dict.fromkeys(name for cell in table.cells.values() for name in cell.runs)
-    samples = collect.image_samples(matrix, list(ids))
+def _with_gains(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
+    """The cells with their gains: of runs of one seed that were tested on the same images."""
+    facts = {run: _facts(Run(matrix.runs / matrix.scale / run)) for run in _runs(table)}
+    cells: dict[tuple[str, str], Cell] = {}
+    for at, cell in table.cells.items():
+        baseline = table.baseline(cell)
+        if cell is baseline or cell.mean is None:
+            continue
+        values = dict(zip(baseline.seeds, baseline.values, strict=True))
+        runs = [dict(zip(c.seeds, c.runs, strict=True)) for c in (cell, baseline)]
+        gains, unpaired, crosses = {}, [], False
+        for seed, value in zip(cell.seeds, cell.values, strict=True):
+            if seed not in values:
+                continue
+            ours, theirs = (facts[by_seed[seed]] for by_seed in runs)
+            if ours.tested_on != theirs.tested_on:
+                unpaired.append(f"{runs[0][seed]} and {runs[1][seed]} were tested on different images")
+                continue
+            gains[seed] = value - values[seed]
+            crosses = crosses or same_code(ours.code, theirs.code) is False
+        mean = float(np.mean(list(gains.values()))) if gains else None
+        cells[at] = replace(
+            cell, gains=tuple(gains.values()), paired_seeds=tuple(gains), gain=mean, crosses=crosses,
+            unpaired=tuple(unpaired),
+        )  # fmt: skip
+    return cells | _with_intervals(replace(table, cells=table.cells | cells), matrix)
+
+
+def _with_intervals(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
+    """Each gain's interval over seeds and test images together; a row's methods share a spread where they may."""
+    samples = collect.image_samples(matrix, _runs(table))
     cells = dict(table.cells)
-    for key, cell in cells.items():
-        gained = paired_over(samples, table, cell) if cell.gain is not None else None
-        if gained is not None:
-            cells[key] = replace(cell, gain_images=stats.percentile_interval(gained))
-    return replace(table, cells=cells)
+    for row in table.spec.rows:
+        of_row = [cells[row.key, column.key] for column in table.spec.columns]
+        pooled = claims.pooled_std([cell.gains for cell in of_row])
+        for cell in of_row:
+            if cell.gains:
+                interval = claims.gain_interval(cell.gains, paired_over(samples, table, cell), pooled)
+                cells[row.key, cell.column] = replace(cell, gain_interval=interval)
+    return cells
+
+
+def _runs(table: Table) -> list[str]:
+    return list(dict.fromkeys(run for cell in table.cells.values() for run in cell.runs))
+
+
+class _Facts(NamedTuple):
+    """What two runs must share to be compared."""
+
+    tested_on: str | None
+    code: Code | None
+
+
+def _facts(run: Run) -> _Facts:
+    try:
+        record = run.result()
+        return _Facts(scores.tested_on(run, record) if record else None, record.code if record else None)
+    except UserError:  # damaged scores: image_samples names them
+        return _Facts(None, None)
 
 
 def _ran_as(row: Row, of_row: pd.DataFrame) -> dict[str, str]:
@@ -70,15 +132,11 @@ def _matching(frame: pd.DataFrame, row_filter: dict[str, Any]) -> pd.DataFrame:
 
 
 def _cell(
-    spec: Spec, row: Row, column: str, of_row: pd.DataFrame, measured: pd.DataFrame, why_not: str, too_few: str
+    spec: Spec, row: Row, column: str, of_row: pd.DataFrame, measured: pd.DataFrame, kept: set[str], matrix: Matrix
 ) -> Cell:
-    """One cell from the row's jobs, a line each, and from its item's numbers, a line each; `too_few` is its status
-    where these are blank."""
-    baseline = spec.columns[0].key
-    published = spec.published(row.key, column)
-    published_gain = None
-    if column != baseline and published is not None and spec.published(row.key, baseline) is not None:
-        published_gain = published - spec.published(row.key, baseline)
+    """One cell, gain and verdicts apart, from the row's jobs, a line each, and from its item's numbers, a line each.
+    kept: the classes that a mean is over, where the row is one."""
+    head = Cell(row.key, column, status="not run", **_published(spec, row, column, kept))
     planned = of_row[of_row["method"] == column]
     if planned.duplicated("seed").any():
         differing = [f for f in FIELDS if planned[f].nunique(dropna=False) > 1 and f != "seed"]
@@ -86,35 +144,34 @@ def _cell(
             f"table {spec.name}: cell {row.key}, {column} would mix jobs that differ in "
             f"{', '.join(differing)}; choose one value with --set"
         )
-    head = {
-        "row": row.key, "column": column, "published": published, "published_gain": published_gain,
-        "planned": len(planned),
-    }  # fmt: skip
+    head = replace(head, planned=len(planned))
     ours = measured[measured["method"] == column].set_index("seed")
     if ours.empty:
-        return _judged(spec, Cell(**head, status=_blank(planned["state"].tolist())), why_not)
-    runs, values = tuple(ours["job"]), ours["value"].dropna()
+        return replace(head, status=_blank(planned["state"].tolist()))
+    values = ours["value"].dropna()
     if values.empty:
-        return _judged(spec, Cell(**head, status=too_few, runs=runs), why_not)
+        return replace(head, status=TOO_FEW[matrix.min_positives > 1], runs=tuple(ours["job"]))
     mean = float(values.mean())
-    gains = pd.Series(dtype=float)
-    if column != baseline:
-        gains = (values - measured[measured["method"] == baseline].set_index("seed")["value"]).dropna()
-    cell = Cell(
-        **head,
+    return replace(
+        head,
         status="done" if len(ours) == len(planned) else "partial",
         seeds=tuple(int(seed) for seed in values.index),
         values=tuple(float(v) for v in values),
-        runs=runs,
+        runs=tuple(ours["job"][values.index]),
         mean=mean,
         std=stats.sample_std(values.to_numpy()),
-        interval=stats.t_interval(values.to_numpy()),
-        delta=None if published is None else mean - published,
-        gains=tuple(float(v) for v in gains),
-        gain=float(gains.mean()) if len(gains) else None,
-        gain_interval=stats.t_interval(gains.to_numpy()),
+        interval=stats.t_interval(values.to_numpy(), bounds=stats.SHARES),
+        delta=mean - head.published if head.published is not None and matrix.has_the_paper_s_test_set else None,
     )
-    return _judged(spec, cell, why_not)
+
+
+def _published(spec: Spec, row: Row, column: str, kept: set[str]) -> dict[str, Any]:
+    """The published value and gain: over the classes that ours is over, where it leaves some out."""
+    index = [c.key for c in spec.columns].index(column)
+    over = len(kept) if 0 < len(kept) < len(row.class_cells) else None
+    value, first = (row.published[i] if over is None else row.mean_over(kept, i) for i in (index, 0))
+    gain = value - first if index and value is not None and first is not None else None
+    return {"published": value, "published_gain": gain, "published_over": over}
 
 
 def _blank(states: list[str]) -> str:
@@ -124,22 +181,30 @@ def _blank(states: list[str]) -> str:
     return "not run"
 
 
-def _judged(spec: Spec, cell: Cell, why_not: str) -> Cell:
-    """The cell with its verdicts on value and gain."""
+def _judged(spec: Spec, row: Row, cell: Cell, why_not: str) -> Cell:
+    """The cell with its verdicts: on its value, and, where the row is a claim, on its gain."""
     if spec.tolerance is None:
         return cell
     open_question = _open(cell, why_not)
     verdict = gain_verdict = None
     if cell.published is not None:
         verdict = open_question or stats.judge_value(list(cell.values), cell.published, spec.tolerance.value)
-    if cell.published_gain is not None:
-        missing = len(cell.gains) < cell.planned
-        gain_verdict = open_question or (
-            Verdict("not run", f"{len(cell.gains)} of {cell.planned} seeds have a baseline to be paired with")
-            if missing
-            else stats.judge_gain(list(cell.gains), cell.published_gain, spec.tolerance.gain)
-        )
+    if row.claim and cell.published_gain is not None:
+        gain_verdict = open_question or judged_claim(spec, cell, cell.published_gain)
     return replace(cell, verdict=verdict, gain_verdict=gain_verdict)
+
+
+def judged_claim(spec: Spec, cell: Cell, claimed: float) -> Verdict:
+    """Is more than half of the claimed gain there? At the declared looks' level."""
+    if cell.unpaired:
+        return Verdict("not comparable", cell.unpaired[0])
+    if len(cell.gains) < cell.planned:
+        return Verdict("not run", f"{len(cell.gains)} of {cell.planned} seeds have a baseline to be paired with")
+    if cell.crosses:
+        return Verdict("not comparable", "a baseline and a method were trained by different code")
+    level = claims.level_of_look(len(cell.gains), spec.looks)
+    interval = cell.gain_interval and level and cell.gain_interval.at(level)
+    return claims.judge_claim(cell.gains, claimed, interval or None, spec.looks)
 
 
 def _open(cell: Cell, why_not: str) -> Verdict | None:
@@ -183,20 +248,39 @@ def _departures(spec: Spec, matrix: Matrix) -> list[str]:
     ]
 
 
+def _missing_data(matrix: Matrix) -> list[str]:
+    """Splits of which runs read less than the official data set has, whatever scale they are called by."""
+    texts = []
+    for job in matrix.jobs:
+        record, official = collect.readable(Run(matrix.folder(job))), DATASETS[job.dataset].num_images
+        if record is None:
+            continue
+        read = [("test", record.num_test, official.get(job.test_split))]
+        # Caltech-256's small categories give what they have, in the paper as here: an assumption, no departure.
+        if job.limit_train is None and "small_categories" not in matrix.grid.assumptions:
+            read.append(("training", record.num_train, official.get(job.train_split)))
+        for name, found, whole in read:
+            if found is not None and whole is not None and found < whole:
+                texts.append(f"data: {found:,} of {whole:,} {name} images")
+    return list(dict.fromkeys(texts))
+
+
 def _notes(table: Table, matrix: Matrix) -> list[str]:
     spec, seeds = table.spec, matrix.seeds
     why = "" if table.comparable else "; not comparable with the published cells (†)"
     planned = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
     notes = [
         f"Scale {matrix.scale}: {_about(table, matrix)}{why}.",
-        f"Ours: mean ± sample standard deviation over n seeds ({planned} planned), in {spec.unit}; "
-        f"Δ: ours - paper; gain: method - baseline, paired by seed. Last epoch, never the best on the test set.",
+        f"Ours: mean ± sample standard deviation over n seeds ({planned} planned), in {spec.unit}; gain: method - "
+        "baseline, paired by seed and test images, in brackets its 95% interval over seeds and test images together "
+        f"({collect.ROUNDS:,} bootstrap rounds); bold: ahead of all others beyond it. Last epoch, never the "
+        "best on the test set.",
     ]
-    if matrix.overlay.image_intervals:
-        notes.append(
-            f"In brackets the gain's 95% interval by the paired bootstrap over the test images ({collect.ROUNDS} "
-            "rounds); how much the gain varies over seeds is not in it."
-        )
+    if matrix.has_the_paper_s_test_set:
+        notes.append("Δ: ours - paper.")
+    else:
+        notes.append("No Δ: the test images are not the paper's, and a difference of values would measure these.")
+    notes += _warnings(table, matrix)
     if spec.tolerance is not None:
         notes.append(verdict_line(table))
     notes.append(f"Assumptions: {'; '.join(_as_they_ran(matrix))}.")
@@ -213,6 +297,36 @@ def _notes(table: Table, matrix: Matrix) -> list[str]:
     notes += [f"Nothing to compare with where no published cell is shown: {spec.missing}."] if spec.missing else []
     notes += [f"In the paper: {text}" for text in spec.discrepancies]
     return notes
+
+
+def _warnings(table: Table, matrix: Matrix) -> list[str]:
+    """What a reader must know of single numbers, each kind in a line."""
+    cells, notes = list(table.cells.values()), []
+    over = {cell.published_over for cell in cells if cell.published_over}
+    if over:
+        notes.append(
+            f"The paper's mean is taken anew over the same {'/'.join(map(str, sorted(over)))} classes, from its cells; "
+            f"printed is {_as_printed(table)}, over all."
+        )
+    if any(cell.gain_interval and cell.gain_interval.over == "images only" for cell in cells):
+        notes.append(
+            "Images only: one seed, so how much the gain varies over seeds is not known and not in the interval."
+        )
+    crossing = [f"{cell.row}, {cell.column}" for cell in cells if cell.crosses]
+    if crossing:
+        notes.append(f"††: a pair was trained by two versions of the training code: {'; '.join(crossing)}.")
+    for text in dict.fromkeys(text for cell in cells for text in cell.unpaired):
+        notes.append(f"Not paired: {text}.")
+    shown = {run for cell in cells for run in cell.runs}
+    finished = [job.id for job in matrix.jobs if Run(matrix.folder(job)).state() == "done" and job.id not in shown]
+    if finished:
+        notes.append(f"Results in no row of this table: {len(finished)}, such as {finished[0]}.")
+    return notes
+
+
+def _as_printed(table: Table) -> str:
+    printed = [row for row in table.spec.rows if row.mean_of]
+    return "; ".join(" / ".join(f"{value:g}" for value in row.published if value is not None) for row in printed)
 
 
 def _about(table: Table, matrix: Matrix) -> str:
@@ -238,12 +352,14 @@ def verdict_line(table: Table) -> str:
     """The table's answer in a line, such as `Verdicts: value: 3 reproduced, 18 not run; gain: ...`."""
     parts = []
     for level, counts in table.verdicts().items():
-        found = ", ".join(f"{counts[outcome]} {outcome}" for outcome in stats.OUTCOMES if counts[outcome])
-        parts.append(f"{level}: {found or 'nothing published'}")
-    tolerance, unit = table.spec.tolerance, table.spec.unit
+        told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in stats.OUTCOMES if counts[outcome])
+        parts.append(f"{level}: {told or 'nothing published'}")
+    tolerance, spec = table.spec.tolerance, table.spec
+    value = f"{tolerance.value:g} {spec.unit}" if tolerance else "none"
+    looks = f", at {', '.join(map(str, spec.looks))} seeds" if spec.looks else ""
     return (
-        f"Verdicts: {'; '.join(parts)}. By 95% t intervals over seeds, against tolerances of {tolerance.value:g} "
-        f"{unit} (value) and {tolerance.gain:g} {unit} (gain)."
+        f"Verdicts: {'; '.join(parts)}. Value: by 95% t intervals over seeds, tolerance {value}. Gain: reproduced "
+        f"where its interval lies beyond half of the claimed gain, not reproduced where it lies short of it{looks}."
     )
 
 
@@ -251,33 +367,3 @@ def shown(value: Any) -> str:
     """A job field's value for people."""
     text = {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
     return text[:19] if text.startswith("sha256:") else text
-
-
-def compare(table: Table, tolerance: float) -> list[dict[str, Any]]:
-    """Each cell's outcome against its published one: within or outside the tolerance, missing, not
-    comparable, not published; and the verdict on it, which asks the same of the whole interval."""
-    rows = []
-    for cell in table.cells.values():
-        if cell.published is None:
-            outcome = "not published"
-        elif cell.delta is None or cell.status != "done":
-            outcome = "missing"
-        elif not table.comparable:
-            outcome = "not comparable"
-        else:
-            outcome = "within" if abs(cell.delta) <= tolerance else "outside"
-        rows.append(
-            {
-                "row": cell.row,
-                "column": cell.column,
-                "published": cell.published,
-                "mean": cell.mean,
-                "n": cell.n,
-                "delta": cell.delta,
-                "status": cell.status,
-                "outcome": outcome,
-                "verdict": cell.verdict.outcome if cell.verdict else None,
-                "gain_verdict": cell.gain_verdict.outcome if cell.gain_verdict else None,
-            }
-        )
-    return rows

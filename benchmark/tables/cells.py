@@ -1,9 +1,11 @@
 """What a table is: cells of numbers with the runs that they came from. tables.py fills it; render.py prints it."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
 from benchmark.matrix.matrix import Matrix
+from benchmark.tables.claims import GainInterval
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Interval, Verdict
 
@@ -14,9 +16,13 @@ LEVELS = ("value", "gain", "order")  # what a verdict is about: a cell, its lead
 class Cell:
     """One cell, in the table's unit. `values` are per seed; `mean`, `std` (sample, n >= 2) and `interval` theirs.
 
-    `delta` is mean - published; `gains` are, over seeds, method - baseline, both runs of one seed; `gain` their mean.
-    `status`: done; partial (some seeds); no or few positives (of the class); or, without any value, not run,
-    running, failed, diverged. A verdict is None where the paper prints nothing to judge by.
+    `published` is over `published_over` classes where ours leaves some out, else (None) as printed. `delta` is mean -
+    published, None where the test set is not the paper's: a difference of values would measure the images. `gains` are,
+    over seeds, method - baseline, both runs of one seed and tested on the same images; `gain` their mean, and
+    `gain_interval` its interval over seeds and test images together. `crosses`: runs of a pair were trained by
+    different code. `unpaired`: pairs that were not made, and why. `status`: done; partial (some seeds); no or few
+    positives (of the class); or, without any value, not run, running, failed, diverged, corrupt. A verdict is None
+    where the paper prints nothing to judge by, or claims nothing of the row.
     """
 
     row: str
@@ -34,8 +40,11 @@ class Cell:
     delta: float | None = None
     gains: tuple[float, ...] = ()
     gain: float | None = None
-    gain_interval: Interval | None = None
-    gain_images: Interval | None = None  # of the gain, by the paired bootstrap over test images; see Scale
+    gain_interval: GainInterval | None = None
+    paired_seeds: tuple[int, ...] = ()
+    published_over: int | None = None
+    crosses: bool = False
+    unpaired: tuple[str, ...] = ()
     verdict: Verdict | None = None
     gain_verdict: Verdict | None = None
     text: str | None = None  # a cell of words, as Table 1's
@@ -62,8 +71,11 @@ class Table:
     matrix: Matrix | None = None  # whose jobs it shows; a table of tables, or of words, has none
 
     def label(self, row: str) -> str:
-        """The row's key for people, with what stood in for it, as `ResNet-18, top-1 (as resnet18_narrow)`."""
-        return f"{row} (as {self.ran_as[row]})" if row in self.ran_as else row
+        """The row's key for people, with what stood in for it, as `ResNet-18, top-1 (as resnet18_narrow)`, and over how
+        many classes its means are where ours leaves some out: `mAP (12 classes)`."""
+        over = next((c.published_over for c in self.cells.values() if c.row == row and c.published_over), None)
+        stood_in = f" (as {self.ran_as[row]})" if row in self.ran_as else ""
+        return row + stood_in + (f" ({over} classes)" if over else "")
 
     def baseline(self, cell: Cell) -> Cell:
         """The first column's cell of the same row."""
@@ -77,13 +89,23 @@ class Table:
         return self.row(cell).item or cell.row
 
     def best(self, row: str, published: bool = False) -> set[str]:
-        """Columns with the highest value of a row, as printed (so two equal ones share the bold)."""
-        values = {
-            c.key: getattr(self.cells[row, c.key], "published" if published else "mean") for c in self.spec.columns
-        }
-        numbers = {} if self.spec.decimals is None else values
-        printed = {k: round(v, self.spec.decimals) for k, v in numbers.items() if v is not None}
-        return {k for k, v in printed.items() if v == max(printed.values())} if len(printed) > 1 else set()
+        """Columns to be printed in bold: the highest published value of a row, as printed (two equal ones share it); of
+        ours the one that is ahead of all others beyond the noise, if there is one."""
+        cells = [self.cells[row, column.key] for column in self.spec.columns]
+        if self.spec.decimals is None or self.spec.of_gains or len(cells) < 2:
+            return set()
+        if published:
+            printed = {c.column: round(c.published, self.spec.decimals) for c in cells if c.published is not None}
+            return {k for k, v in printed.items() if v == max(printed.values())} if len(printed) > 1 else set()
+        first, *others = cells
+        if any(cell.mean is None or cell.gain_interval is None for cell in others):
+            return set()
+        if all(cell.gain_interval.high < 0 for cell in others if cell.gain_interval):
+            return {first.column}
+        lead = max(others, key=lambda cell: cell.gain_interval.low if cell.gain_interval else -math.inf)
+        beaten = [cell.gain_interval.high for cell in others if cell is not lead and cell.gain_interval]
+        low = lead.gain_interval.low if lead.gain_interval else -math.inf
+        return {lead.column} if low > max([0.0, *beaten]) else set()
 
     def verdicts(self) -> dict[str, Counter]:
         """How often each outcome falls, by level."""

@@ -6,7 +6,7 @@ lies beyond half of what was claimed, *not reproduced* where it lies short of it
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class Pooled:
 
     std: float
     df: int
+    alike: bool = True  # whether the methods' own spreads may be of one
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class GainInterval:
     low: float
     high: float
     over: str
+    estimate: "Estimate | None" = field(default=None, compare=False, repr=False)  # what it was made from
+
+    def at(self, level: float) -> "GainInterval":
+        """The same interval at another level."""
+        assert self.estimate is not None, "an interval that was made, not written down"
+        return _around(self.estimate, level, BOUNDS)
 
 
 @dataclass(frozen=True)
@@ -52,15 +59,22 @@ class Estimate:
 
 def pooled_std(gains: Sequence[Sequence[float]]) -> Pooled | None:
     """The spread of paired gains over seeds, from several methods: variances weighted by n - 1, which add up to its
-    degrees of freedom. None where no method has two seeds, or where their spreads are not alike: a quiet method would
-    lend a noisy one an interval that it has not earned."""
+    degrees of freedom; and whether Bartlett's test lets it be one. None where no method has two seeds."""
     gains = [of for of in gains if len(of) > 1]
     if not gains:
         return None
     variances, df = np.array([np.var(of, ddof=1) for of in gains]), np.array([len(of) - 1 for of in gains])
-    if bartlett_p(variances, df) < 1 - LEVEL:
-        return None
-    return Pooled(math.sqrt(np.average(variances, weights=df)), int(df.sum()))
+    alike = bool(bartlett_p(variances, df) >= 1 - LEVEL)
+    return Pooled(math.sqrt(np.average(variances, weights=df)), int(df.sum()), alike)
+
+
+def _spread(gains: Sequence[float], pooled: Pooled | None) -> Pooled:
+    """The pooled spread; where the methods' spreads are not alike, it or the gains' own, whichever makes the wider
+    interval: a quiet method lends a noisy one nothing, and luck with few seeds makes none quiet."""
+    own = Pooled(float(np.std(gains, ddof=1)), len(gains) - 1)
+    if pooled is None or pooled.alike:
+        return pooled or own
+    return max((own, pooled), key=lambda spread: spread.std * stats.t_quantile(spread.df, (1 + LEVEL) / 2))
 
 
 def bartlett_p(variances: np.ndarray, df: np.ndarray) -> np.ndarray:
@@ -87,7 +101,7 @@ def estimate(
     if len(gains) < 2:
         known = len(gains) and image_error is not None
         return Estimate(float(gains[0]), 0.0, math.inf, image_error, "images only") if known else None
-    spread = pooled or pooled_std([gains])
+    spread = _spread(gains, pooled)
     over = "seeds only" if image_error is None else "seeds and images"
     return Estimate(float(np.mean(gains)), spread.std / math.sqrt(len(gains)), spread.df, image_error or 0.0, over)
 
@@ -107,11 +121,14 @@ def gain_interval(
 ) -> GainInterval | None:
     """Interval of the mean gain for new seeds and new test images together, or over the part that is known. See
     `estimate`."""
-    found = estimate(gains, images, pooled)
-    if found is None:
-        return None
-    half = found.half(level)
-    return GainInterval(*stats.clip((found.mean - half, found.mean + half), bounds), found.over)
+    known = estimate(gains, images, pooled)
+    return _around(known, level, bounds) if known else None
+
+
+def _around(known: Estimate, level: float, bounds: Interval | None) -> GainInterval:
+    half = known.half(level)
+    low, high = stats.clip((known.mean - half, known.mean + half), bounds)
+    return GainInterval(low, high, known.over, known)
 
 
 def level_of_look(n: int, looks: Sequence[int] | None = LOOKS, level: float = LEVEL) -> float | None:
@@ -270,7 +287,9 @@ def _verdicts(
         level, df = level_of_look(n, looks), n - 1
         own_R = stats.combined_half(np.sqrt(variances_RM[:, 0] / n), df, sd_images, level)
         pooled_R = stats.combined_half(np.sqrt(variances_RM.mean(axis=1) / n), methods * df, sd_images, level)
-        half_R = np.where(bartlett_p(variances_RM, np.full(methods, df)) < 1 - LEVEL, own_R, pooled_R)
+        half_R = np.where(
+            bartlett_p(variances_RM, np.full(methods, df)) < 1 - LEVEL, np.maximum(own_R, pooled_R), pooled_R
+        )
         mean_R = (gains_MRN[0, :, :n].mean(axis=1) + shift_R) * np.sign(claimed)
         decided = np.where(np.abs(mean_R) > half_R, np.sign(mean_R), 0).astype(int)
         standing = np.where(standing == 0, decided, standing) if looks else decided

@@ -19,6 +19,7 @@ from benchmark.tables.cells import Table
 from benchmark.tables.published import Spec
 
 FLOAT_NOISE = 1e-9
+LABEL = r"( \((as [^()]+|\d+ classes)\))+$"  # what Table.label adds to a row's key
 EXACT_DECIMALS = 6  # of csv and json
 
 
@@ -51,9 +52,15 @@ def of_published(spec: Spec) -> Side:
 
 
 def of_table(table: Table) -> Side:
-    cells = {at: cell.mean for at, cell in table.cells.items()}
+    cells = {at: cell.mean if cell.status == "done" else None for at, cell in table.cells.items()}
     label = f"{table.spec.name} at scale {table.scale}"
     return Side("table", label, table.spec.name, table.scale, table.comparable, cells, 0.0, table.notes)
+
+
+def of_published_beside(table: Table) -> Side:
+    """The published cells as they stand in a built table: a mean over the classes that ours is over."""
+    spec, cells = table.spec, {at: cell.published for at, cell in table.cells.items()}
+    return Side("published", f"published {spec.name}", spec.name, None, True, cells)
 
 
 def of_runs(folder: Path, ap_definition: str) -> Side:
@@ -108,7 +115,7 @@ def _read_markdown(text: str, label: str, specs: list[Spec]) -> Side:
     spec = next(s for s in specs if render.escape_markdown(s.title) == title)
     lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
     rows = [[_plain(part.strip().strip("*")) for part in line] for line in lines[2:]]
-    return _laid_out(rows, spec, label, _plain(text))
+    return _laid_out(rows, lines[0], spec, label, _plain(text))
 
 
 def _plain(text: str) -> str:
@@ -123,14 +130,15 @@ def _read_latex(text: str, label: str, specs: list[Spec]) -> Side:
         [render.unescape_latex(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in re.split(r"(?<!\\) & ", line)]
         for line in lines
     ]
-    return _laid_out(rows, spec, label, render.unescape_latex(text))
+    header = text[: text.index(r"\midrule")].splitlines()[-1].split(" & ")
+    return _laid_out(rows, header, spec, label, render.unescape_latex(text))
 
 
-def _laid_out(rows: list[list[str]], spec: Spec, label: str, text: str) -> Side:
-    """A table for people: 3 texts for the first method (ours, paper, delta), 5 for each other."""
-    starts = [1, *(4 + 5 * i for i in range(len(spec.columns) - 1))]
+def _laid_out(rows: list[list[str]], header: list[str], spec: Spec, label: str, text: str) -> Side:
+    """A table for people: each method's columns begin with ours."""
+    starts = [i for i, name in enumerate(header) if re.search(r"\bours\b", name)]
     cells = {
-        (re.sub(r" \(as [^()]+\)$", "", row[0]), column.key): _number(row[start])  # the key without Table.label's
+        (re.sub(LABEL, "", row[0]), column.key): _number(row[start])
         for row in rows
         for column, start in zip(spec.columns, starts, strict=True)
     }
@@ -162,7 +170,7 @@ def compare(a: Side, b: Side, tolerance: float) -> list[dict[str, Any]]:
         if at in a.cells and at in b.cells and before is None and after is None:
             outcome = "both blank"
         elif delta is None:
-            outcome = "missing"
+            outcome = "not published" if before is None and a.kind == "published" else "missing"
         elif not comparable:
             outcome = "not comparable"
         else:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import strict_yaml
-from benchmark.matrix.job import FIELDS, METHODS, Float, explain, first_problem
+from benchmark.matrix.job import FIELDS, METHODS, Float, Int, explain, first_problem
 
 
 class _Strict(BaseModel):
@@ -44,8 +44,10 @@ class Row(_Strict):
     """A row and its published cells, one a column in the columns' order; null where no number is at hand.
 
     `item` is the measured number that the row shows (a class, mAP, top1; default: the key), `where` the job fields
-    that its runs have, such as {backbone: resnet18}, or `table` the table whose best gain it shows. `published_gain`:
-    the gains as printed, to be held against the cells.
+    that its runs have, such as {backbone: resnet18}, or `table` and `of` the table and its row whose gains it shows.
+    `published_gain`: the gains as printed, to be held against the cells. `mean_of`: the table whose class rows this row
+    is the mean of, from which `class_cells` is filled. `claim`: its gains are what the paper claims, and get a verdict;
+    other rows are descriptive.
     """
 
     key: str
@@ -54,7 +56,17 @@ class Row(_Strict):
     item: str | None = None
     where: dict[str, Any] = {}
     table: str | None = None
+    of: str | None = None
     unit: str | None = None
+    mean_of: str | None = None
+    class_cells: dict[str, list[float | None]] = {}
+    claim: bool = False
+
+    def mean_over(self, classes: set[str], column: int) -> float | None:
+        """The published mean over these classes alone, so that it can stand beside a mean that leaves others out."""
+        cells = [cells[column] for name, cells in self.class_cells.items() if name in classes]
+        known = [cell for cell in cells if cell is not None]
+        return sum(known) / len(known) if known and len(known) == len(classes) == len(cells) else None
 
 
 class Spec(_Strict):
@@ -73,6 +85,7 @@ class Spec(_Strict):
     unit: str | None = None
     decimals: int | None = None
     tolerance: Annotated[Tolerance, BeforeValidator(_both)] | None = None
+    looks: list[Int] | None = None  # numbers of seeds at which a claim may be judged, declared before any run
 
     @property
     def of_gains(self) -> bool:
@@ -105,6 +118,7 @@ def load(name: str, folder: Path) -> Spec:
         raise UserError(f"{path}:{line}: {explain(error, KEYS)}") from None
     except TypeError:
         raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None
+    _check_numbers(spec, path, lines)
     for i, row in enumerate(spec.rows):
         lengths = {len(cells) for cells in (row.published, row.published_gain) if cells is not None}
         if lengths != {len(spec.columns)}:
@@ -120,7 +134,31 @@ def load(name: str, folder: Path) -> Spec:
         if spec.grid and column.key not in METHODS:
             line = strict_yaml.line_of(lines, ("columns", i))
             raise UserError(f"{path}:{line}: unknown method '{column.key}'" + nearest(column.key, METHODS))
-    return spec
+    rows = [row.model_copy(update={"class_cells": _class_cells(row, spec, folder)}) for row in spec.rows]
+    return spec.model_copy(update={"rows": rows})
+
+
+def _class_cells(row: Row, spec: Spec, folder: Path) -> dict[str, list[float | None]]:
+    if row.mean_of is None:
+        return {}
+    rows = spec.rows if row.mean_of == spec.name else load(row.mean_of, folder).rows
+    return {other.key: other.published for other in rows if other.mean_of is None}
+
+
+def _check_numbers(spec: Spec, path: Path, lines: strict_yaml.Lines) -> None:
+    """A table of runs holds numbers, in range, with the declared decimals: a slip in typing is found at its line."""
+    if spec.decimals is None:
+        return
+    low, high = (-100.0, 100.0) if spec.of_gains else (0.0, 100.0)
+    for i, row in enumerate(spec.rows):
+        for value in (value for value in row.published if value is not None):
+            at = f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}'"
+            if isinstance(value, str):
+                raise UserError(f"{at}: {value!r} is no number; null where none is published")
+            if not low <= value <= high:
+                raise UserError(f"{at}: {value:g} is not between {low:g} and {high:g} {spec.unit}")
+            if round(value, spec.decimals) != value:
+                raise UserError(f"{at}: {value:g} has more than {spec.decimals} decimals")
 
 
 def place(spec: Spec, row: str, header: str) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from benchmark.store.files import write_atomic
+from benchmark.tables import claims
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
 
@@ -29,14 +30,21 @@ def columns(table: Table) -> list[tuple[str, list[str]]]:
     for i, column in enumerate(table.spec.columns):
         n = sorted({c.n for c in table.cells.values() if c.column == column.key and c.n})
         ours = f"ours (n={'/'.join(map(str, n))})" if n else "ours"
-        delta = [] if is_text(table) else ["Δ"]
-        groups.append((column.header, [ours, "paper", *delta] + (["gain", "paper's gain"] if i and delta else [])))
+        delta = [] if is_text(table) or not has_delta(table) else ["Δ"]
+        gains = ["gain", "paper's gain"] if i and not is_text(table) and not table.spec.of_gains else []
+        share = ["share"] if table.spec.of_gains else []
+        groups.append((column.header, [ours, "paper", *delta, *gains, *share]))
     return groups
 
 
 def is_text(table: Table) -> bool:
     """Cells of words have no difference and no gain."""
     return any(cell.text is not None for cell in table.cells.values())
+
+
+def has_delta(table: Table) -> bool:
+    """Whether values stand beside published ones of the same test set, so that their difference means something."""
+    return table.matrix is not None and table.matrix.has_the_paper_s_test_set
 
 
 def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
@@ -50,9 +58,11 @@ def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
             ours, paper = value_text(cell, table), level(cell.published, table)
             line += [bold(ours) if column.key in best else ours]
             line += [bold(paper) if column.key in best_published else paper]
-            if cell.text is None:
-                line += [mark(signed(cell.delta, table), table)]
-            if i and cell.text is None:
+            if cell.text is None and has_delta(table):
+                line += [signed(cell.delta, table)]
+            if table.spec.of_gains:
+                line += [share_text(cell)]
+            elif i and cell.text is None:
                 line += [gain_text(cell, table), signed(cell.published_gain, table)]
         rows.append(line)
     return rows
@@ -64,6 +74,8 @@ def value_text(cell: Cell, table: Table) -> str:
         return cell.text
     if cell.mean is None:
         return cell.status
+    if table.spec.of_gains:
+        return gain_text(cell, table)
     spread = f" ± {number(cell.std, table)}" if cell.std is not None else ""
     partial = f" [{cell.status}]" if cell.status != "done" else ""
     return level(cell.mean, table) + spread + partial
@@ -88,16 +100,27 @@ def signed(value: float | None, table: Table) -> str:
 
 
 def gain_text(cell: Cell, table: Table) -> str:
-    """The gain, and its interval over test images where the scale asks for one."""
-    if cell.gain_images is None:
-        return signed(cell.gain, table)
-    low, high = (signed(end, table) for end in cell.gain_images)
-    return f"{signed(cell.gain, table)} [{low}, {high}]"
+    """The gain and its interval, and what must be known of them: † no comparison with the published gain, †† a pair
+    trained by two versions of the code, images only."""
+    if cell.gain is None:
+        return BLANK
+    text = signed(cell.gain, table)
+    if cell.gain_interval is not None:
+        low, high = signed(cell.gain_interval.low, table), signed(cell.gain_interval.high, table)
+        text += f" [{low}, {high}]"
+        text += "" if cell.gain_interval.over == "seeds and images" else f" ({cell.gain_interval.over})"
+    return text + ("" if table.comparable else "†") + (" ††" if cell.crosses else "")
 
 
-def mark(delta: str, table: Table) -> str:
-    """† behind a delta between two things that cannot be compared."""
-    return delta if table.comparable or delta == BLANK else f"{delta}†"
+def share_text(cell: Cell) -> str:
+    """Our gain as a share of the paper's, with its interval."""
+    known = cell.gain_interval.estimate if cell.gain_interval else None
+    if known is None or not isinstance(cell.published, int | float):
+        return BLANK
+    ratio = claims.effect_ratio(known, cell.published)
+    if ratio is None or ratio[1] is None:
+        return BLANK
+    return f"{ratio[0]:.2f} [{ratio[1][0]:.2f}, {ratio[1][1]:.2f}]"
 
 
 def _flat_header(table: Table, name: Callable[[str], str]) -> list[str]:
@@ -246,10 +269,10 @@ def records(table: Table) -> list[dict[str, Any]]:
             "table": table.spec.name, "scale": table.scale, "row": c.row, "column": c.column,
             "published": c.published, "mean": c.mean, "std": c.std, "n": c.n,
             "low": c.interval and c.interval[0], "high": c.interval and c.interval[1], "delta": c.delta,
-            "gain": c.gain, "gain_low": c.gain_interval and c.gain_interval[0],
-            "gain_high": c.gain_interval and c.gain_interval[1],
-            "gain_images_low": c.gain_images and c.gain_images[0],
-            "gain_images_high": c.gain_images and c.gain_images[1], "published_gain": c.published_gain,
+            "gain": c.gain, "gain_low": c.gain_interval and c.gain_interval.low,
+            "gain_high": c.gain_interval and c.gain_interval.high,
+            "gain_over": c.gain_interval and c.gain_interval.over,
+            "published_gain": c.published_gain, "published_over": c.published_over, "crosses": c.crosses,
             "status": c.status, "comparable": table.comparable,
             "verdict": c.verdict and c.verdict.outcome, "gain_verdict": c.gain_verdict and c.gain_verdict.outcome,
             "order_verdict": table.orders[c.row].outcome if c.row in table.orders else None,
@@ -289,11 +312,22 @@ def _rounded(value: Any) -> Any:
 FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html, "csv": csv, "json": json}
 
 
-def write(table: Table, folder: Path) -> list[Path]:
-    """All formats as `<folder>/<table>.<format>`."""
+def write(table: Table, folder: Path, replace: bool = False) -> list[Path]:
+    """All formats as `<folder>/<table>.<format>`; none where a table of more runs lies there, unless told to replace
+    it: half a run must not put blanks into a finished table."""
+    if not replace and _num_values(folder / f"{table.spec.name}.json") > sum(cell.n for cell in table.cells.values()):
+        return []
     paths = []
     for ending, text in FORMATS.items():
         path = folder / f"{table.spec.name}.{ending}"
         write_atomic(path, text(table).encode())
         paths.append(path)
     return paths
+
+
+def _num_values(path: Path) -> int:
+    """How many measured numbers a written table holds; none where there is no such table."""
+    try:
+        return sum(cell["n"] for cell in json_text.loads(path.read_bytes())["cells"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0

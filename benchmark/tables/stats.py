@@ -17,6 +17,7 @@ POWER = 0.8
 MAX_SEEDS = 1000  # beyond this many "more seeds" is no advice
 
 Interval = tuple[float, float]
+SHARES: Interval = (0.0, 100.0)  # what a share in percent can be
 
 OUTCOMES = ("reproduced", "partly", "not reproduced", "inconclusive", "not comparable", "diverged", "not run")
 

@@ -8,9 +8,9 @@ import torch
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.matrix.job import Job
-from benchmark.store import environment, metrics
-from benchmark.store.code import code_version
-from benchmark.store.records import BestOnTest, Code, Environment, Failure, Result, Splits
+from benchmark.store import environment, metrics, scores
+from benchmark.store.code import code_version, training_digest
+from benchmark.store.records import BestOnTest, Code, Environment, Failure, Read, Result, Split, Splits
 from benchmark.store.run import Run
 from benchmark.train.checkpoint import State
 
@@ -46,10 +46,16 @@ def result(
         num_train=len(chosen),
         num_test=len(test),
         seconds=round(sum(e["seconds"] for e in state.epochs), 3),
-        code=Code(**code_version()),
+        code=Code(**code_version(), training=training_digest()),
         scores_sha256=scores_sha256,
+        data=Read(train=_split(train, chosen), test=_split(test, np.arange(len(test)))),
         **measured,
     )
+
+
+def _split(pixels: Pixels, chosen: np.ndarray) -> Split:
+    ids, targets = np.array(pixels.images.ids)[chosen], pixels.images.targets[chosen]
+    return Split(num_images=len(chosen), sha256=scores.digest(ids, targets))
 
 
 def describe(device: torch.device, cuda_graph: bool, state: State, train: Pixels, test: Pixels) -> Environment:
