@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmark import methods
 from benchmark.data import Pixels
 from benchmark.data.loading import num_threads
 from benchmark.matrix.job import Job
-from benchmark.methods import METHODS, Terms, attention
+from benchmark.methods import METHODS, Terms, attention, baseline, icasc
 from benchmark.methods.batch_norm import TwiceDifferentiableBatchNorm2d
 from benchmark.methods.models import Backbone
 from benchmark.methods.torchvision_ops import torchvision
@@ -34,7 +33,7 @@ class NaiveIcasc:
         logits_BC = self.model.head(feats[1])
         for feat in feats:
             feat.retain_grad()
-        present_BC, absent_BC = methods.trained_labels(self.labels, job, logits_BC.shape[1])
+        present_BC, absent_BC = baseline.trained_labels(self.labels, job, logits_BC.shape[1])
         maps: tuple[list[Tensor], list[Tensor]] = [], []
         for cotangent_BC in attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target):
             self.optimizer.zero_grad()
@@ -42,8 +41,8 @@ class NaiveIcasc:
             for feat, of_layer in zip(feats, maps, strict=True):
                 of_layer.append(attention.attention_map(feat, feat.grad, job.method.removeprefix("icasc-")))
                 feat.grad = None
-        terms = {"classification": methods.classification_loss(logits_BC, self.labels, job)}
-        terms |= methods.terms_of_maps(*maps, present_BC, absent_BC, job)
+        terms = {"classification": baseline.classification_loss(logits_BC, self.labels, job)}
+        terms |= icasc.terms_of_maps(*maps, present_BC, absent_BC, job)
         self.optimizer.zero_grad()
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()
@@ -55,7 +54,7 @@ def terms_by_vjp(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job)
     """ICASC's terms with the inner layer's gradient by `torch.func.vjp`: another road to the same second order, and one
     that torch.compile takes as a whole. The model's BatchNorm must keep no running statistics: in-place changes of what
     lies outside are not seen by `vjp`."""
-    with methods.autocast(images_BCHW.device, job):
+    with baseline.autocast(images_BCHW.device, job):
         feat_inner = model.to_inner(images_BCHW)
 
         def top(feat_BKHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,17 +62,17 @@ def terms_by_vjp(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job)
             return model.head(feat_last), feat_last
 
         logits_BC, pull_back, feat_last = torch.func.vjp(top, feat_inner, has_aux=True)
-    present_BC, absent_BC = methods.trained_labels(labels, job, logits_BC.shape[1])
+    present_BC, absent_BC = baseline.trained_labels(labels, job, logits_BC.shape[1])
     layers: tuple[list[Tensor], list[Tensor]] = [], []
     kind = job.method.removeprefix("icasc-")
     for cotangent_BC in attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target):
         (inner,) = pull_back(cotangent_BC.to(logits_BC.dtype))
-        cotangent_BC = cotangent_BC.to(methods.wide(logits_BC).dtype)
-        last = methods.last_gradient(model, feat_last, logits_BC, cotangent_BC, second_order=True)
+        cotangent_BC = cotangent_BC.to(baseline.wide(logits_BC).dtype)
+        last = icasc.last_gradient(model, feat_last, logits_BC, cotangent_BC, second_order=True)
         for maps, feat, gradient in zip(layers, (feat_inner, feat_last), (inner, last), strict=True):
-            maps.append(attention.attention_map(methods.wide(feat), methods.wide(gradient), kind))
-    terms = {"classification": methods.classification_loss(logits_BC, labels, job)}
-    return terms | methods.terms_of_maps(*layers, present_BC, absent_BC, job)
+            maps.append(attention.attention_map(baseline.wide(feat), baseline.wide(gradient), kind))
+    terms = {"classification": baseline.classification_loss(logits_BC, labels, job)}
+    return terms | icasc.terms_of_maps(*layers, present_BC, absent_BC, job)
 
 
 def plain_batch_norm(model: Backbone) -> Backbone:

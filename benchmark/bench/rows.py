@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark import methods
 from benchmark.bench import throughput
 from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
 from benchmark.bench.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
 from benchmark.bench.sides import Apart, Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
 from benchmark.matrix.job import BACKBONES
-from benchmark.methods import models
+from benchmark.methods import METHODS, icasc, models
 from benchmark.store import environment
 from benchmark.train.loop import open_splits
 
@@ -37,7 +36,7 @@ def floor(backbone: str, settings: Settings) -> float:
         job = job_of(method, backbone=backbone, image_size=size)
         model = models.build(backbone, 20, 0, job.inner_layer).eval()  # as many, and one image is enough for BatchNorm
         with FlopCounterMode(display=False) as counter:
-            _, terms = methods.METHODS[method](model, images, labels, job, 0)
+            _, terms = METHODS[method](model, images, labels, job, 0)
             torch.stack(list(terms.values())).sum().backward()
         counted.append(counter.get_total_flops())
     return counted[1] / counted[0]
@@ -204,7 +203,7 @@ def maps(settings: Settings) -> Iterator[Row]:
             flat = scale_cam_image(maps_BNHW.flatten(0, 1).cpu().numpy(), (width, height))
             return flat.reshape(len(images), CLASSES, height, width)
 
-        return np.stack([scaled(m) for m in methods.class_maps(model, images, classes_BN, "grad_cam")], axis=2)
+        return np.stack([scaled(m) for m in icasc.class_maps(model, images, classes_BN, "grad_cam")], axis=2)
 
     def same() -> None:
         mine, its = ours(), theirs()

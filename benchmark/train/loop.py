@@ -16,7 +16,8 @@ from benchmark import data
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.matrix.job import Job
-from benchmark.methods import autocast, models, overlap
+from benchmark.methods import models, overlap
+from benchmark.methods.baseline import autocast
 from benchmark.methods.models import Backbone
 from benchmark.store import metrics, scores
 from benchmark.store.files import write_atomic
