@@ -87,16 +87,11 @@ def _device() -> torch.device:
 def top_maps(model: Backbone, images_BCHW: Tensor, job: Job) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, C), the highest classes (B, TOP), and their maps at the last layer (B, TOP, h, w), each scaled to its
     own maximum. The maps are those that `job`'s method trains."""
-    feat_last = model.to_last(model.to_inner(images_BCHW)).detach().requires_grad_()
-    logits_BC = model.head(feat_last)
+    with torch.no_grad():
+        logits_BC = model(images_BCHW)
     top_BK = logits_BC.topk(min(TOP, logits_BC.shape[1]), dim=1).indices
-    maps = []
-    for k in range(top_BK.shape[1]):
-        cotangent_BC = F.one_hot(top_BK[:, k], logits_BC.shape[1]).to(logits_BC.dtype)
-        gradient = icasc.last_gradient(model, feat_last, logits_BC, cotangent_BC, False)
-        map_BHW = attention.attention_map(feat_last, gradient, kind(job)).detach()
-        maps.append(map_BHW / map_BHW.amax(dim=(1, 2), keepdim=True).clamp_min(attention.EPS))
-    return logits_BC.detach(), top_BK, torch.stack(maps, dim=1)
+    _, maps_BKHW = icasc.class_maps(model, images_BCHW, top_BK, kind(job))
+    return logits_BC, top_BK, maps_BKHW / maps_BKHW.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
 
 
 def kind(job: Job) -> str:

@@ -105,9 +105,10 @@ def class_maps(model: Backbone, images_BCHW: Tensor, classes_BN: Tensor, kind: s
     layers = [feat_inner] if closed else [feat_inner, feat_last]
     gradients = list(torch.autograd.grad(logits_BC, layers, cotangents_NBC, is_grads_batched=True))
     if closed:
-        gradients.append([last_gradient(model, feat_last, logits_BC, c, second_order=False) for c in cotangents_NBC])
+        of_last = [last_gradient(model, feat_last, logits_BC, c, second_order=False) for c in cotangents_NBC]
+        gradients.append(torch.stack(of_last))
     inner, last = (
-        torch.stack([attention.attention_map(wide(feat).detach(), wide(g), kind) for g in of_classes], dim=1)
-        for feat, of_classes in zip((feat_inner, feat_last), gradients, strict=True)
+        torch.stack([attention.attention_map(wide(feat).detach(), wide(g), kind) for g in of_class], dim=1)
+        for feat, of_class in zip((feat_inner, feat_last), gradients, strict=True)
     )
     return inner, last
