@@ -160,16 +160,8 @@ class Grid(_Strict):
                 found.append(f"{name}: {_short(value, nothing)} (paper: {_short(instead_of, nothing)})")
         return found
 
-    def varied(self, job: Job) -> list[str]:
-        """Assumptions that `job` holds at an alternative."""
-        return [
-            f"{name}: {_short(getattr(job, name))} (default: {_short(a.value)})"
-            for name, a in self.assumptions.items()
-            if name in FIELDS and getattr(job, name) is not None and getattr(job, name) in a.alternatives
-        ]
 
-
-def _short(value: Any, nothing: str = "none") -> str:
+def _short(value: Any, nothing: str) -> str:
     text = nothing if value is None else "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text[:19] if text.startswith("sha256:") else text
 
