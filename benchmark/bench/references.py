@@ -50,60 +50,12 @@ class NaiveIcasc:
         return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 
 
-def terms_by_vjp(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> Terms:
-    """ICASC's terms with the inner layer's gradient by `torch.func.vjp`: another road to the same second order, and one
-    that torch.compile takes as a whole. The model's BatchNorm must keep no running statistics: in-place changes of what
-    lies outside are not seen by `vjp`."""
-    with baseline.autocast(images_BCHW.device, job):
-        feat_inner = model.to_inner(images_BCHW)
-
-        def top(feat_BKHW: Tensor) -> tuple[Tensor, Tensor]:
-            feat_last = model.to_last(feat_BKHW)
-            return model.head(feat_last), feat_last
-
-        logits_BC, pull_back, feat_last = torch.func.vjp(top, feat_inner, has_aux=True)
-    present_BC, absent_BC = baseline.trained_labels(labels, job, logits_BC.shape[1])
-    layers: tuple[list[Tensor], list[Tensor]] = [], []
-    kind = job.method.removeprefix("icasc-")
-    for cotangent_BC in attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target):
-        (inner,) = pull_back(cotangent_BC.to(logits_BC.dtype))
-        cotangent_BC = cotangent_BC.to(baseline.wide(logits_BC).dtype)
-        last = icasc.last_gradient(model, feat_last, logits_BC, cotangent_BC, second_order=True)
-        for maps, feat, gradient in zip(layers, (feat_inner, feat_last), (inner, last), strict=True):
-            maps.append(attention.attention_map(baseline.wide(feat), baseline.wide(gradient), kind))
-    terms = {"classification": baseline.classification_loss(logits_BC, labels, job)}
-    return terms | icasc.terms_of_maps(*layers, present_BC, absent_BC, job)
-
-
 def plain_batch_norm(model: Backbone) -> Backbone:
     """The model with torch.nn's BatchNorm everywhere, and so with PyTorch's own second derivative of it."""
     for module in model.modules():
         if isinstance(module, TwiceDifferentiableBatchNorm2d):
             module.__class__ = torch.nn.BatchNorm2d
     return model
-
-
-def baseline_terms(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> Terms:
-    return METHODS["baseline"](model, images_BCHW, labels, job, 0)[1]
-
-
-class CompiledStep:
-    """One step whose terms and their gradient torch.compile has fused. A network with a pooled linear head, whose last
-    map needs no autograd."""
-
-    def __init__(self, model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> None:
-        self.model, self.images, self.labels, self.job = copy.deepcopy(model), images_BCHW, labels, job
-        torch.func.replace_all_batch_norm_modules_(plain_batch_norm(self.model))
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=job.weight_decay)
-        self._terms = torch.compile(baseline_terms if job.method == "baseline" else terms_by_vjp, fullgraph=True)
-
-    def __call__(self) -> Terms:
-        terms = self._terms(self.model, self.images, self.labels, self.job)
-        self.optimizer.zero_grad()
-        loss = torch.stack(list(terms.values())).sum()
-        loss.backward()
-        self.optimizer.step()
-        return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 
 
 class PlainStep:

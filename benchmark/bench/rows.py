@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.bench import throughput
 from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
-from benchmark.bench.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
+from benchmark.bench.references import NaiveIcasc, PlainLoop, PlainStep
 from benchmark.bench.sides import Apart, Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
 from benchmark.matrix.job import BACKBONES
@@ -91,20 +91,6 @@ def eager(settings: Settings) -> Iterator[Row]:
         )  # fmt: skip
 
 
-def batch_norm(settings: Settings) -> Iterator[Row]:
-    for backbone in settings.networks:
-        for precision in ("float32", "bfloat16"):
-            ours, plain = (Side(ICASC, backbone, precision, settings) for _ in range(2))
-            plain_batch_norm(plain.model)
-
-            def same(ours: Side = ours, plain: Side = plain, precision: str = precision) -> None:
-                same_terms(plain(), ours(), precision)
-                same_gradients(plain.model, ours.model, precision)
-
-            name = f"norm: PyTorch's second derivative of BatchNorm / ours, ICASC step, {_setting(ours)}"
-            yield compared(name, plain, ours, same, ">= 1", settings)
-
-
 def freed_memory(settings: Settings) -> Iterator[Row]:
     """heap.py, which is about a processor's memory alone, at VOC's size and batch: what is freed grows with both."""
     at = {} if settings.quick else {"size": 299, "batch": 16}
@@ -119,25 +105,6 @@ def freed_memory(settings: Settings) -> Iterator[Row]:
                 )  # fmt: skip
                 held = " / ".join(f"{side.resident() / 2**20:.0f}" for side in (given_back, kept))
                 yield replace(row, note=f"{row.note}; at most {held} MiB resident")
-
-
-def compiled(settings: Settings) -> Iterator[Row]:
-    """What torch.compile would gain; it takes minutes before the first step. No job is run with it."""
-    for backbone in settings.networks if settings.on_gpu else ("resnet18",):
-        for precision in ("float32",) if settings.quick else ("float32", "bfloat16"):
-            for method in ("baseline", ICASC):
-                ours = Side(method, backbone, precision, settings)
-                fused = CompiledStep(ours.model, ours.images, ours.labels, ours.job)
-
-                def same(ours: Side = ours, fused: CompiledStep = fused, precision: str = precision) -> None:
-                    same_terms(fused(), ours(), precision)
-                    same_gradients(fused.model, ours.model, precision)
-
-                name = f"compile: {method}, ours / torch.compile, {_setting(ours)}"
-                try:
-                    yield compared(name, ours, fused, same, None, settings)
-                except torch._dynamo.exc.BackendCompilerFailed as error:  # no C++ compiler, or none that works
-                    yield Row(name, None, "time ratio", None, f"does not compile: {str(error).splitlines()[0]}")
 
 
 def memory(settings: Settings) -> Iterator[Row]:
