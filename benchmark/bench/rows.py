@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.bench import throughput
-from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
+from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_sides, same_terms
 from benchmark.bench.references import NaiveIcasc, PlainLoop, PlainStep
 from benchmark.bench.sides import Apart, Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
@@ -56,9 +57,12 @@ def wall_time(settings: Settings) -> Iterator[Row]:
         least = floor(backbone, settings)
         for precision in ("float32", "bfloat16"):
             ours, base = (Side(method, backbone, precision, settings) for method in (ICASC, "baseline"))
+
+            def same(ours: Side = ours, base: Side = base, precision: str = precision) -> None:
+                same_terms({"classification": ours()["classification"]}, base(), precision)
+
             yield compared(
-                f"time: ICASC / baseline, {_setting(ours)}", ours, base,
-                lambda a=ours, b=base, p=precision: same_terms({"classification": a()["classification"]}, b(), p),
+                f"time: ICASC / baseline, {_setting(ours)}", ours, base, same,
                 f"<= {least * OVER_FLOOR[settings.device.type]:.2f}", settings, f"floor {least:.2f}; ",
             )  # fmt: skip
 
@@ -69,7 +73,7 @@ def naive(settings: Settings) -> Iterator[Row]:
         reference = NaiveIcasc(ours.model, ours.images, ours.labels, ours.job)
         yield compared(
             f"naive: two backward passes, gradients constant / ICASC, {_setting(ours)}", reference, ours,
-            lambda a=reference, b=ours: same_terms(a(), b(), "float32"), ">= 1", settings,
+            partial(same_sides, reference, ours, "float32"), ">= 1", settings,
         )  # fmt: skip
 
 
@@ -188,8 +192,7 @@ def cifar_loop(settings: Settings) -> Iterator[Row]:
         name = f"{method}, {loop.job.backbone}, batch {loop.job.batch_size}"
         yield compared(
             f"loop: plain with a DataLoader / ours, {name}", plain, loop,
-            lambda a=plain, b=loop: same_terms(a(), b(), "float32"),
-            f">= {MIN_LOOP:g}" if settings.on_gpu else None, settings,
+            partial(same_sides, plain, loop, "float32"), f">= {MIN_LOOP:g}" if settings.on_gpu else None, settings,
         )  # fmt: skip
         synchronize(settings.device)
         started = time.perf_counter()
@@ -221,9 +224,7 @@ def replay(settings: Settings) -> Iterator[Row]:
             yield Row(name, None, "time ratio", None, NEEDS_GPU)
             continue
         plain, recorded = (Side(method, "resnet110", "float32", settings, recorded=r) for r in (False, True))
-        yield compared(
-            name, plain, recorded, lambda a=plain, b=recorded: same_terms(a(), b(), "float32"), None, settings
-        )
+        yield compared(name, plain, recorded, partial(same_sides, plain, recorded, "float32"), None, settings)
 
 
 def scheduler(settings: Settings) -> Iterator[Row]:

@@ -101,10 +101,10 @@ class Grid(_Strict):
         An override of an axis replaces the axis; an override of a field wins over scale, tie and assumption.
         """
         overrides, only = dict(overrides or {}), dict(only or {})
-        where = f"grid {self.name}, scale {scale}"
+        source = f"grid {self.name}, scale {scale}"
         for key in [*overrides, *only]:
             if key not in FIELDS or key == "scale":
-                raise UserError(f"{where}: unknown field '{key}'" + nearest(key, [f for f in FIELDS if f != "scale"]))
+                raise UserError(f"{source}: unknown field '{key}'" + nearest(key, [f for f in FIELDS if f != "scale"]))
         axes = self.matrix_axes(scale)
         axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
         axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
@@ -118,7 +118,7 @@ class Grid(_Strict):
                 point = self._tied(tied, point) | point
             if any(all(point.get(k) == v for k, v in rule.items()) for rule in self.exclude):
                 continue
-            job = make_job(_resolve_weights(fields | point | reading | overrides), where)
+            job = make_job(_resolve_weights(fields | point | reading | overrides), source)
             jobs[job.id] = job  # a baseline that an ICASC-only axis or reading repeats is one job
         stand_ins = self.scale_of(scale).stand_ins
         # `--only backbone=resnet18` means the network's stand-in where the scale has one.
@@ -128,7 +128,7 @@ class Grid(_Strict):
             known = sorted({str(getattr(j, key)) for j in jobs.values()})
             for value in values:
                 if str(value) not in known and value not in stand_ins:
-                    raise UserError(f"{where}: no job has {key}={value}" + nearest(value, known))
+                    raise UserError(f"{source}: no job has {key}={value}" + nearest(value, known))
         return selected
 
     def _tied(self, tied: dict[str, list[Any]], point: dict[str, Any]) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class Grid(_Strict):
         An assumption at one of its named alternatives is a reading of the paper, not a departure from it.
         """
         original = {new: old for old, new in self.scale_of(job.scale).stand_ins.items()}
-        found = []
+        departures = []
         for name in FIELDS:
             value = getattr(job, name)
             if name in ("scale", "seed") or name in unread_fields(job.method, job.loss, job.schedule):
@@ -157,8 +157,8 @@ class Grid(_Strict):
             if value not in accepted:
                 instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
                 nothing = "whole set" if name == "limit_train" else "none"
-                found.append(f"{name}: {_short(value, nothing)} (paper: {_short(instead_of, nothing)})")
-        return found
+                departures.append(f"{name}: {_short(value, nothing)} (paper: {_short(instead_of, nothing)})")
+        return departures
 
 
 def _short(value: Any, nothing: str) -> str:
@@ -170,9 +170,9 @@ def mini_weights(backbone: str) -> Path:
     """The packaged weights of a narrow backbone. UserError where it has none."""
     path = MINI_WEIGHTS / f"{backbone}.safetensors"
     if not path.is_file():
-        held = [p.stem for p in sorted(MINI_WEIGHTS.glob("*.safetensors"))]
+        packaged = [p.stem for p in sorted(MINI_WEIGHTS.glob("*.safetensors"))]
         raise UserError(
-            f"weights=mini: there are none for {backbone}, only for {', '.join(held)}; "
+            f"weights=mini: there are none for {backbone}, only for {', '.join(packaged)}; "
             f"'python -m benchmark pretrain-mini {backbone}' makes them"
         )
     return path

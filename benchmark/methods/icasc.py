@@ -14,6 +14,7 @@ def icasc(
     model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int, kind: str
 ) -> tuple[Tensor, Terms]:
     """Classification loss, separability at the inner and the last layer, consistency; arguments as `baseline`'s."""
+    assert job.warmup_epochs is not None
     if epoch < job.warmup_epochs:
         return baseline(model, images_BCHW, labels, job, epoch)
     with autocast(images_BCHW.device, job):
@@ -40,6 +41,7 @@ def attention_terms(
 
     An image needs a present and an absent class to have both maps; others count with 0.
     """
+    assert job.second_order is not None
     cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target or "all_present")
     inner_logits_BC = logits_BC
     if job.gradient_batchnorm == "frozen":
@@ -55,13 +57,22 @@ def attention_terms(
         gradient_last = last_gradient(model, feat_last_BKhw, logits_BC, cotangent_BC, job.second_order)
         maps_inner.append(attention.attention_map(wide(feat_inner_BKHW), wide(gradient_inner), kind))
         maps_last.append(attention.attention_map(wide(feat_last_BKhw), wide(gradient_last), kind))
-    return terms_of_maps(maps_inner, maps_last, present_BC, absent_BC, job)
+    return terms_of_maps(maps_inner, maps_last, present_BC, absent_BC, job)  # type: ignore[arg-type]  # two maps each
 
 
 def terms_of_maps(
-    maps_inner: list[Tensor], maps_last: list[Tensor], present_BC: Tensor, absent_BC: Tensor, job: Job
+    maps_inner: tuple[Tensor, Tensor],
+    maps_last: tuple[Tensor, Tensor],
+    present_BC: Tensor,
+    absent_BC: Tensor,
+    job: Job,
 ) -> Terms:
     """The three attention terms from the true and the confusing map, (B, H, W) each, of both layers."""
+    assert job.map_scale is not None
+    assert job.omega is not None
+    assert job.sigma is not None
+    assert job.theta is not None
+    assert job.attention_weight is not None
     true_inner, conf_inner = attention.scale_maps(*maps_inner, job.map_scale)
     true_last, conf_last = attention.scale_maps(*maps_last, job.map_scale)
     mask_inner, mask_last = (attention.soft_mask(m, job.omega, job.sigma) for m in (true_inner, true_last))

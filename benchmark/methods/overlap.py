@@ -41,16 +41,16 @@ def measure(model: Backbone, images_BCHW: Tensor, targets: np.ndarray, job: Job)
         last = model.to_last(inner)
         logits_BC = model.head(last)
     true_and_absent = (x.to(logits_BC.device) for x in shown(targets, logits_BC.shape[1]))
-    cotangents = attention.cotangents(logits_BC, *true_and_absent, "all_present")
+    cotangents = attention.cotangents(logits_BC, *true_and_absent, "all_present")  # type: ignore[call-arg,arg-type]
     of_inner = [attention.gradient(logits_BC, inner, c, second_order=False) for c in cotangents]
     of_last = [icasc.last_gradient(model, last, logits_BC, c, second_order=False) for c in cotangents]
-    found = {}
+    measured = {}
     for kind in attention.KINDS:
         for layer, feat, gradients in (("inner", inner, of_inner), ("last", last, of_last)):
             true, confusing = (
                 attention.attention_map(baseline.wide(feat).detach(), baseline.wide(g).detach(), kind)
                 for g in gradients
             )
-            found[f"{kind}_{layer}"] = round(float(attention.overlap(true, confusing).mean()), 6)
-            found[f"{kind}_{layer}_blank"] = round(float((true.amax(dim=(1, 2)) == 0).float().mean()), 6)
-    return found
+            measured[f"{kind}_{layer}"] = round(float(attention.overlap(true, confusing).mean()), 6)
+            measured[f"{kind}_{layer}_blank"] = round(float((true.amax(dim=(1, 2)) == 0).float().mean()), 6)
+    return measured

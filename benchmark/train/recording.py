@@ -10,7 +10,7 @@ from benchmark.errors import UserError
 from benchmark.matrix.job import Job
 from benchmark.store import environment, metrics
 from benchmark.store.code import code_version
-from benchmark.store.records import BestOnTest, Code, Environment, Failure, Result, Splits
+from benchmark.store.records import BestOnTest, Code, Environment, Failure, FailureKind, Result, Splits
 from benchmark.store.run import Run
 from benchmark.train.checkpoint import State
 
@@ -77,7 +77,7 @@ def failure(error: Exception, state: State | None) -> Failure:
     )
 
 
-def failure_kind(error: Exception) -> str:
+def failure_kind(error: Exception) -> FailureKind:
     """diverged, input or crash, which repeating would not mend; out_of_memory or lost_device, which it may."""
     text = str(error)
     if isinstance(error, DivergedError | UserError):
