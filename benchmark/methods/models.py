@@ -30,8 +30,8 @@ class Backbone(nn.Module):
         cut = trunk.index(inner) + 1
         self._pieces = {"to_inner": trunk[:cut], "to_last": trunk[cut:], "head": top}
         for module in net.modules():
-            if hasattr(module, "inplace"):
-                module.inplace = False  # type: ignore[assignment]  # an in-place ReLU would overwrite the feature map that a piece returned
+            if hasattr(module, "inplace"):  # an in-place ReLU would overwrite the feature map that a piece returned
+                module.inplace = False  # type: ignore[assignment]
         for module in self._modules_above_inner():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = TwiceDifferentiableBatchNorm2d  # the same parameters and names
