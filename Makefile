@@ -69,13 +69,14 @@ bench: setup ## measure speed as ratios, each of two sides that compute the same
 test-faults: setup ## kill, fill and damage 50 times, feed 10 times as many broken files (docs/reliability.md)
 	FAULT_ROUNDS=50 FUZZ=10 OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_faults.py tests/test_fuzz.py
 
-lint: setup ## check style and format
+lint: setup ## check style, format and types
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/mypy
 
 format: setup ## apply style and format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
 clean: ## remove drawn data and caches; keeps runs/, tables/ and .venv
-	rm -rf .cache .pytest_cache .ruff_cache
+	rm -rf .cache .pytest_cache .ruff_cache .mypy_cache

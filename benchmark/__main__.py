@@ -1,5 +1,6 @@
 """python -m benchmark"""
 
+import io
 import signal
 import sys
 
@@ -11,7 +12,8 @@ def main() -> None:
     """Errors that a user can cause end in one line and exit status 2; anything else is a bug and raises."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # unwinds: workers are stopped and claims released
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no character
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no character
     try:
         sys.exit(app(prog_name="python -m benchmark", standalone_mode=False))
     except UserError as error:
@@ -24,9 +26,10 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # a usage error has; typer's versions take its class from two packages
             raise
-        where = error.ctx.command_path if getattr(error, "ctx", None) else "python -m benchmark"
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "python -m benchmark"
         if message := error.format_message():  # without any argument the help is printed already
-            print(f"error: {message} (see '{where} --help')", file=sys.stderr)
+            print(f"error: {message} (see '{command} --help')", file=sys.stderr)
         sys.exit(2)
 
 

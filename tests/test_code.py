@@ -30,7 +30,17 @@ def train_and_test(run: Run, job):
 
 RATE = 0.1
 '''
-LOSSES = "def loss(job):\n    scaled = 2 * job\n    return scaled\n\n\ndef unused():\n    return 1\n"
+LOSSES = """\
+def loss(job):
+    scaled = 2 * job
+    if job:
+        scaled += 1
+    return scaled
+
+
+def unused():
+    return 1
+"""
 RUN = "class Run:\n    def write(self, x):\n        self.x = x\n"
 FILES = {"train/loop.py": LOOP, "methods/losses.py": LOSSES, "store/run.py": RUN, "tables/render.py": "WIDTH = 3\n"}
 
@@ -78,6 +88,7 @@ def changed(*edits: tuple[str, str, str]) -> dict[str, str]:
         ([("train/loop.py", "  # a comment", ""), ("train/loop.py", "Trains.", "Trains and tests.")], []),
         ([("train/loop.py", "run: Run, job", "run: Run, job: int"), ("train/loop.py", "total", "summed")], []),
         ([("methods/losses.py", "    scaled = 2", "    assert job is not None\n    scaled: float = 2")], []),
+        ([("methods/losses.py", "        scaled += 1", "        assert unused() == 1\n        scaled += 1")], []),
     ],
 )
 def test_stale_is_what_trains(checkout, edits, stale):

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark import methods
-from benchmark.methods import METHODS, attention, attention_terms, last_gradient
+from benchmark.methods import METHODS, attention, baseline, icasc
 from benchmark.methods.models import Backbone
 
 ICASC = [name for name in METHODS if name != "baseline"]
@@ -105,7 +104,7 @@ def test_closed_form_of_the_last_map_equals_autograd(kind, batch_norm, batch):
     feat_last = model.to_last(model.to_inner(batch[0]))
     logits = model.head(feat_last)
     cotangent = (batch[1] == 1).double()
-    closed = last_gradient(model, feat_last, logits, cotangent, True)
+    closed = icasc.last_gradient(model, feat_last, logits, cotangent, True)
     autograd = attention.gradient(logits, feat_last, cotangent, True)
     assert closed.shape[2:] == (1, 1)
     assert torch.allclose(closed.expand_as(autograd), autograd, rtol=1e-12, atol=1e-14)
@@ -153,13 +152,13 @@ def test_warm_up_is_the_baseline(method, batch, icasc_job, make_job):
 @pytest.mark.parametrize(("policy", "present", "absent"), [("positive", 1, 0), ("negative", 0, 1), ("ignore", 0, 0)])
 def test_difficult_objects_in_training(policy, present, absent, make_job, batch):
     job = make_job(difficult_train=policy)
-    got = methods.trained_labels(torch.tensor([[0]]), job, 1)
+    got = baseline.trained_labels(torch.tensor([[0]]), job, 1)
     assert [g.int().item() for g in got] == [present, absent]
 
 
 def test_classification_loss_is_torch_s_where_nothing_is_ignored(make_job):
     logits, labels = torch.randn(5, 20), torch.randint(0, 2, (5, 20)) * 2 - 1
-    ours = methods.classification_loss(logits, labels, make_job())
+    ours = baseline.classification_loss(logits, labels, make_job())
     assert torch.allclose(ours, nn.functional.multilabel_soft_margin_loss(logits, (labels == 1).float()))
 
 
@@ -219,7 +218,7 @@ def test_frozen_batch_norm_changes_the_inner_map_alone(method, batch, icasc_job)
 
 def test_summed_loss_is_the_mean_times_the_classes(make_job):
     logits, labels = torch.randn(5, 20), torch.randint(0, 2, (5, 20)) * 2 - 1
-    mean, total = (methods.classification_loss(logits, labels, make_job(class_reduction=r)) for r in ("mean", "sum"))
+    mean, total = (baseline.classification_loss(logits, labels, make_job(class_reduction=r)) for r in ("mean", "sum"))
     assert total.item() == pytest.approx(20 * mean.item())
 
 
@@ -229,7 +228,7 @@ def test_terms_scale_with_the_weight(batch, icasc_job):
     last = model.to_last(feat)
     logits = model.head(last)
     once, half = (
-        attention_terms(model, feat, last, logits, batch[1] == 1, batch[1] < 0,
+        icasc.attention_terms(model, feat, last, logits, batch[1] == 1, batch[1] < 0,
                         icasc_job("icasc-a_ch", attention_weight=w), "a_ch") for w in (1.0, 0.5)
     )  # fmt: skip
     for name in once:
@@ -241,7 +240,7 @@ def test_terms_scale_with_the_weight(batch, icasc_job):
 def test_maps_of_several_classes_are_those_of_each_alone(kind, head, batch):
     model = _model(batch_norm=True, deep_head=head == "deep").eval()
     classes = torch.tensor([[0, 1], [3, 2], [1, 1]])
-    maps = methods.class_maps(model, batch[0], classes, kind)
+    maps = icasc.class_maps(model, batch[0], classes, kind)
     feat_inner = model.to_inner(batch[0])
     feat_last = model.to_last(feat_inner)
     logits = model.head(feat_last)

@@ -15,8 +15,6 @@ BENCHES: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "time": rows.wall_time,
     "naive": rows.naive,
     "eager": rows.eager,
-    "norm": rows.batch_norm,
-    "compile": rows.compiled,
     "memory": rows.memory,
     "maps": rows.maps,
     "loop": rows.cifar_loop,

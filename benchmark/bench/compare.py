@@ -65,6 +65,11 @@ def same_terms(a: Terms, b: Terms, precision: str) -> None:
             raise NotTheSameError(f"{name} is {mine:.6g} on one side, {its:.6g} on the other")
 
 
+def same_sides(a: Callable[[], Terms], b: Callable[[], Terms], precision: str) -> None:
+    """One call of each gives the same terms."""
+    same_terms(a(), b(), precision)
+
+
 def same_gradients(a: torch.nn.Module, b: torch.nn.Module, precision: str) -> None:
     mine, its = (
         torch.cat([p.grad.double().flatten() for _, p in sorted(m.named_parameters()) if p.grad is not None])

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmark import methods
 from benchmark.data import Pixels
 from benchmark.data.loading import num_threads
 from benchmark.matrix.job import Job
-from benchmark.methods import METHODS, Terms, attention
+from benchmark.methods import METHODS, Terms, attention, baseline, icasc
 from benchmark.methods.batch_norm import TwiceDifferentiableBatchNorm2d
 from benchmark.methods.models import Backbone
 from benchmark.methods.torchvision_ops import torchvision
@@ -34,77 +33,36 @@ class NaiveIcasc:
         logits_BC = self.model.head(feats[1])
         for feat in feats:
             feat.retain_grad()
-        present_BC, absent_BC = methods.trained_labels(self.labels, job, logits_BC.shape[1])
-        maps: tuple[list[Tensor], list[Tensor]] = [], []
-        for cotangent_BC in attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target):
-            self.optimizer.zero_grad()
-            logits_BC.backward(cotangent_BC, retain_graph=True)
-            for feat, of_layer in zip(feats, maps, strict=True):
-                of_layer.append(attention.attention_map(feat, feat.grad, job.method.removeprefix("icasc-")))
-                feat.grad = None
-        terms = {"classification": methods.classification_loss(logits_BC, self.labels, job)}
-        terms |= methods.terms_of_maps(*maps, present_BC, absent_BC, job)
+        target = job.multi_label_target or "all_present"
+        present_BC, absent_BC = baseline.trained_labels(self.labels, job, logits_BC.shape[1])
+        cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, target)
+        true, confusing = (self._maps(feats, logits_BC, cotangent_BC) for cotangent_BC in cotangents)
+        terms = {"classification": baseline.classification_loss(logits_BC, self.labels, job)}
+        terms |= icasc.terms_of_maps((true[0], confusing[0]), (true[1], confusing[1]), present_BC, absent_BC, job)
         self.optimizer.zero_grad()
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()
         self.optimizer.step()
         return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 
-
-def terms_by_vjp(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> Terms:
-    """ICASC's terms with the inner layer's gradient by `torch.func.vjp`: another road to the same second order, and one
-    that torch.compile takes as a whole. The model's BatchNorm must keep no running statistics: in-place changes of what
-    lies outside are not seen by `vjp`."""
-    with methods.autocast(images_BCHW.device, job):
-        feat_inner = model.to_inner(images_BCHW)
-
-        def top(feat_BKHW: Tensor) -> tuple[Tensor, Tensor]:
-            feat_last = model.to_last(feat_BKHW)
-            return model.head(feat_last), feat_last
-
-        logits_BC, pull_back, feat_last = torch.func.vjp(top, feat_inner, has_aux=True)
-    present_BC, absent_BC = methods.trained_labels(labels, job, logits_BC.shape[1])
-    layers: tuple[list[Tensor], list[Tensor]] = [], []
-    kind = job.method.removeprefix("icasc-")
-    for cotangent_BC in attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target):
-        (inner,) = pull_back(cotangent_BC.to(logits_BC.dtype))
-        cotangent_BC = cotangent_BC.to(methods.wide(logits_BC).dtype)
-        last = methods.last_gradient(model, feat_last, logits_BC, cotangent_BC, second_order=True)
-        for maps, feat, gradient in zip(layers, (feat_inner, feat_last), (inner, last), strict=True):
-            maps.append(attention.attention_map(methods.wide(feat), methods.wide(gradient), kind))
-    terms = {"classification": methods.classification_loss(logits_BC, labels, job)}
-    return terms | methods.terms_of_maps(*layers, present_BC, absent_BC, job)
+    def _maps(self, feats: list[Tensor], logits_BC: Tensor, cotangent_BC: Tensor) -> list[Tensor]:
+        """At both layers, from one backward pass."""
+        self.optimizer.zero_grad()
+        logits_BC.backward(cotangent_BC, retain_graph=True)
+        maps = []
+        for feat in feats:
+            assert feat.grad is not None
+            maps.append(attention.attention_map(feat, feat.grad, self.job.method.removeprefix("icasc-")))
+            feat.grad = None
+        return maps
 
 
 def plain_batch_norm(model: Backbone) -> Backbone:
     """The model with torch.nn's BatchNorm everywhere, and so with PyTorch's own second derivative of it."""
-    for module in model.modules():
-        if isinstance(module, TwiceDifferentiableBatchNorm2d):
-            module.__class__ = torch.nn.BatchNorm2d
+    ours: list[torch.nn.Module] = [m for m in model.modules() if isinstance(m, TwiceDifferentiableBatchNorm2d)]
+    for module in ours:
+        module.__class__ = torch.nn.BatchNorm2d
     return model
-
-
-def baseline_terms(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> Terms:
-    return METHODS["baseline"](model, images_BCHW, labels, job, 0)[1]
-
-
-class CompiledStep:
-    """One step whose terms and their gradient torch.compile has fused. A network with a pooled linear head, whose last
-    map needs no autograd."""
-
-    def __init__(self, model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job) -> None:
-        self.model, self.images, self.labels, self.job = copy.deepcopy(model), images_BCHW, labels, job
-        torch.func.replace_all_batch_norm_modules_(plain_batch_norm(self.model))
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=job.weight_decay)
-        self._terms = torch.compile(baseline_terms if job.method == "baseline" else terms_by_vjp, fullgraph=True)
-
-    def __call__(self) -> Terms:
-        terms = self._terms(self.model, self.images, self.labels, self.job)
-        self.optimizer.zero_grad()
-        loss = torch.stack(list(terms.values())).sum()
-        loss.backward()
-        self.optimizer.step()
-        return {name: term.detach() for name, term in (terms | {"loss": loss}).items()}
 
 
 class PlainStep:
@@ -128,24 +86,27 @@ class PlainImages(Dataset):
     """One image at a time, cut and mirrored as `draws` says, so that both loops see the same batches."""
 
     def __init__(self, pixels: Pixels, view: View, draws: Draws) -> None:
-        self.pixels, self.draws, self.pad = pixels, draws, view.pad_crop
+        assert pixels.array is not None
+        self.array, self.targets, self.size = pixels.array, pixels.images.targets, pixels.size
+        self.draws, self.pad = draws, view.pad_crop
         self.mean, self.std = view.mean[0].cpu(), view.std[0].cpu()
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.targets)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        image = (torch.from_numpy(np.array(self.pixels.array[i])).permute(2, 0, 1).float() - self.mean) / self.std
+        image = (torch.from_numpy(np.array(self.array[i])).permute(2, 0, 1).float() - self.mean) / self.std
         y, x = self.draws.offsets[i].tolist()
-        image = F.pad(image, [self.pad] * 4)[:, y : y + self.pixels.size, x : x + self.pixels.size]
-        return (image.flip(2) if self.draws.mirrored[i] else image), int(self.pixels.images.targets[i])
+        image = F.pad(image, [self.pad] * 4)[:, y : y + self.size, x : x + self.size]
+        return (image.flip(2) if self.draws.mirrored[i] else image), int(self.targets[i])
 
 
 class PlainLoop:
     """An epoch of the same network over a DataLoader, eager, contiguous; returns the mean loss."""
 
     def __init__(self, model: Backbone, pixels: Pixels, view: View, draws: Draws, job: Job) -> None:
-        self.model, self.job = plain_batch_norm(copy.deepcopy(model)).to(memory_format=torch.contiguous_format), job
+        self.model, self.job = plain_batch_norm(copy.deepcopy(model)), job
+        self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.device, self.num = view.mean.device, len(pixels)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=job.weight_decay)
         self.loader = DataLoader(

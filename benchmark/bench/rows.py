@@ -3,20 +3,20 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmark import methods
 from benchmark.bench import throughput
-from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_terms
-from benchmark.bench.references import CompiledStep, NaiveIcasc, PlainLoop, PlainStep, plain_batch_norm
+from benchmark.bench.compare import NotTheSameError, Row, compared, same_gradients, same_sides, same_terms
+from benchmark.bench.references import NaiveIcasc, PlainLoop, PlainStep
 from benchmark.bench.sides import Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
 from benchmark.matrix.job import BACKBONES
-from benchmark.methods import models
+from benchmark.methods import METHODS, icasc, models
 from benchmark.store import environment
 from benchmark.train.loop import open_splits
 
@@ -36,7 +36,7 @@ def floor(backbone: str, settings: Settings) -> float:
         job = job_of(method, backbone=backbone, image_size=size)
         model = models.build(backbone, 20, 0, job.inner_layer).eval()  # as many, and one image is enough for BatchNorm
         with FlopCounterMode(display=False) as counter:
-            _, terms = methods.METHODS[method](model, images, labels, job, 0)
+            _, terms = METHODS[method](model, images, labels, job, 0)
             torch.stack(list(terms.values())).sum().backward()
         counted.append(counter.get_total_flops())
     return counted[1] / counted[0]
@@ -56,9 +56,12 @@ def wall_time(settings: Settings) -> Iterator[Row]:
         least = floor(backbone, settings)
         for precision in ("float32", "bfloat16"):
             ours, base = (Side(method, backbone, precision, settings) for method in (ICASC, "baseline"))
+
+            def same(ours: Side = ours, base: Side = base, precision: str = precision) -> None:
+                same_terms({"classification": ours()["classification"]}, base(), precision)
+
             yield compared(
-                f"time: ICASC / baseline, {_setting(ours)}", ours, base,
-                lambda a=ours, b=base, p=precision: same_terms({"classification": a()["classification"]}, b(), p),
+                f"time: ICASC / baseline, {_setting(ours)}", ours, base, same,
                 f"<= {least * OVER_FLOOR[settings.device.type]:.2f}", settings, f"floor {least:.2f}; ",
             )  # fmt: skip
 
@@ -69,7 +72,7 @@ def naive(settings: Settings) -> Iterator[Row]:
         reference = NaiveIcasc(ours.model, ours.images, ours.labels, ours.job)
         yield compared(
             f"naive: two backward passes, gradients constant / ICASC, {_setting(ours)}", reference, ours,
-            lambda a=reference, b=ours: same_terms(a(), b(), "float32"), ">= 1", settings,
+            partial(same_sides, reference, ours, "float32"), ">= 1", settings,
         )  # fmt: skip
 
 
@@ -89,39 +92,6 @@ def eager(settings: Settings) -> Iterator[Row]:
             f">= {MIN_EAGER:g}" if bound else None, settings,
             "" if bound or precision == "float32" else "no target without a processor's bfloat16 matrix units; ",
         )  # fmt: skip
-
-
-def batch_norm(settings: Settings) -> Iterator[Row]:
-    for backbone in settings.networks:
-        for precision in ("float32", "bfloat16"):
-            ours, plain = (Side(ICASC, backbone, precision, settings) for _ in range(2))
-            plain_batch_norm(plain.model)
-
-            def same(ours: Side = ours, plain: Side = plain, precision: str = precision) -> None:
-                same_terms(plain(), ours(), precision)
-                same_gradients(plain.model, ours.model, precision)
-
-            name = f"norm: PyTorch's second derivative of BatchNorm / ours, ICASC step, {_setting(ours)}"
-            yield compared(name, plain, ours, same, ">= 1", settings)
-
-
-def compiled(settings: Settings) -> Iterator[Row]:
-    """What torch.compile would gain; it takes minutes before the first step. No job is run with it."""
-    for backbone in settings.networks if settings.on_gpu else ("resnet18",):
-        for precision in ("float32",) if settings.quick else ("float32", "bfloat16"):
-            for method in ("baseline", ICASC):
-                ours = Side(method, backbone, precision, settings)
-                fused = CompiledStep(ours.model, ours.images, ours.labels, ours.job)
-
-                def same(ours: Side = ours, fused: CompiledStep = fused, precision: str = precision) -> None:
-                    same_terms(fused(), ours(), precision)
-                    same_gradients(fused.model, ours.model, precision)
-
-                name = f"compile: {method}, ours / torch.compile, {_setting(ours)}"
-                try:
-                    yield compared(name, ours, fused, same, None, settings)
-                except torch._dynamo.exc.BackendCompilerFailed as error:  # no C++ compiler, or none that works
-                    yield Row(name, None, "time ratio", None, f"does not compile: {str(error).splitlines()[0]}")
 
 
 def memory(settings: Settings) -> Iterator[Row]:
@@ -187,7 +157,7 @@ def maps(settings: Settings) -> Iterator[Row]:
             flat = scale_cam_image(maps_BNHW.flatten(0, 1).cpu().numpy(), (width, height))
             return flat.reshape(len(images), CLASSES, height, width)
 
-        return np.stack([scaled(m) for m in methods.class_maps(model, images, classes_BN, "grad_cam")], axis=2)
+        return np.stack([scaled(m) for m in icasc.class_maps(model, images, classes_BN, "grad_cam")], axis=2)
 
     def same() -> None:
         mine, its = ours(), theirs()
@@ -205,8 +175,7 @@ def cifar_loop(settings: Settings) -> Iterator[Row]:
         name = f"{method}, {loop.job.backbone}, batch {loop.job.batch_size}"
         yield compared(
             f"loop: plain with a DataLoader / ours, {name}", plain, loop,
-            lambda a=plain, b=loop: same_terms(a(), b(), "float32"),
-            f">= {MIN_LOOP:g}" if settings.on_gpu else None, settings,
+            partial(same_sides, plain, loop, "float32"), f">= {MIN_LOOP:g}" if settings.on_gpu else None, settings,
         )  # fmt: skip
         synchronize(settings.device)
         started = time.perf_counter()
@@ -238,9 +207,7 @@ def replay(settings: Settings) -> Iterator[Row]:
             yield Row(name, None, "time ratio", None, NEEDS_GPU)
             continue
         plain, recorded = (Side(method, "resnet110", "float32", settings, recorded=r) for r in (False, True))
-        yield compared(
-            name, plain, recorded, lambda a=plain, b=recorded: same_terms(a(), b(), "float32"), None, settings
-        )
+        yield compared(name, plain, recorded, partial(same_sides, plain, recorded, "float32"), None, settings)
 
 
 def scheduler(settings: Settings) -> Iterator[Row]:

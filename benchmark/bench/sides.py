@@ -80,7 +80,7 @@ class Loop:
         self.draws = batches.Draws(job, 0, chosen, len(pixels))
         self.view = batches.View.of(job, pixels, chosen, settings.device)
         state = loop.start(job, len(pixels.images.classes), execution(settings))
-        self.model, self._step, self._calls = state.model.train(), None, 0
+        self.model, self._calls = state.model.train(), 0
         self._step = Step(state.model, state.optimizer, job, settings.on_gpu)
 
     def __call__(self) -> Terms:

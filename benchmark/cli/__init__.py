@@ -1,10 +1,12 @@
 """The commands, each a few lines over the rooms below; what needs torch is imported when its command runs."""
 
+from collections.abc import Callable
+
 import typer
 
 from benchmark.cli import data, develop, diff, evidence, matrix, run, tables
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "plan": matrix.plan,
     "run": run.run,
     "status": matrix.status,

@@ -61,27 +61,20 @@ def diff(
         raise UserError(f"--ap-definition {ap_definition}" + nearest(ap_definition, grid.EVALUATION["ap_definition"]))
     asked = measured(scale, sets, weights, runs)
     built: Table | None = None
-    if a is None:  # --table T alone
-        a, b = f"published:{table}", f"generated:{table}"
+    texts_of_sides = (a, b) if a and b else (f"published:{table}", f"generated:{table}")  # --table T alone
     try:
         specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
-        sides = []
-        for text in (a, b):
+        sides: list[Side | None] = []
+        for text in texts_of_sides:
             side = _side(text, table, ap_definition, asked, tables, specs)
             if isinstance(side, Table):
                 built, side = side, diff_module.of_table(side)
             sides.append(side)
-        named = [text.partition(":")[2] for text in (a, b)]
-        name = next((name for name in (*(side.table for side in sides if side), table, *named) if name), None)
-        if name is None and None in sides:
-            raise UserError("diff: which table? Name it with --table")
-        if built is not None:
-            printed = diff_module.of_published_beside(built)
-        else:
-            printed = diff_module.of_published(published.load(name, tables)) if None in sides else None
-        left, right = (side or printed for side in sides)
+        named = [side.table for side in sides if side] + [table] + [text.partition(":")[2] for text in texts_of_sides]
+        name = next((name for name in named if name), None)
+        left, right = (side or _published_side(name, built, tables) for side in sides)
         if tolerance is None:
-            tolerance = _declared(published.load(name, tables)).value if None in sides else 0.0
+            tolerance = _declared(published.load(name, tables)).value if name and None in sides else 0.0
         outcomes = diff_module.compare(left, right, tolerance)
     except diff_module.UnfitError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -98,6 +91,15 @@ def diff(
         if built:
             print_verdicts(built, False)
     sys.exit(code)
+
+
+def _published_side(name: str | None, built: Table | None, tables: Path) -> "Side":
+    """The published cells of table `name`, as they stand beside a built one's."""
+    from benchmark.tables import diff as diff_module
+
+    if name is None:
+        raise UserError("diff: which table? Name it with --table")
+    return diff_module.of_published_beside(built) if built else diff_module.of_published(published.load(name, tables))
 
 
 def print_verdicts(built: Table, as_json: bool) -> dict[str, Any]:
@@ -122,8 +124,8 @@ def _side(
     """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
     from benchmark.tables import diff as diff_module
 
-    word, _, name = text.partition(":")
-    name = name or table
+    word, _, rest = text.partition(":")
+    name = rest or table
     if word == "published":
         return None  # which cells, the other side says
     if word == "generated":

@@ -48,6 +48,7 @@ def explain(
 
     specs = {spec.name: spec for spec in (published.load(n, tables) for n in published.names(tables)) if spec.grid}
     spec, row, column = explain_module.locate(address, specs)
+    assert spec.grid is not None, "specs of runs"
     matrix = measured(scale, sets, weights, runs).matrix(spec.grid)
     built = build_table(spec, matrix)
     cell = built.cells[row, column]

@@ -249,7 +249,8 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
 
 def announce(jobs: list[Job], folders: list[Run], slots: Any) -> None:
     """What is about to run and, where runs like it are known, what it will cost."""
-    seconds, states = {}, [folder.state() for folder in folders]
+    seconds: dict[str, list[float]] = {}
+    states = [folder.state() for folder in folders]
     for job, folder, state in zip(jobs, folders, states, strict=True):
         record = folder.result() if state == "done" else None
         if record is not None and record.seconds is not None:

@@ -70,7 +70,7 @@ def _extract_nested(outer: tarfile.TarFile, folder: Path, archive: Path) -> None
         stem, suffix = os.path.splitext(member.name)
         if not member.isfile() or suffix != ".tar" or "/" in stem:
             raise UserError(f"{archive}: expected nothing but tars in it, found {member.name!r}")
-        with outer.extractfile(member) as file, tarfile.open(fileobj=file) as inner:
+        with outer.extractfile(member) as file, tarfile.open(fileobj=file) as inner:  # type: ignore[union-attr]
             (folder / stem).mkdir()
             _extract(inner, folder / stem, archive)
 
@@ -113,9 +113,9 @@ def download(url: str, target: Path, md5: str | None) -> None:
         ) from None
     except OSError as error:
         raise UserError(f"{part}: cannot be written ({error.strerror}); free some space and call again") from None
-    if md5 is not None and (found := md5_of(part)) != md5:
+    if md5 is not None and (digest := md5_of(part)) != md5:
         part.unlink()
-        raise UserError(f"{url}: what came has MD5 {found}, the official one is {md5}; call again, or {by_hand}")
+        raise UserError(f"{url}: what came has MD5 {digest}, the official one is {md5}; call again, or {by_hand}")
     os.replace(part, target)
 
 

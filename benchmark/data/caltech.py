@@ -55,11 +55,11 @@ def verify(root: Path, num_images: int = NUM_IMAGES) -> str:
         clutter = next(iter(sorted((root / FOLDER).glob("257.*"))), None)
         if clutter is None:
             return f"{root / FOLDER}: category 257 (clutter) is missing"
-        found = sum(len(_images(folder)) for folder in [*folders, clutter])
+        total = sum(len(_images(folder)) for folder in [*folders, clutter])
     except UserError as error:
         return str(error)
     # Not fewer, rather than equal: copies differ in a stray duplicate.
-    return f"{found} images, officially {num_images}" if found < num_images else ""
+    return f"{total} images, officially {num_images}" if total < num_images else ""
 
 
 def count_images(root: Path) -> int:
@@ -72,17 +72,17 @@ def category_folders(root: Path) -> list[Path]:
     folder = root / FOLDER
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; the data root must hold {FOLDER}")
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         number, dot, _ = path.name.partition(".")
         if dot and re.fullmatch(r"\d{3}", number) and path.is_dir():
-            if int(number) in found:
-                raise UserError(f"{path}: category {number} is there twice, also as {found[int(number)].name}")
-            found[int(number)] = path
-    missing = [k for k in range(1, NUM_CLASSES + 1) if k not in found]
+            if int(number) in folders:
+                raise UserError(f"{path}: category {number} is there twice, also as {folders[int(number)].name}")
+            folders[int(number)] = path
+    missing = [k for k in range(1, NUM_CLASSES + 1) if k not in folders]
     if missing:
         raise UserError(f"{folder}: no folder of category {missing[0]:03d} ({len(missing)} of 256 are missing)")
-    return [found[k] for k in range(1, NUM_CLASSES + 1)]
+    return [folders[k] for k in range(1, NUM_CLASSES + 1)]
 
 
 def _parse(split: str, num_test: int) -> tuple[str, int]:

@@ -71,26 +71,26 @@ def _read_pairs(path: Path, of: dict[str, str] | None = None, values: dict[str, 
         raise UserError(f"{path}: missing; the official archive holds it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
-    found: dict[str, str] = {}
+    value_of: dict[str, str] = {}
     for line_number, line in enumerate(lines, start=1):
         number, _, value = line.strip().partition(" ")
         if not line.strip():
             continue
         if not number.isdecimal() or not value:
             raise UserError(f"{path}:{line_number}: expected a number and a value, found {line.strip()!r}")
-        if number in found:
+        if number in value_of:
             raise UserError(f"{path}:{line_number}: number {number} twice")
         if of is not None and number not in of:
             raise UserError(f"{path}:{line_number}: unknown image {number}; images.txt does not name it")
         if values is not None and value not in values:
             raise UserError(f"{path}:{line_number}: unexpected value {value!r}; expected one of {_some(values)}")
-        found[number] = value
-    if not found:
+        value_of[number] = value
+    if not value_of:
         raise UserError(f"{path}: names nothing")
-    absent = next((number for number in of or () if number not in found), None)
+    absent = next((number for number in of or () if number not in value_of), None)
     if absent is not None:
         raise UserError(f"{path}: no line for image {absent}")
-    return found
+    return value_of
 
 
 def _some(values: dict[str, str]) -> str:

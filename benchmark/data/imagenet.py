@@ -103,8 +103,8 @@ def _val_images(folder: Path, classes: tuple[str, ...], devkit: Path | None) -> 
                 f"{folder}: images without class folders need {DEVKIT} or {DEVKIT_TAR} beside {folder.name}/"
             )
         return _labelled(_images(folder), classes, devkit)
-    found = class_folders(folder)
-    if differing := sorted(set(found) ^ set(classes)):
+    wnids = class_folders(folder)
+    if differing := sorted(set(wnids) ^ set(classes)):
         raise UserError(f"{folder}: train and val disagree: class {differing[0]} is in one of them only")
     paths_of = {wnid: _images(folder / wnid) for wnid in classes}
     if devkit is not None:
@@ -141,8 +141,8 @@ def _number(path: Path, num_labels: int) -> int:
 
 def _check_classes(classes: tuple[str, ...], devkit: Path) -> None:
     if differing := sorted(set(_wnids(devkit).values()) ^ set(classes)):
-        where = "the folder train only" if differing[0] in classes else "the devkit's meta.mat only"
-        raise UserError(f"{devkit}: devkit and folders disagree: class {differing[0]} is in {where}")
+        side = "the folder train only" if differing[0] in classes else "the devkit's meta.mat only"
+        raise UserError(f"{devkit}: devkit and folders disagree: class {differing[0]} is in {side}")
 
 
 def _devkit(folder: Path) -> Path | None:

@@ -97,7 +97,7 @@ class Pixels:
                 digest.update(f"{path.name} {_stat(path).st_size}\n".encode(errors="surrogateescape"))
         else:
             for i in range(0, len(self), 256):
-                digest.update(np.ascontiguousarray(self.test_batch(np.arange(i, min(i + 256, len(self))))))
+                digest.update(np.ascontiguousarray(self.test_batch(np.arange(i, min(i + 256, len(self))))))  # type: ignore[arg-type]
         return digest.hexdigest()
 
     def _batch(self, indices: list[int], generators: list[np.random.Generator | None]) -> np.ndarray:
@@ -163,6 +163,7 @@ def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
     The cache file's name is a hash of what went in: each file's path, length and time of change, the size, and
     pillow's version. UserError names an image that cannot be decoded.
     """
+    assert not isinstance(images.images, np.ndarray)
     key = hashlib.sha256(f"warp upright {size} pillow {PIL.__version__}".encode())
     for path in images.images:
         stat = _stat(path)
@@ -255,6 +256,7 @@ def read_centre(path: Path, size: int) -> np.ndarray:
             width, height = upright_size(image)
             short = min(width, height)
             longer = int(side * max(width, height) / short)  # rounded down, as torchvision's Resize does
+            assert Image.MAX_IMAGE_PIXELS is not None
             if side * longer > Image.MAX_IMAGE_PIXELS:
                 raise ValueError(f"{width} x {height} is too elongated to resize")
             shrink(image, side / short)

@@ -14,6 +14,7 @@ import tarfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -276,7 +277,9 @@ def _write_devkit(path: Path, wnids: list[str], ilsvrc_id: np.ndarray, truth: np
 
     fields = [("ILSVRC2012_ID", "f8"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "f8"),
               ("children", "O"), ("wordnet_height", "f8"), ("num_train_images", "f8")]  # fmt: skip
-    rows = [(ilsvrc_id[k], wnids[k], f"number {k}", "drawn", 0, [], 0, 0) for k in np.argsort(ilsvrc_id)]
+    rows: list[tuple[Any, ...]] = [
+        (ilsvrc_id[k], wnids[k], f"number {k}", "drawn", 0, [], 0, 0) for k in np.argsort(ilsvrc_id)
+    ]
     rows.append((len(rows) + 1, "n99999999", "number", "any of them", len(rows), list(ilsvrc_id), 1, 0))
     synsets = np.empty((len(rows), 1), dtype=fields)
     for i, row in enumerate(rows):

@@ -109,8 +109,8 @@ def wrong_checksum(source: Source, root: Path) -> str:
     archives = {folder / a.name: a.md5 for a in source.archives for folder in (root, root / "ILSVRC2012")}
     present = {path: md5 for path, md5 in archives.items() if path.is_file()}
     for path, md5 in ({root / name: md5 for name, md5 in source.checksums.items()} | present).items():
-        if (found := md5_of(path)) != md5:
-            return f"{path} has MD5 {found}, the official one is {md5}"
+        if (digest := md5_of(path)) != md5:
+            return f"{path} has MD5 {digest}, the official one is {md5}"
     return ""
 
 
@@ -127,7 +127,8 @@ def fetch(name: str, source: Source, root: Path) -> None:
         if target.is_dir():
             continue
         if not path.exists():
+            assert archive.url is not None  # unattended: each has one
             download(archive.url, path, archive.md5)
-        elif (found := md5_of(path)) != archive.md5:
-            raise UserError(f"{path}: has MD5 {found}, the official one is {archive.md5}; remove it and call again")
+        elif (digest := md5_of(path)) != archive.md5:
+            raise UserError(f"{path}: has MD5 {digest}, the official one is {archive.md5}; remove it and call again")
         unpack(path, target, top=archive.folder)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -24,7 +24,7 @@ from benchmark.tables.cells import Table
 from benchmark.tables.render import SUBSCRIPT
 
 # Fonts are embedded as TrueType, which stays searchable and which publishers ask for; dates are left out.
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "icasc", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
 }  # fmt: skip

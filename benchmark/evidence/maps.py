@@ -14,13 +14,12 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from benchmark import methods
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.evidence.figures import Drawing, settings
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.methods import attention, models, overlap
+from benchmark.methods import attention, icasc, models, overlap
 from benchmark.methods.models import Backbone
 from benchmark.store.run import Run
 from benchmark.tables import stats
@@ -88,16 +87,11 @@ def _device() -> torch.device:
 def top_maps(model: Backbone, images_BCHW: Tensor, job: Job) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, C), the highest classes (B, TOP), and their maps at the last layer (B, TOP, h, w), each scaled to its
     own maximum. The maps are those that `job`'s method trains."""
-    feat_last = model.to_last(model.to_inner(images_BCHW)).detach().requires_grad_()
-    logits_BC = model.head(feat_last)
+    with torch.no_grad():
+        logits_BC = model(images_BCHW)
     top_BK = logits_BC.topk(min(TOP, logits_BC.shape[1]), dim=1).indices
-    maps = []
-    for k in range(top_BK.shape[1]):
-        cotangent_BC = F.one_hot(top_BK[:, k], logits_BC.shape[1]).to(logits_BC.dtype)
-        gradient = methods.last_gradient(model, feat_last, logits_BC, cotangent_BC, False)
-        map_BHW = attention.attention_map(feat_last, gradient, kind(job)).detach()
-        maps.append(map_BHW / map_BHW.amax(dim=(1, 2), keepdim=True).clamp_min(attention.EPS))
-    return logits_BC.detach(), top_BK, torch.stack(maps, dim=1)
+    _, maps_BKHW = icasc.class_maps(model, images_BCHW, top_BK, kind(job))
+    return logits_BC, top_BK, maps_BKHW / maps_BKHW.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
 
 
 def kind(job: Job) -> str:
@@ -127,7 +121,7 @@ def measure(run: Run, pair: Pair) -> dict[str, float]:
         inner = model.to_inner(batch).detach().requires_grad_()
         last = model.to_last(inner)
         logits = model.head(last)
-        terms = methods.attention_terms(model, inner, last, logits, shown_NC[at], absent_NC[at], job, kind(pair.job))
+        terms = icasc.attention_terms(model, inner, last, logits, shown_NC[at], absent_NC[at], job, kind(pair.job))
         means = {name: float(term.detach()) for name, term in terms.items()}
         means["overlap_top5"] = float(overlap_of_maps(top_maps(model, batch, job)[2]).mean())
         for name, value in means.items():

@@ -89,6 +89,7 @@ def _part(part: Part) -> dict[str, Any]:
 def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
     table = part.table
     cell = table.cells[row, column]
+    between = cell.gain_interval
     return {
         "id": _anchor(f"{table.spec.name}:{row}:{column}"),
         "text": render.value_text(cell, table),
@@ -104,7 +105,7 @@ def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
         "gain": {
             "text": render.gain_text(cell, table),
             "value": cell.gain,
-            "sure": _excludes(cell.gain_interval and (cell.gain_interval.low, cell.gain_interval.high), 0.0),
+            "sure": _excludes((between.low, between.high) if between else None, 0.0),
         },
         "paper_gain": (render.signed(cell.published_gain, table), cell.published_gain),
         "verdict": cell.verdict,
@@ -112,8 +113,8 @@ def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
     }
 
 
-def _excludes(interval: stats.Interval | None, value: float) -> bool:
-    return interval is not None and not interval[0] <= value <= interval[1]
+def _excludes(interval: stats.Interval | None, value: float | None) -> bool:
+    return interval is not None and value is not None and not interval[0] <= value <= interval[1]
 
 
 def _trace(part: Part, cell: Cell) -> dict[str, Any]:

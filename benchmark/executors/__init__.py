@@ -1,17 +1,22 @@
 """Executors start `python -m benchmark run-job FOLDER` and nothing else; what a run is, they do not know."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from benchmark.errors import UserError, nearest
 from benchmark.executors import local, ray, slurm
+from benchmark.executors.outcome import Outcome, View
 from benchmark.matrix import strict_yaml
 from benchmark.matrix.job import explain, first_problem
+from benchmark.store.run import Run
 
-EXECUTORS = {"local": local.execute, "ray": ray.execute, "slurm": slurm.execute}
-SETTINGS = {"ray": ray.Settings, "slurm": slurm.Settings}
+Execute = Callable[[list[Run], list[str], Any, View], dict[str, Outcome]]  # runs, options of run-job, own settings
+
+EXECUTORS: dict[str, Execute] = {"local": local.execute, "ray": ray.execute, "slurm": slurm.execute}
+SETTINGS: dict[str, type[BaseModel]] = {"ray": ray.Settings, "slurm": slurm.Settings}
 
 
 def read_settings(executor: str, path: Path | None) -> Any:

@@ -25,6 +25,7 @@ from benchmark.executors.outcome import (
     Outcome,
     Told,
     View,
+    final,
     held_elsewhere,
     recorded,
 )
@@ -76,7 +77,7 @@ class Worker:
     epochs: int  # finished when it started
     progress: int | None  # when progress.json was changed, by the file system's clock: only compared with itself
     heard: float  # when that was last seen to change
-    ended_because: How | None = None
+    stopped: Outcome | None = None  # by the scheduler, and why
     kill_at: float = math.inf
 
 
@@ -143,9 +144,10 @@ def execute(runs: list[Run], arguments: list[str], slots: Slots, view: View) -> 
     next_view = 0.0
     try:
         while any(job.outcome is None for job in jobs):
-            for job in [job for job in jobs if job.worker and _has_ended(job.run, job.worker, slots)]:
-                _end_attempt(job, slots)
-                _queue_again(job, jobs)
+            for job, worker in [(job, job.worker) for job in jobs if job.worker]:
+                if _has_ended(job.run, worker, slots):
+                    _end_attempt(job, worker, slots)
+                    _queue_again(job, jobs)
             if time.time() >= slots.deadline:
                 _give_up_waiting(jobs)
             _start_workers(jobs, arguments, slots)
@@ -163,11 +165,11 @@ def _told(jobs: list[Scheduled]) -> Told:
     return {job.run.id: told for job in jobs if (told := job.outcome or job.why)}
 
 
-def _end_attempt(job: Scheduled, slots: Slots) -> None:
+def _end_attempt(job: Scheduled, worker: Worker, slots: Slots) -> None:
     """Active -> ended, or waiting again."""
-    worker, was_alone = job.worker, job.alone_on
+    was_alone = job.alone_on
     job.worker, job.alone_on = None, ""
-    outcome = _how_it_ended(job.run, worker, slots)
+    outcome = _how_it_ended(job.run, worker)
     text = outcome.briefly() if outcome else "another process has it"
     _log(job.run, f"{text}, after {time.monotonic() - worker.started:.0f} s")
     if len(job.run.metrics()) > worker.epochs:
@@ -216,8 +218,8 @@ def _start_workers(jobs: list[Scheduled], arguments: list[str], slots: Slots) ->
         if slot is None:
             continue
         state = job.run.state()
-        if state in ("done", "diverged"):
-            job.outcome = recorded(job.run, state)
+        if outcome := final(job.run, state):
+            job.outcome = outcome
         elif state == "running" or (job.patience and not job.patience.over()):
             job.why = held_elsewhere(job.run)
         else:
@@ -268,26 +270,25 @@ def _has_ended(run: Run, worker: Worker, slots: Slots) -> bool:
     if worker.process.poll() is not None:
         _signal(worker, signal.SIGKILL)
         return True
-    if not worker.ended_because and slots.timeout is not None and now - worker.started > slots.timeout:
-        worker.ended_because, worker.kill_at = How.TIMED_OUT, now + GRACE_SECONDS
+    if not worker.stopped and slots.timeout is not None and now - worker.started > slots.timeout:
+        worker.stopped, worker.kill_at = Outcome(How.TIMED_OUT, seconds=slots.timeout), now + GRACE_SECONDS
         _signal(worker, signal.SIGTERM)
-    elif not worker.ended_because and now - worker.heard > slots.hang_timeout:
-        worker.ended_because, worker.kill_at = How.HUNG, now
+    elif not worker.stopped and now - worker.heard > slots.hang_timeout:
+        worker.stopped, worker.kill_at = Outcome(How.HUNG, seconds=slots.hang_timeout), now
     if now >= worker.kill_at:
         _signal(worker, signal.SIGKILL)
     return False
 
 
-def _how_it_ended(run: Run, worker: Worker, slots: Slots) -> Outcome | None:
+def _how_it_ended(run: Run, worker: Worker) -> Outcome | None:
     """How the attempt ended; None where another process has the run."""
     code, state = worker.process.returncode, run.state()
-    if state in ("done", "diverged"):
-        return recorded(run, state)
+    if outcome := final(run, state):
+        return outcome
     if code == OUT_OF_TIME:
         return Outcome(How.BUDGET_USED)
-    if worker.ended_because:
-        seconds = slots.timeout if worker.ended_because == How.TIMED_OUT else slots.hang_timeout
-        return Outcome(worker.ended_because, seconds=seconds)
+    if worker.stopped:
+        return worker.stopped
     # run-job ends so on SIGTERM, its checkpoint written, and where one of its ranks was killed.
     if code < 0 or code in (128 + signal.SIGTERM, 128 + signal.SIGKILL):
         return Outcome(How.KILLED, signal=-code if code < 0 else code - 128)

@@ -113,6 +113,11 @@ def recorded(run: Run, state: str) -> Outcome | None:
     return Outcome(How(state), kind=_failure_kind(run) if state == "failed" else "")
 
 
+def final(run: Run, state: str) -> Outcome | None:
+    """The outcome that no further attempt changes, nor any other process."""
+    return recorded(run, state) if state in ("done", "diverged") else None
+
+
 def _failure_kind(run: Run) -> str:
     """As training writes it; empty where the record cannot be read."""
     with suppress(UserError):

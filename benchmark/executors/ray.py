@@ -17,6 +17,7 @@ from benchmark.executors.outcome import (
     How,
     Outcome,
     View,
+    final,
     held_elsewhere,
     recorded,
 )
@@ -51,8 +52,8 @@ def execute(runs: list[Run], arguments: list[str], settings: Settings, view: Vie
             elsewhere: dict[str, HeldElsewhere] = {}
             for job in list(waiting):
                 run, state = job.run, job.run.state()
-                if state in ("done", "diverged"):
-                    outcomes[run.id] = recorded(run, state)
+                if outcome := final(run, state):
+                    outcomes[run.id] = outcome
                     waiting.remove(job)
                 elif state != "running" and job.over():
                     active[_submit(ray, run, arguments, settings)] = job
@@ -60,7 +61,7 @@ def execute(runs: list[Run], arguments: list[str], settings: Settings, view: Vie
                 elif holder := held_elsewhere(run):
                     elsewhere[run.id] = holder
             _collect(ray, active, waiting, outcomes)
-            view(runs, elsewhere | outcomes)
+            view(runs, {**elsewhere, **outcomes})
             if waiting and not active:
                 time.sleep(POLL_SECONDS)
     finally:
@@ -92,7 +93,8 @@ def _connect(settings: Settings) -> Any:
         raise UserError("--executor ray: Ray is not installed; pip install .[ray]") from None
     _answers(settings.address)
     # A cluster of this machine's own needs no dashboard; another one has its own settings.
-    options = {"address": settings.address} if settings.address else {"address": "local", "include_dashboard": False}
+    local = {"address": "local", "include_dashboard": False}
+    options: dict[str, Any] = {"address": settings.address} if settings.address else local
     # Workers find the suite where this process does, on a file system that all nodes share.
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     options["runtime_env"] = {"env_vars": {"PYTHONPATH": path}}

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
-from benchmark.executors.outcome import ALREADY_CLAIMED, How, Outcome, View, held_elsewhere, recorded
+from benchmark.executors.outcome import ALREADY_CLAIMED, How, Outcome, View, final, held_elsewhere, recorded
 from benchmark.executors.patience import Patience
 from benchmark.matrix.job import Int, Positive
 from benchmark.store.records import Submission
@@ -89,7 +89,8 @@ class Task:
         """The run is stopped; what to do when SLURM starts the job again."""
         from submitit.helpers import DelayedSubmission
 
-        launch.end(self.process)
+        if self.process:
+            launch.end(self.process)
         return DelayedSubmission(replace(self, process=None), folder)
 
 
@@ -122,11 +123,11 @@ def execute(runs: list[Run], arguments: list[str], settings: Settings, view: Vie
                 outcomes |= {job.run.id: outcome} if outcome else {}
             jobs = [job for job in jobs if job.run.id not in outcomes]
             elsewhere = {job.run.id: holder for job in jobs if not job.queue_id and (holder := held_elsewhere(job.run))}
-            view(runs, elsewhere | outcomes)
+            view(runs, {**elsewhere, **outcomes})
             time.sleep(POLL_SECONDS)
     except KeyboardInterrupt:
-        ids = ", ".join(sorted({job.queue_id.split("_")[0] for job in jobs if job.queue_id}))
-        print(f"\nSLURM goes on with job {ids}; 'scancel {ids.replace(',', '')}' would end it", file=sys.stderr)
+        arrays = ", ".join(sorted({job.queue_id.split("_")[0] for job in jobs if job.queue_id}))
+        print(f"\nSLURM goes on with job {arrays}; 'scancel {arrays.replace(',', '')}' would end it", file=sys.stderr)
         raise
     view(runs, outcomes)
     return outcomes
@@ -138,10 +139,8 @@ def _look(job: Watched, queued: set[str] | None, arguments: list[str], settings:
     state = job.run.state()
     if queued is not None:
         job.missed = 0 if job.queue_id in queued or state == "running" else job.missed + 1
-    if state in ("done", "diverged"):
-        return recorded(job.run, state)
-    if job.missed < GONE_AFTER:
-        return None
+    if (outcome := final(job.run, state)) or job.missed < GONE_AFTER:
+        return outcome
     if job.queue_id:
         gone = Outcome(How.GONE_FROM_SLURM, queue_id=job.queue_id, log=job.run.path("log.txt"))
         return recorded(job.run, state) or gone

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError
 from benchmark.executors.outcome import Told, View
 from benchmark.store.run import STATES, Run
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 PLAIN_SECONDS = 30.0
 WATCH_SECONDS = 2.0
@@ -75,7 +78,7 @@ def _progress(run: Run, state: str) -> tuple[float, str]:
     return 1.0 if state == "done" else done, last
 
 
-def _bars(runs: list[Run], told: Told) -> object:
+def _bars(runs: list[Run], told: Told) -> "Table":
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text

@@ -99,10 +99,10 @@ class Grid(_Strict):
         An override of an axis replaces the axis; an override of a field wins over scale, tie and assumption.
         """
         overrides, only = dict(overrides or {}), dict(only or {})
-        where = f"grid {self.name}, scale {scale}"
+        source = f"grid {self.name}, scale {scale}"
         for key in [*overrides, *only]:
             if key not in FIELDS or key == "scale":
-                raise UserError(f"{where}: unknown field '{key}'" + nearest(key, [f for f in FIELDS if f != "scale"]))
+                raise UserError(f"{source}: unknown field '{key}'" + nearest(key, [f for f in FIELDS if f != "scale"]))
         axes = self.matrix_axes(scale)
         axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
         axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
@@ -116,7 +116,7 @@ class Grid(_Strict):
                 point = self._tied(tied, point) | point
             if any(all(point.get(k) == v for k, v in rule.items()) for rule in self.exclude):
                 continue
-            job = make_job(_resolve_weights(fields | point | reading | overrides), where)
+            job = make_job(_resolve_weights(fields | point | reading | overrides), source)
             jobs[job.id] = job  # a baseline that an ICASC-only axis or reading repeats is one job
         stand_ins = self.scale_of(scale).stand_ins
         # `--only backbone=resnet18` means the network's stand-in where the scale has one.
@@ -126,7 +126,7 @@ class Grid(_Strict):
             known = sorted({str(getattr(j, key)) for j in jobs.values()})
             for value in values:
                 if str(value) not in known and value not in stand_ins:
-                    raise UserError(f"{where}: no job has {key}={value}" + nearest(value, known))
+                    raise UserError(f"{source}: no job has {key}={value}" + nearest(value, known))
         return selected
 
     def _tied(self, tied: dict[str, list[Any]], point: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Grid(_Strict):
         An assumption at one of its named alternatives is a reading of the paper, not a departure from it.
         """
         original = {new: old for old, new in self.scale_of(job.scale).stand_ins.items()}
-        found = []
+        departures = []
         for name in FIELDS:
             value = getattr(job, name)
             if name in ("scale", "seed") or name in unread_fields(job.method, job.loss, job.schedule):
@@ -157,19 +157,11 @@ class Grid(_Strict):
                 instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
                 nothing = "whole set" if name == "limit_train" else "none"
                 whose = "paper" if name in self.protocol or name in self.axes or name == "limit_train" else "default"
-                found.append(f"{name}: {_short(value, nothing)} ({whose}: {_short(instead_of, nothing)})")
-        return found
-
-    def varied(self, job: Job) -> list[str]:
-        """Assumptions that `job` holds at an alternative."""
-        return [
-            f"{name}: {_short(getattr(job, name))} (default: {_short(a.value)})"
-            for name, a in self.assumptions.items()
-            if name in FIELDS and getattr(job, name) is not None and getattr(job, name) in a.alternatives
-        ]
+                departures.append(f"{name}: {_short(value, nothing)} ({whose}: {_short(instead_of, nothing)})")
+        return departures
 
 
-def _short(value: Any, nothing: str = "none") -> str:
+def _short(value: Any, nothing: str) -> str:
     text = nothing if value is None else "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text[:19] if text.startswith("sha256:") else text
 
@@ -178,9 +170,9 @@ def mini_weights(backbone: str) -> Path:
     """The packaged weights of a narrow backbone. UserError where it has none."""
     path = MINI_WEIGHTS / f"{backbone}.safetensors"
     if not path.is_file():
-        held = [p.stem for p in sorted(MINI_WEIGHTS.glob("*.safetensors"))]
+        packaged = [p.stem for p in sorted(MINI_WEIGHTS.glob("*.safetensors"))]
         raise UserError(
-            f"weights=mini: there are none for {backbone}, only for {', '.join(held)}; "
+            f"weights=mini: there are none for {backbone}, only for {', '.join(packaged)}; "
             f"'python -m benchmark pretrain-mini {backbone}' makes them"
         )
     return path

@@ -150,14 +150,14 @@ def unread_fields(method: Any, loss: Any, schedule: Any) -> set[str]:
     return unread | ({"milestones"} if schedule == "cosine" else set())
 
 
-def make_job(fields: dict[str, Any], where: str) -> Job:
-    """Job from plain values. UserError names the field, `where`, what was expected and the nearest valid name."""
+def make_job(fields: dict[str, Any], source: str) -> Job:
+    """Job from plain values. UserError names the field, `source`, what was expected and the nearest valid name."""
     unread = unread_fields(*(fields.get(name) for name in ("method", "loss", "schedule")))
     fields = {name: value for name, value in fields.items() if name not in unread}
     try:
         return Job(**fields)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, FIELDS)}") from None
+        raise UserError(f"{source}: {explain(error, FIELDS)}") from None
 
 
 def first_problem(error: ValidationError) -> Any:

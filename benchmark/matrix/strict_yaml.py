@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -12,9 +12,8 @@ from benchmark.errors import UserError
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's core scalars only: no yes/no booleans, sexagesimals, octals or dates."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
 
-
+_Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"null|~|", [*"n~", ""]),
     ("bool", r"true|false", "tf"),
@@ -56,25 +55,25 @@ def scalar(text: str) -> Any:
         raise UserError(f"{text!r} is not a YAML value") from None
 
 
-def _construct(node: yaml.Node, at: tuple, lines: Lines, where: str) -> Any:
+def _construct(node: yaml.Node, at: tuple, lines: Lines, source: str) -> Any:
     lines[at] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         mapping: dict[str, Any] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                raise UserError(f"{where}:{line}: a key must be a plain name")
+                raise UserError(f"{source}:{line}: a key must be a plain name")
             if key_node.value in mapping:
-                raise UserError(f"{where}:{line}: duplicate key '{key_node.value}'; keep one of the two")
-            mapping[key_node.value] = _construct(value_node, (*at, key_node.value), lines, where)
+                raise UserError(f"{source}:{line}: duplicate key '{key_node.value}'; keep one of the two")
+            mapping[key_node.value] = _construct(value_node, (*at, key_node.value), lines, source)
             lines[(*at, key_node.value)] = line
         return mapping
     if isinstance(node, yaml.SequenceNode):
-        return [_construct(child, (*at, i), lines, where) for i, child in enumerate(node.value)]
+        return [_construct(child, (*at, i), lines, source) for i, child in enumerate(node.value)]
     try:
         return _Loader("").construct_object(node)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise UserError(f"{where}:{node.start_mark.line + 1}: {node.value!r}: {error}".splitlines()[0]) from None
+        raise UserError(f"{source}:{node.start_mark.line + 1}: {node.value!r}: {error}".splitlines()[0]) from None
 
 
 def line_of(lines: Lines, loc: tuple) -> int:

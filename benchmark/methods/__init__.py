@@ -4,170 +4,17 @@ which method it runs."""
 from collections.abc import Callable
 from functools import partial
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.matrix.job import Job
-from benchmark.methods import attention
+from benchmark.methods import baseline, icasc
+from benchmark.methods.baseline import Terms
 from benchmark.methods.models import Backbone
 
-Terms = dict[str, Tensor]
 Method = Callable[[Backbone, Tensor, Tensor, Job, int], tuple[Tensor, Terms]]
 
-PRESENT, DIFFICULT = 1, 0
-
-
-def baseline(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int) -> tuple[Tensor, Terms]:
-    """The classification loss alone.
-
-    labels: (B,) class numbers, or (B, num_classes) of 1 present, 0 only difficult, -1 absent; epoch from 0.
-    """
-    with autocast(images_BCHW.device, job):
-        logits_BC = model(images_BCHW)
-    return logits_BC, {"classification": classification_loss(logits_BC, labels, job)}
-
-
-def icasc(
-    model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int, kind: str
-) -> tuple[Tensor, Terms]:
-    """Classification loss, separability at the inner and the last layer, consistency; arguments as `baseline`'s."""
-    if epoch < job.warmup_epochs:
-        return baseline(model, images_BCHW, labels, job, epoch)
-    with autocast(images_BCHW.device, job):
-        feat_inner = model.to_inner(images_BCHW)
-        feat_last = model.to_last(feat_inner)
-        logits_BC = model.head(feat_last)
-    terms = {"classification": classification_loss(logits_BC, labels, job)}
-    present_BC, absent_BC = trained_labels(labels, job, logits_BC.shape[1])
-    terms |= attention_terms(model, feat_inner, feat_last, logits_BC, present_BC, absent_BC, job, kind)
-    return logits_BC, terms
-
-
-def attention_terms(
-    model: Backbone,
-    feat_inner_BKHW: Tensor,
-    feat_last_BKhw: Tensor,
-    logits_BC: Tensor,
-    present_BC: Tensor,
-    absent_BC: Tensor,
-    job: Job,
-    kind: str,
-) -> Terms:
-    """The three attention terms as means over the batch, each times job.attention_weight.
-
-    An image needs a present and an absent class to have both maps; others count with 0.
-    """
-    cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target or "all_present")
-    inner_logits_BC = logits_BC
-    if job.gradient_batchnorm == "frozen":
-        with autocast(feat_inner_BKHW.device, job):
-            inner_logits_BC = model.head(model.to_last_frozen(feat_inner_BKHW))
-    maps_inner, maps_last = [], []
-    for cotangent_BC in cotangents:
-        cotangent_BC = attention.score_cotangent(
-            wide(logits_BC), cotangent_BC.to(wide(logits_BC).dtype), job.attention_score, job.loss != "cross_entropy"
-        )
-        cotangent_BC = cotangent_BC if job.second_order else cotangent_BC.detach()
-        gradient_inner = attention.gradient(inner_logits_BC, feat_inner_BKHW, cotangent_BC, job.second_order)
-        gradient_last = last_gradient(model, feat_last_BKhw, logits_BC, cotangent_BC, job.second_order)
-        maps_inner.append(attention.attention_map(wide(feat_inner_BKHW), wide(gradient_inner), kind))
-        maps_last.append(attention.attention_map(wide(feat_last_BKhw), wide(gradient_last), kind))
-    return terms_of_maps(maps_inner, maps_last, present_BC, absent_BC, job)
-
-
-def terms_of_maps(
-    maps_inner: list[Tensor], maps_last: list[Tensor], present_BC: Tensor, absent_BC: Tensor, job: Job
-) -> Terms:
-    """The three attention terms from the true and the confusing map, (B, H, W) each, of both layers."""
-    true_inner, conf_inner = attention.scale_maps(*maps_inner, job.map_scale)
-    true_last, conf_last = attention.scale_maps(*maps_last, job.map_scale)
-    mask_inner, mask_last = (attention.soft_mask(m, job.omega, job.sigma) for m in (true_inner, true_last))
-    if not job.mask_gradient:
-        mask_inner, mask_last = mask_inner.detach(), mask_last.detach()
-    mask = mask_last if job.mask_source == "last" else mask_inner
-    per_image = {
-        "separability_inner": attention.separability(true_inner, conf_inner, mask_inner),
-        "separability_last": attention.separability(true_last, conf_last, mask_last),
-        "consistency": attention.consistency(true_inner, mask, job.theta),
-    }
-    has_both_B = (present_BC.any(dim=1) & absent_BC.any(dim=1)).to(true_inner.dtype)
-    return {name: job.attention_weight * (term_B * has_both_B).mean() for name, term_B in per_image.items()}
-
-
-def last_gradient(
-    model: Backbone, feat_last_BKhw: Tensor, logits_BC: Tensor, cotangent_BC: Tensor, second_order: bool
-) -> Tensor:
-    """dY/dF at the last layer: in closed form where the head is pooling and one linear layer, else by autograd."""
-    weight_CK = model.pooled_linear_weight()
-    if weight_CK is None:
-        return attention.gradient(logits_BC, feat_last_BKhw, cotangent_BC, second_order)
-    weight_CK = weight_CK if second_order else weight_CK.detach()
-    positions = feat_last_BKhw.shape[2] * feat_last_BKhw.shape[3]
-    return attention.pooled_linear_gradient(weight_CK, cotangent_BC.to(weight_CK.dtype), positions)
-
-
-def class_maps(model: Backbone, images_BCHW: Tensor, classes_BN: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Maps of N classes of each image, (B, N, H, W) at the inner and (B, N, h, w) at the last layer; trains nothing.
-
-    One pass up, and one down to the inner layer for all classes at once. In evaluation mode each map is its image's
-    own; in training mode BatchNorm couples the images, as it does for the loss.
-    """
-    with torch.no_grad():
-        feat_inner = model.to_inner(images_BCHW)
-    feat_inner.requires_grad_()
-    feat_last = model.to_last(feat_inner)
-    logits_BC = model.head(feat_last)
-    cotangents_NBC = F.one_hot(classes_BN.T, logits_BC.shape[1]).to(logits_BC.dtype)
-    closed = model.pooled_linear_weight() is not None
-    layers = [feat_inner] if closed else [feat_inner, feat_last]
-    gradients = list(torch.autograd.grad(logits_BC, layers, cotangents_NBC, is_grads_batched=True))
-    if closed:
-        gradients.append([last_gradient(model, feat_last, logits_BC, c, second_order=False) for c in cotangents_NBC])
-    inner, last = (
-        torch.stack([attention.attention_map(wide(feat).detach(), wide(g), kind) for g in of_classes], dim=1)
-        for feat, of_classes in zip((feat_inner, feat_last), gradients, strict=True)
-    )
-    return inner, last
-
-
-def trained_labels(labels: Tensor, job: Job, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Which classes count as present and which as absent in training, two (B, num_classes) bool; a difficult one may
-    count as neither."""
-    if labels.ndim == 1:
-        present_BC = F.one_hot(labels, num_classes).bool()
-        return present_BC, ~present_BC
-    present_BC, absent_BC, difficult_BC = labels == PRESENT, labels < DIFFICULT, labels == DIFFICULT
-    if job.difficult_train == "positive":
-        present_BC = present_BC | difficult_BC
-    elif job.difficult_train == "negative":
-        absent_BC = absent_BC | difficult_BC
-    return present_BC, absent_BC
-
-
-def classification_loss(logits_BC: Tensor, labels: Tensor, job: Job) -> Tensor:
-    """Cross-entropy, or Multi-Label-Soft-Margin (supplement, section 1.3): mean or sum over classes, then the batch's
-    mean."""
-    logits_BC = wide(logits_BC)
-    if job.loss == "cross_entropy":
-        return F.cross_entropy(logits_BC, labels)
-    present_BC, absent_BC = trained_labels(labels, job, logits_BC.shape[1])
-    counted_BC = (present_BC | absent_BC).to(logits_BC.dtype)
-    loss = F.multilabel_soft_margin_loss(logits_BC, present_BC.to(logits_BC.dtype), weight=counted_BC)
-    return loss if job.class_reduction == "mean" else loss * logits_BC.shape[1]
-
-
-def autocast(device: torch.device, job: Job) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=job.precision == "bfloat16")
-
-
-def wide(x: Tensor) -> Tensor:
-    """float32, or float64 where the network is."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 METHODS: dict[str, Method] = {
-    "baseline": baseline,
-    "icasc-grad_cam": partial(icasc, kind="grad_cam"),
-    "icasc-a_ch": partial(icasc, kind="a_ch"),
+    "baseline": baseline.baseline,
+    "icasc-grad_cam": partial(icasc.icasc, kind="grad_cam"),
+    "icasc-a_ch": partial(icasc.icasc, kind="a_ch"),
 }

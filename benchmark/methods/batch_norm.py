@@ -29,6 +29,7 @@ class TwiceDifferentiableBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x_BKHW: Tensor) -> Tensor:
         if not (self.training and x_BKHW.requires_grad):
             return super().forward(x_BKHW)
+        assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         return _BatchNorm.apply(
             x_BKHW, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps

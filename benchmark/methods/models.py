@@ -8,6 +8,7 @@ A Backbone runs as three consecutive pieces, so that the maps need no hooks:
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +30,8 @@ class Backbone(nn.Module):
         cut = trunk.index(inner) + 1
         self._pieces = {"to_inner": trunk[:cut], "to_last": trunk[cut:], "head": top}
         for module in net.modules():
-            if hasattr(module, "inplace"):
-                module.inplace = False  # an in-place ReLU would overwrite the feature map that a piece returned
+            if hasattr(module, "inplace"):  # an in-place ReLU would overwrite the feature map that a piece returned
+                module.inplace = False  # type: ignore[assignment]
         for module in self._modules_above_inner():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = TwiceDifferentiableBatchNorm2d  # the same parameters and names
@@ -101,7 +102,7 @@ def _torchvision_resnet(name: str) -> Callable[[int], nn.Module]:
     return make
 
 
-def _narrow_resnet(block: type[nn.Module], blocks: tuple[int, ...]) -> Callable[[int], nn.Module]:
+def _narrow_resnet(block: "_Block", blocks: tuple[int, ...]) -> Callable[[int], nn.Module]:
     """A ResNet with a quarter of its channels and a 3x3 stem of stride 2 without pooling: 80 pixels end in 5x5."""
 
     def make(num_classes: int) -> nn.Module:
@@ -127,6 +128,16 @@ def _narrow_resnet(block: type[nn.Module], blocks: tuple[int, ...]) -> Callable[
         return net
 
     return make
+
+
+class _Block(Protocol):
+    """A residual block, as torchvision makes it."""
+
+    expansion: int  # channels out, over `planes`
+
+    def __call__(
+        self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> nn.Module: ...
 
 
 class CifarBlock(nn.Module):

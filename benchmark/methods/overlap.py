@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark import methods
 from benchmark.data import ImageSet
 from benchmark.matrix.job import Job
-from benchmark.methods import attention
+from benchmark.methods import attention, baseline, icasc
 from benchmark.methods.models import Backbone
 
 HELD_OUT = 64  # test images; which ones depends on no seed, so that all runs on a data set measure the same
@@ -27,7 +26,7 @@ def shown(targets: np.ndarray, num_classes: int) -> tuple[Tensor, Tensor]:
     if targets.ndim == 1:
         shown_NC = F.one_hot(torch.from_numpy(targets.astype(np.int64)), num_classes).bool()
         return shown_NC, ~shown_NC
-    return torch.from_numpy(targets == methods.PRESENT), torch.from_numpy(targets < methods.DIFFICULT)
+    return torch.from_numpy(targets == baseline.PRESENT), torch.from_numpy(targets < baseline.DIFFICULT)
 
 
 def measure(model: Backbone, images_BCHW: Tensor, targets: np.ndarray, job: Job) -> dict[str, float]:
@@ -37,20 +36,21 @@ def measure(model: Backbone, images_BCHW: Tensor, targets: np.ndarray, job: Job)
     In evaluation mode, where BatchNorm couples no images; of logits, whatever the job's own maps are made of.
     """
     model.eval()
-    with methods.autocast(images_BCHW.device, job):
+    with baseline.autocast(images_BCHW.device, job):
         inner = model.to_inner(images_BCHW).detach().requires_grad_()
         last = model.to_last(inner)
         logits_BC = model.head(last)
     true_and_absent = (x.to(logits_BC.device) for x in shown(targets, logits_BC.shape[1]))
-    cotangents = attention.cotangents(logits_BC, *true_and_absent, "all_present")
+    cotangents = attention.cotangents(logits_BC, *true_and_absent, "all_present")  # type: ignore[call-arg,arg-type]
     of_inner = [attention.gradient(logits_BC, inner, c, second_order=False) for c in cotangents]
-    of_last = [methods.last_gradient(model, last, logits_BC, c, second_order=False) for c in cotangents]
-    found = {}
+    of_last = [icasc.last_gradient(model, last, logits_BC, c, second_order=False) for c in cotangents]
+    measured = {}
     for kind in attention.KINDS:
         for layer, feat, gradients in (("inner", inner, of_inner), ("last", last, of_last)):
             true, confusing = (
-                attention.attention_map(methods.wide(feat).detach(), methods.wide(g).detach(), kind) for g in gradients
+                attention.attention_map(baseline.wide(feat).detach(), baseline.wide(g).detach(), kind)
+                for g in gradients
             )
-            found[f"{kind}_{layer}"] = round(float(attention.overlap(true, confusing).mean()), 6)
-            found[f"{kind}_{layer}_blank"] = round(float((true.amax(dim=(1, 2)) == 0).float().mean()), 6)
-    return found
+            measured[f"{kind}_{layer}"] = round(float(attention.overlap(true, confusing).mean()), 6)
+            measured[f"{kind}_{layer}_blank"] = round(float((true.amax(dim=(1, 2)) == 0).float().mean()), 6)
+    return measured

@@ -88,15 +88,15 @@ class _Plain(ast.NodeTransformer):
         target = self.visit(node.target)
         return ast.Expr(target) if node.value is None else ast.Assign([target], self.visit(node.value), lineno=0)
 
-    def visit_Assert(self, node: ast.Assert) -> ast.AST:
-        return ast.Pass()
+    def visit_Assert(self, node: ast.Assert) -> None:
+        return None
 
 
 def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
     match body[0]:
         case ast.Expr(ast.Constant(str())):
             body = body[1:]
-    return [part for part in body if not isinstance(part, ast.Assert)] or [ast.Pass()]
+    return body or [ast.Pass()]
 
 
 class Tree:
@@ -130,7 +130,8 @@ class Tree:
     def trained(self) -> dict[str, tuple[str, ...]]:
         """Each name that training reaches, with the digests of what it means."""
         waiting = [(path, name) for path, names in self._definitions.items() for name in ENTRANCES if name in names]
-        seen, digests = set(waiting), {}
+        seen = set(waiting)
+        digests: dict[str, set[str]] = {}
         while waiting:
             path, name = waiting.pop()
             plain = self._plain(path, self._definitions[path][name])
@@ -140,13 +141,13 @@ class Tree:
                 if place not in seen:
                     seen.add(place)
                     waiting.append(place)
-        return {name: tuple(sorted(of_name)) for name, of_name in digests.items()}
+        return {name: tuple(sorted(meanings)) for name, meanings in digests.items()}
 
     def _plain(self, path: str, node: ast.stmt) -> ast.AST:
         modules = {alias for alias, (_, name) in self._imports[path].items() if name is None}
         return _Plain(modules).visit(copy.deepcopy(node))
 
-    def _mentioned(self, path: str, node: ast.stmt) -> Iterator[Place]:
+    def _mentioned(self, path: str, node: ast.stmt) -> Iterator[tuple[str, str]]:
         for part in ast.walk(_Bare().visit(copy.deepcopy(node))):
             match part:
                 case ast.Name(id=name):
@@ -156,16 +157,17 @@ class Tree:
                     if inside is None:
                         yield from self._meant(file, name)
 
-    def _meant(self, path: str, name: str) -> Iterator[Place]:
+    def _meant(self, path: str, name: str) -> Iterator[tuple[str, str]]:
         """Where `name`, as used in `path`, is defined; a package's face only passes it on."""
+        file, inside = self._imports[path].get(name, ("", None))
         if name in self._definitions[path]:
             yield path, name
-        elif name in self._imports[path] and self._imports[path][name][1] is not None:
-            yield from self._meant(*self._imports[path][name])
+        elif inside is not None:
+            yield from self._meant(file, inside)
 
 
 class _Bare(ast.NodeTransformer):
-    """Without annotations, which mention types and use none."""
+    """Without annotations and assertions, which mention names that compute nothing."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
@@ -176,6 +178,9 @@ class _Bare(ast.NodeTransformer):
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         return ast.Assign([node.target], self.visit(node.value), lineno=0) if node.value else ast.Pass()
+
+    def visit_Assert(self, node: ast.Assert) -> None:
+        return None
 
 
 def _defined(node: ast.stmt) -> list[str]:
@@ -199,7 +204,7 @@ def training_at(commit: str) -> dict[str, tuple[str, ...]] | None:
     if listed is None:
         return None
     entries = [entry.split("\t", 1) for entry in listed.decode().split("\0") if entry.endswith(".py")]
-    blobs = _git("cat-file", "--batch", given="".join(f"{of.split()[2]}\n" for of, _ in entries).encode()) or b""
+    blobs = _git("cat-file", "--batch", given="".join(f"{entry.split()[2]}\n" for entry, _ in entries).encode()) or b""
     sources, at = {}, 0
     for _, path in entries:
         start = blobs.index(b"\n", at) + 1

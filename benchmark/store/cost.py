@@ -27,7 +27,7 @@ def epoch_seconds(runs: Path) -> dict[tuple, dict[str, float]]:
                 seconds.setdefault(_kind(run.job()), {}).setdefault(machine, []).extend(epochs)
         except UserError:  # a damaged record measures nothing; `status` names it
             continue
-    return {kind: {m: statistics.median(s) for m, s in of.items()} for kind, of in seconds.items()}
+    return {kind: {m: statistics.median(s) for m, s in machines.items()} for kind, machines in seconds.items()}
 
 
 def hours(job: Job, measured: dict[tuple, dict[str, float]]) -> tuple[float, str] | None:
@@ -55,6 +55,6 @@ def _machine(run: Run) -> str | None:
     """The GPU's name, or the processor's with the threads that were used."""
     record = run.environment()
     if record is None or record.device != "cpu":
-        return record and record.device
+        return record.device if record else None
     threads = "1 thread" if record.threads == 1 else f"{record.threads} threads"
     return f"{record.machine.processor}, {threads}"

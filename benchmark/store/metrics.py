@@ -104,11 +104,11 @@ def top_classes(scores_NC: np.ndarray, k: int) -> np.ndarray:
     """
     if not np.isfinite(scores_NC).all():
         raise ValueError("scores contain NaN or infinity: the network diverged")
-    left_NC, found = scores_NC.copy(), []
+    left_NC, ranked = scores_NC.copy(), []
     for _ in range(min(k, scores_NC.shape[1])):
-        found.append(left_NC.argmax(axis=1))
-        np.put_along_axis(left_NC, found[-1][:, None], -np.inf, axis=1)
-    return np.stack(found, axis=1)
+        ranked.append(left_NC.argmax(axis=1))
+        np.put_along_axis(left_NC, ranked[-1][:, None], -np.inf, axis=1)
+    return np.stack(ranked, axis=1)
 
 
 def among_top(top_NK: np.ndarray, labels_N: np.ndarray, k: int) -> np.ndarray:

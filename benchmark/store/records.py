@@ -140,10 +140,13 @@ class Epoch(Record):
         return self.attention_overlap.get(key) if self.attention_overlap else None
 
 
+FailureKind = Literal["diverged", "input", "crash", "out_of_memory", "lost_device"]
+
+
 class Failure(Record):
     """failure.json: why there is no result."""
 
-    kind: Literal["diverged", "input", "crash", "out_of_memory", "lost_device"]
+    kind: FailureKind
     error: str = ""
     traceback: str = ""
     epoch: Count | None = None

@@ -42,7 +42,7 @@ def write(
     train_ids: np.ndarray | None = None,
 ) -> str:
     """Save logits (N, C); returns the file's SHA-256, which result.json names."""
-    arrays = {"ids": ids, "labels": labels}
+    arrays: dict[str, Any] = {"ids": ids, "labels": labels}
     if labels.ndim == 2:
         arrays |= {"classes": np.array(classes), "scores": scores_NC}
     else:

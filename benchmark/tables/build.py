@@ -170,7 +170,8 @@ def _published(spec: Spec, row: Row, column: str, kept: set[str]) -> dict[str, A
     index = [c.key for c in spec.columns].index(column)
     over = len(kept) if 0 < len(kept) < len(row.class_cells) else None
     value, first = (row.published[i] if over is None else row.mean_over(kept, i) for i in (index, 0))
-    gain = value - first if index and value is not None and first is not None else None
+    numbers = isinstance(value, int | float) and isinstance(first, int | float)
+    gain = float(value) - float(first) if index and numbers and value is not None and first is not None else None
     return {"published": value, "published_gain": gain, "published_over": over}
 
 

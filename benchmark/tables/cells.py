@@ -110,7 +110,7 @@ class Table:
     def verdicts(self) -> dict[str, Counter]:
         """How often each outcome falls, by level."""
         cells = list(self.cells.values())
-        judged = {
+        judged: dict[str, list[Verdict | None]] = {
             "value": [c.verdict for c in cells],
             "gain": [c.gain_verdict for c in cells],
             "order": list(self.orders.values()),

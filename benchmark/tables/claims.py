@@ -99,17 +99,18 @@ def estimate(
     """
     image_error = _image_error(images)
     if len(gains) < 2:
-        known = len(gains) and image_error is not None
-        return Estimate(float(gains[0]), 0.0, math.inf, image_error, "images only") if known else None
+        if not len(gains) or image_error is None:
+            return None
+        return Estimate(float(gains[0]), 0.0, math.inf, image_error, "images only")
     spread = _spread(gains, pooled)
     over = "seeds only" if image_error is None else "seeds and images"
     return Estimate(float(np.mean(gains)), spread.std / math.sqrt(len(gains)), spread.df, image_error or 0.0, over)
 
 
 def _image_error(images: float | np.ndarray | None) -> float | None:
-    if images is None or np.ndim(images) == 0:
-        return images
-    return stats.sample_std(images[np.isfinite(images)])
+    if isinstance(images, np.ndarray):
+        return stats.sample_std(images[np.isfinite(images)])
+    return images
 
 
 def gain_interval(
@@ -285,6 +286,7 @@ def _verdicts(
     for n in sizes:
         variances_RM = gains_MRN[:, :, :n].var(axis=2, ddof=1).T
         level, df = level_of_look(n, looks), n - 1
+        assert level is not None, "sizes are looks"
         own_R = stats.combined_half(np.sqrt(variances_RM[:, 0] / n), df, sd_images, level)
         pooled_R = stats.combined_half(np.sqrt(variances_RM.mean(axis=1) / n), methods * df, sd_images, level)
         half_R = np.where(

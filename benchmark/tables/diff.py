@@ -98,7 +98,7 @@ def _read_json(text: str, label: str, specs: list[Spec]) -> Side:
 
 def _read_csv(text: str, label: str, specs: list[Spec]) -> Side:
     frame = pd.read_csv(StringIO(text), keep_default_na=False)
-    lines = frame.to_dict("records")
+    lines = [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
     return _tidy([line | {"mean": float(line["mean"]) if line["mean"] != "" else None} for line in lines], label)
 
 
@@ -142,9 +142,11 @@ def _laid_out(rows: list[list[str]], header: list[str], spec: Spec, label: str, 
         for row in rows
         for column, start in zip(spec.columns, starts, strict=True)
     }
-    scale = re.search(r"Scale (\S+):", text)[1]
+    scale = re.search(r"Scale (\S+?)[:;.]", text)
+    if scale is None or spec.decimals is None:
+        raise ValueError("no scale")
     comparable = "not comparable with the published cells" not in text
-    return Side("table", label, spec.name, scale, comparable, cells, 0.5 * 10**-spec.decimals)
+    return Side("table", label, spec.name, scale[1], comparable, cells, 0.5 * 10**-spec.decimals)
 
 
 def _number(text: str) -> float | None:

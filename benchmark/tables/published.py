@@ -142,7 +142,11 @@ def _class_cells(row: Row, spec: Spec, folder: Path) -> dict[str, list[float | N
     if row.mean_of is None:
         return {}
     rows = spec.rows if row.mean_of == spec.name else load(row.mean_of, folder).rows
-    return {other.key: other.published for other in rows if other.mean_of is None}
+    return {
+        other.key: [value if isinstance(value, int | float) else None for value in other.published]
+        for other in rows
+        if other.mean_of is None
+    }
 
 
 def _check_numbers(spec: Spec, path: Path, lines: strict_yaml.Lines) -> None:

@@ -92,9 +92,9 @@ def number(value: float | str | None, table: Table) -> str:
     return str(value) if table.spec.decimals is None else f"{value:.{table.spec.decimals}f}"
 
 
-def signed(value: float | None, table: Table) -> str:
-    if value is None:
-        return BLANK
+def signed(value: float | str | None, table: Table) -> str:
+    if value is None or isinstance(value, str):
+        return value or BLANK
     text = f"{value:+.{table.spec.decimals}f}"
     return text if float(text) else text[1:]  # a zero has no sign
 
@@ -201,7 +201,7 @@ def latex(table: Table) -> str:
         rules.append(f"\\cmidrule(lr){{{first}-{first + len(subs) - 1}}}")
         first += len(subs)
     heads = " & ".join(f"\\multicolumn{{{len(subs)}}}{{c}}{{{_latex_header(name)}}}" for name, subs in groups)
-    subs = " & ".join(escape_latex(sub) for _, group in groups for sub in group)
+    names = " & ".join(escape_latex(sub) for _, group in groups for sub in group)
     lines = [
         " & ".join([escape_latex(row[0]), *map(_latex_cell, row[1:])]) + r" \\" for row in body(table, _latex_bold)
     ]
@@ -213,7 +213,7 @@ def latex(table: Table) -> str:
         r"\begin{table}", r"\centering", f"\\caption{{{escape_latex(caption(table.spec))}}}",
         r"\resizebox{\linewidth}{!}{%",
         f"\\begin{{tabular}}{{l{'r' * (first - 2)}}}", r"\toprule", f" & {heads} \\\\", " ".join(rules),
-        f"{escape_latex(table.spec.row_header)} & {subs} \\\\", r"\midrule", *lines, r"\bottomrule",
+        f"{escape_latex(table.spec.row_header)} & {names} \\\\", r"\midrule", *lines, r"\bottomrule",
         r"\end{tabular}}", "",
         f"\\par\\medskip\\raggedright\\footnotesize {notes}", r"\end{table}", "",
     ])  # fmt: skip

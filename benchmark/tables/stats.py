@@ -6,6 +6,7 @@ this test set?) and the sampling of test images (would it say so on other images
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -17,6 +18,7 @@ POWER = 0.8
 MAX_SEEDS = 1000  # beyond this many "more seeds" is no advice
 
 Interval = tuple[float, float]
+Numbers = Sequence[float] | np.ndarray
 SHARES: Interval = (0.0, 100.0)  # what a share in percent can be
 
 OUTCOMES = ("reproduced", "partly", "not reproduced", "inconclusive", "not comparable", "diverged", "not run")
@@ -34,9 +36,13 @@ class Verdict:
 # Spread over seeds
 
 
-def sample_std(values: list[float] | np.ndarray) -> float | None:
+def sample_std(values: Numbers) -> float | None:
     """Sample standard deviation (n - 1); None for fewer than two values."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return _std(values) if len(values) > 1 else None
+
+
+def _std(values: Numbers) -> float:
+    return float(np.std(values, ddof=1))
 
 
 @cache
@@ -51,27 +57,27 @@ def clip(interval: Interval, bounds: Interval | None) -> Interval:
     return interval if bounds is None else (max(interval[0], bounds[0]), min(interval[1], bounds[1]))
 
 
-def t_interval(
-    values: list[float] | np.ndarray, level: float = LEVEL, bounds: Interval | None = None
-) -> Interval | None:
+def t_interval(values: Numbers, level: float = LEVEL, bounds: Interval | None = None) -> Interval | None:
     """Student's interval of the mean; None for fewer than two values."""
-    n = len(values)
-    if n < 2:
-        return None
-    half = t_quantile(n - 1, (1 + level) / 2) * sample_std(values) / math.sqrt(n)
-    return clip((float(np.mean(values)) - half, float(np.mean(values)) + half), bounds)
+    return clip(_interval(values, level), bounds) if len(values) > 1 else None
 
 
-def prediction_interval(values: list[float] | np.ndarray, level: float = LEVEL) -> Interval | None:
+def _interval(values: Numbers, level: float = LEVEL) -> Interval:
+    n, mean = len(values), float(np.mean(values))
+    half = t_quantile(n - 1, (1 + level) / 2) * _std(values) / math.sqrt(n)
+    return mean - half, mean + half
+
+
+def prediction_interval(values: Numbers, level: float = LEVEL) -> Interval | None:
     """Where one further run would fall, as a published number is one; None for fewer than two values."""
     n = len(values)
     if n < 2:
         return None
-    half = t_quantile(n - 1, (1 + level) / 2) * sample_std(values) * math.sqrt(1 + 1 / n)
+    half = t_quantile(n - 1, (1 + level) / 2) * _std(values) * math.sqrt(1 + 1 / n)
     return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
-def sign_flip_p(differences: list[float] | np.ndarray) -> float | None:
+def sign_flip_p(differences: Numbers) -> float | None:
     """Two-sided exact p of paired differences under random signs; at least 2 / 2^n. None above n = 16, or below 1."""
     n = len(differences)
     if not 1 <= n <= 16:
@@ -162,7 +168,7 @@ def combined_half(
 
 
 def combined_interval(
-    values: list[float] | np.ndarray, image_std: float, level: float = LEVEL, bounds: Interval | None = None
+    values: Numbers, image_std: float, level: float = LEVEL, bounds: Interval | None = None
 ) -> Interval | None:
     """Interval of the mean for new seeds and new test images together; None for fewer than two values.
 
@@ -171,7 +177,7 @@ def combined_interval(
     """
     if len(values) < 2:
         return None
-    half = float(combined_half(sample_std(values) / math.sqrt(len(values)), len(values) - 1, image_std, level))
+    half = float(combined_half(_std(values) / math.sqrt(len(values)), len(values) - 1, image_std, level))
     return clip((float(np.mean(values)) - half, float(np.mean(values)) + half), bounds)
 
 
@@ -184,7 +190,7 @@ def judge_value(values: list[float], published: float, tolerance: float) -> Verd
     if interval is None:
         return Verdict("inconclusive", "one seed has no spread; 2 are the least", 2)
     low, high = interval[0] - published, interval[1] - published
-    shown = f"ours - paper is {_span(np.mean(values) - published, (low, high))}"
+    shown = f"ours - paper is {_span(float(np.mean(values)) - published, (low, high))}"
     if -tolerance <= low and high <= tolerance:
         return Verdict("reproduced", f"{shown}, all within {tolerance:g}")
     if low > tolerance or high < -tolerance:
@@ -225,12 +231,12 @@ def judge_order(best: str, leads: dict[str, list[float]]) -> Verdict:
     if any(len(lead) < 2 for lead in leads.values()):
         return Verdict("inconclusive", "one seed has no spread; 2 are the least", 2)
     corrected = 1 - (1 - LEVEL) / len(leads)
-    if all(t_interval(lead)[0] > 0 for lead in leads.values()):
+    if all(_interval(lead)[0] > 0 for lead in leads.values()):
         return Verdict("reproduced", f"{best} leads every other method")
-    behind = [name for name, lead in leads.items() if t_interval(lead, corrected)[1] < 0]
+    behind = [name for name, lead in leads.items() if _interval(lead, corrected)[1] < 0]
     if behind:
         return Verdict("not reproduced", f"{best} is behind {', '.join(behind)}")
-    ahead = [name for name, lead in leads.items() if t_interval(lead, corrected)[0] > 0]
+    ahead = [name for name, lead in leads.items() if _interval(lead, corrected)[0] > 0]
     if ahead:
         return Verdict("partly", f"{best} leads {', '.join(ahead)}, but not every other method for certain")
     closest = min(leads.values(), key=lambda lead: abs(np.mean(lead)))
@@ -240,7 +246,7 @@ def judge_order(best: str, leads: dict[str, list[float]]) -> Verdict:
 
 def _undecided(outcome: str, reason: str, values: list[float], margin: float) -> Verdict:
     """A verdict that more seeds would change: when their interval's half-width is down to `margin`."""
-    seeds = seeds_for(sample_std(values), margin)
+    seeds = seeds_for(_std(values), margin)
     if seeds is not None:
         seeds = max(seeds, len(values) + 1)
     would_do = f"about {seeds} seeds would do" if seeds else f"more than {MAX_SEEDS} seeds would be needed"

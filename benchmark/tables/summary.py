@@ -139,16 +139,18 @@ def _facts(chosen: Grid, jobs: list[Job], data_root: Path | None, cache_folder: 
 
     dataset = data.DATASETS[jobs[0].dataset]
     sets = _splits(jobs, dataset, data_root, cache_folder)
-    whole = None not in sets.values()
-    images = sum(len(found.ids) for found in sets.values()) if whole else NOT_AT_HAND
+    present = [split for split in sets.values() if split is not None]
+    whole = len(present) == len(sets)
+    images: Any = sum(len(split.ids) for split in present) if whole else NOT_AT_HAND
     if whole and dataset.count_images is not None:
         images = dataset.count_images(data.locate(jobs[0].dataset, data_root, cache_folder))
 
     def count(split: str, limit: int | None = None) -> Any:
-        return NOT_AT_HAND if sets[split] is None else len(sets[split].ids[:limit])
+        read = sets[split]
+        return NOT_AT_HAND if read is None else len(read.ids[:limit])
 
     return {
-        "# classes": len(sets[jobs[0].train_split].classes) if whole else NOT_AT_HAND,
+        "# classes": len(present[0].classes) if whole else NOT_AT_HAND,
         "image size": joined(lambda j: f"{j.image_size}×{j.image_size}"),
         "# images": images,
         "# training images": joined(lambda j: count(j.train_split, j.limit_train)),

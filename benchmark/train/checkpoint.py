@@ -94,10 +94,10 @@ class Stop:
             self._state.partial = {"done": done, "sums": sums, "seconds": seconds, "rng": rng}
             save(self._run, self._state)
 
-    def _end(self, where: str) -> NoReturn:
+    def _end(self, reason: str) -> NoReturn:
         if distributed.any_rank(self._asked.is_set()):
             sys.exit(143)
-        raise OutOfTimeError(where)
+        raise OutOfTimeError(reason)
 
 
 def resume_epoch(state: State) -> tuple[int, dict[str, Tensor], float]:
@@ -116,7 +116,7 @@ def save(run: Run, state: State) -> None:
     path = run.path("checkpoint.pt")
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        saved = {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
+        saved: dict[str, Any] = {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
         saved |= {"threads": state.threads, "epochs": state.epochs, "partial": state.partial}
         torch.save(saved, temporary)
         os.replace(temporary, path)

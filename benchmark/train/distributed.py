@@ -101,12 +101,12 @@ def group(ranks: int, device: str) -> Iterator[str]:
 
 
 @contextmanager
-def held_by_leader(held: AbstractContextManager[Any]) -> Iterator[None]:
-    """The first rank enters `held` for all."""
+def held_by_leader(claim: AbstractContextManager[Any]) -> Iterator[None]:
+    """The first rank enters `claim` for all."""
     with ExitStack() as stack:
         if leads():
             try:
-                stack.enter_context(held)
+                stack.enter_context(claim)
             except BaseException:
                 _tell(0)
                 raise
@@ -149,9 +149,10 @@ def sum_gradients(model: nn.Module) -> None:
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    flat = torch.cat([p.grad.flatten() for p in parameters])
+    flat = torch.cat([p.grad.flatten() for p in parameters])  # type: ignore[union-attr]
     _all_reduce(flat)
     for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        assert p.grad is not None
         p.grad.copy_(part.view_as(p))
 
 

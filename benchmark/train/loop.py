@@ -16,7 +16,8 @@ from benchmark import data
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.matrix.job import Job
-from benchmark.methods import autocast, models, overlap
+from benchmark.methods import models, overlap
+from benchmark.methods.baseline import autocast
 from benchmark.methods.models import Backbone
 from benchmark.store import metrics, scores
 from benchmark.store.files import write_atomic
@@ -106,12 +107,12 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
             means = {name: float(total) / len(chosen) for name, total in distributed.summed(sums).items()}
             if not all(map(math.isfinite, means.values())):
                 raise DivergedError(f"the loss of epoch {epoch + 1} is not a number ({means})")
-            scores_NC = predict(state.model, test, view, job, lambda: (beat.touch(), stop.in_test()))
+            scores_NC = predict(state.model, test, view, job, lambda: (beat.touch(), stop.in_test()))  # type: ignore[func-returns-value]
             if not np.isfinite(scores_NC).all():
                 raise DivergedError(f"the scores after epoch {epoch + 1} are not numbers")
             name, value = metrics.headline(scores_NC, test.images.targets)
-            held = view.plain(test.test_batch(held_out))
-            apart = overlap.measure(state.model, held, test.images.targets[held_out], job)
+            probe_BCHW = view.plain(test.test_batch(held_out))
+            apart = overlap.measure(state.model, probe_BCHW, test.images.targets[held_out], job)
             seconds = round(spent + time.perf_counter() - started, 3)
             numbers = {"train": means, f"test_{name}": value, "attention_overlap": apart, "seconds": seconds}
             state.epochs.append({"epoch": epoch + 1} | numbers)
@@ -148,7 +149,7 @@ def start(job: Job, num_classes: int, execution: Execution) -> State:
     if job.weights != "scratch":
         weights.load(model, job.backbone, weights.find(job, execution.weights_file))
     model.to(execution.device, torch.float64 if job.precision == "float64" else torch.float32)
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own types
     on_gpu = torch.device(execution.device).type == "cuda"
     optimizer = torch.optim.SGD(
         model.parameters(), job.learning_rate, job.momentum, weight_decay=job.weight_decay, fused=on_gpu or None
@@ -160,6 +161,7 @@ def learning_rate(job: Job, step: int, steps_per_epoch: int) -> float:
     """At iteration `step` from 0. Cosine: one cycle, per iteration (Huang et al., 2017; supplement, section 1.3).
     Step: a tenth after each milestone's epoch (sections 1.1 and 1.2)."""
     if job.schedule == "step":
+        assert job.milestones is not None
         return job.learning_rate * 0.1 ** sum(step >= m * steps_per_epoch for m in job.milestones)
     return job.learning_rate / 2 * (1 + math.cos(math.pi * step / (job.epochs * steps_per_epoch)))
 

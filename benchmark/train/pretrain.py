@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from benchmark.data import mini
 from benchmark.methods import models
+from benchmark.methods.torchvision_ops import torchvision
 from benchmark.store.files import write_atomic
 from benchmark.train.batches import MEAN, STD, View
 
@@ -52,10 +53,13 @@ def pretrain(backbone: str, target: Path, threads: int) -> float:
     drawn = [recipe.draw(i) for i in range(recipe.num_train + NUM_TEST)]
     images, labels = np.stack([d[0] for d in drawn]), torch.tensor([d[1] for d in drawn])
     view = View(MEAN, STD, 0)
-    model = models.build(backbone, 10 * len(recipe.digits(labels)), seed=0).to(memory_format=torch.channels_last)
+    model = models.build(backbone, 10 * len(recipe.digits(labels)), seed=0)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain = not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     if plain:  # PyTorch's own, larger draw: from VGG's small last layer the first epoch stays at chance
-        model.net.classifier[-1].reset_parameters()
+        last = model.net.get_submodule(models.BACKBONES[backbone].classifier.rstrip("."))
+        assert isinstance(last, nn.Linear)
+        last.reset_parameters()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=1e-2)
     peak, epochs, steps = recipe.learning_rate, recipe.epochs, recipe.num_train // BATCH
     for epoch in range(epochs):
@@ -67,7 +71,8 @@ def pretrain(backbone: str, target: Path, threads: int) -> float:
                 peak / 2 * (1 + math.cos(math.pi * (epoch * steps + step) / (epochs * steps)))
             )
             logits = model(view.plain(images[batch]))
-            loss = sum(F.cross_entropy(part, digit) for part, digit in read(logits, recipe, labels[batch]))
+            losses = (F.cross_entropy(part, digit) for part, digit in read(logits, recipe, labels[batch]))
+            loss = sum(losses, start=torch.zeros(()))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -82,18 +87,20 @@ def pretrain(backbone: str, target: Path, threads: int) -> float:
 
 
 @torch.no_grad()
-def to_unit_scale(vgg: nn.Module, images_BCHW: Tensor) -> None:
+def to_unit_scale(vgg: torchvision.models.VGG, images_BCHW: Tensor) -> None:
     """Scale each layer so that its ReLU's output has a root mean square of 1 over these images.
 
     ReLU and pooling pass positive factors on, so the last layer sees what it saw, times a constant. Features ten times
     as large, where AdamW leaves them, put the next training's SGD to chance within an epoch at the paper's step size.
     """
-    x, scale = images_BCHW, 1.0  # `scale`: x before, divided by x now
+    x = images_BCHW
+    scale: Tensor | float = 1.0  # x before, divided by x now
     for module in (*vgg.features, vgg.avgpool, vgg.flatten, *vgg.classifier[:-1]):
         if not isinstance(module, nn.Conv2d | nn.Linear):
             x = module(x)
             continue
-        module.bias /= scale
+        assert module.bias is not None
+        module.bias.div_(scale)
         x = module(x)
         size = x.relu().square().mean().sqrt()
         for tensor in (module.weight, module.bias, x):

@@ -10,7 +10,7 @@ from benchmark.errors import UserError
 from benchmark.matrix.job import Job
 from benchmark.store import environment, metrics, scores
 from benchmark.store.code import code_version, training_digest
-from benchmark.store.records import BestOnTest, Code, Environment, Failure, Read, Result, Split, Splits
+from benchmark.store.records import BestOnTest, Code, Environment, Failure, FailureKind, Read, Result, Split, Splits
 from benchmark.store.run import Run
 from benchmark.train.checkpoint import State
 
@@ -83,7 +83,7 @@ def failure(error: Exception, state: State | None) -> Failure:
     )
 
 
-def failure_kind(error: Exception) -> str:
+def failure_kind(error: Exception) -> FailureKind:
     """diverged, input or crash, which repeating would not mend; out_of_memory or lost_device, which it may."""
     text = str(error)
     if isinstance(error, DivergedError | UserError):

@@ -84,6 +84,7 @@ class Step:
         """What replays the step. Recording queues nothing: the model is changed by the first replay."""
 
         def compute() -> None:
+            assert self._buffers is not None
             self._terms = self._compute(*self._buffers, epoch)
 
         if self._aside is None:

@@ -27,6 +27,7 @@ def find(job: Job, given: Path | None) -> Path:
                 raise UserError(f"{job.backbone} has no ImageNet weights; --set weights=scratch")
             expected = name.rpartition("-")[2].removesuffix(".pth")
         if given is None and job.weights == "imagenet1k_v1":
+            assert name is not None
             return download(name)
         if given is None:
             raise UserError(f"weights with SHA-256 {expected[:12]}... are needed: name the file with --weights FILE")
