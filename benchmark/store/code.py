@@ -129,7 +129,8 @@ class Tree:
 
     def trained(self) -> dict[str, tuple[str, ...]]:
         """Each name that training reaches, with the digests of what it means."""
-        waiting = [(path, name) for path, names in self._definitions.items() for name in ENTRANCES if name in names]
+        loops = [path for path, names in self._definitions.items() if ENTRANCES[-1] in names]
+        waiting = [(path, name) for path in loops for name in ENTRANCES if name in self._definitions[path]]
         seen = set(waiting)
         digests: dict[str, set[str]] = {}
         while waiting:
