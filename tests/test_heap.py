@@ -16,7 +16,7 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc_ver
 FAULTS = """
 import resource, sys
 import numpy as np
-from benchmark import heap
+from benchmark.train import heap
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
