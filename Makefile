@@ -58,7 +58,7 @@ figures: setup ## draw gains, values and training curves as PNG and PDF
 	@$(PY) -m benchmark figures $(MEASURED)
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto
+	$(TESTED) -m "not slow" --numprocesses auto
 
 test-gpu: setup ## run the tests that need a GPU (elsewhere they are skipped, by name)
 	$(PY) -m pytest -m gpu

@@ -68,20 +68,20 @@ def test_ranks_that_were_not_started_are_named():
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, cache, mini_voc):
+def undisturbed(tmp_path_factory, small_cache):
     folder = tmp_path_factory.mktemp("two")
-    ended = bench(folder, "run", *QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(cache), "--tables", "none")
+    ended = bench(folder, "run", *QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return folder
 
 
-def test_whole_job_in_two_ranks_equals_one(tmp_path, cache, mini_voc):
+def test_whole_job_in_two_ranks_equals_one(tmp_path, small_cache):
     """In float64 and without BatchNorm. 50 images in batches of 16: the last one has 2."""
     smooth = ["--set", "backbone=vgg11_narrow", "--set", "weights=scratch", "--set", "precision=float64", *ONE_JOB]
     for count in (1, 2):
         folder = tmp_path / str(count)
         folder.mkdir()
-        changed = [*QUICK, *smooth, "--set", f"ranks={count}", "--cache", str(cache), "--tables", "none"]
+        changed = [*QUICK, *smooth, "--set", f"ranks={count}", "--cache", str(small_cache), "--tables", "none"]
         ended = bench(folder, "run", *changed)
         assert ended.returncode == 0, ended.stdout + ended.stderr
     ((_, one),), ((_, two),) = (scores(tmp_path / str(count) / "runs").items() for count in (1, 2))
@@ -93,8 +93,8 @@ def test_whole_job_in_two_ranks_equals_one(tmp_path, cache, mini_voc):
 
 
 @pytest.mark.parametrize("victim", ["first rank", "launcher"])
-def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(victim, undisturbed, tmp_path, cache):
-    options = [*QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(cache), "--tables", "none"]
+def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(victim, undisturbed, tmp_path, small_cache):
+    options = [*QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none"]
     process = start(tmp_path, "run", *options)
     runs = tmp_path / "runs"
     wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")))

@@ -22,8 +22,8 @@ QUICK = {"limit_train": 48, "epochs": 3, "image_size": 32}
 
 
 @pytest.fixture
-def execution(cache, mini_voc) -> loop.Execution:
-    return loop.Execution(data_root=None, weights_file=None, cache=cache, device="cpu", threads=1)
+def execution(small_cache) -> loop.Execution:
+    return loop.Execution(data_root=None, weights_file=None, cache=small_cache, device="cpu", threads=1)
 
 
 def _run(folder, job, execution) -> run_module.Run:
