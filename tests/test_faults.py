@@ -34,7 +34,7 @@ from tests.test_cli import ROOT, bench, saved_scores, scores, start, wait_for
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "3"))
 ROUNDS_A_GRID = 5  # kills that one grid suffers before it may finish
 QUICK = [
-    "--grid", "cifar100", "--scale", "mini", "--set", "epochs=12", "--set", "milestones=[[6, 9]]", "--set",
+    "--grid", "cifar100", "--scale", "mini", "--set", "epochs=6", "--set", "milestones=[[3, 5]]", "--set",
     "limit_train=96", "--device", "cpu", "--workers", "3",
 ]  # fmt: skip
 TWO = ["--only", "method=icasc-grad_cam", "--only", "method=icasc-a_ch"]  # jobs of the grid that kills disturb
@@ -433,7 +433,7 @@ def test_read_only_runs(tmp_path, cache_option, disk):
     place = _workplace(tmp_path / "place")
     runs = disk(10_000) / "runs"
     one = ["--only", "method=baseline", *QUICK]
-    jobs = grid.load("cifar100").jobs("mini", {"epochs": 12, "milestones": [[6, 9]], "limit_train": 96})
+    jobs = grid.load("cifar100").jobs("mini", {"epochs": 6, "milestones": [[3, 5]], "limit_train": 96})
     for each in jobs:
         run_module.submit(runs, each)
     subprocess.run(["mount", "-o", "remount,ro", str(runs.parent)], check=True)
