@@ -95,17 +95,21 @@ def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(undisturbed, tmp_path
     """Its first rank is killed, and, when the scheduler has started it again, the launcher of both."""
     options = [*QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none"]
     process = start(tmp_path, "run", *options)
-    runs, killed, ranks_seen = tmp_path / "runs", [], []
+    runs, ranks_seen = tmp_path / "runs", []
+
+    def claimed_anew() -> int | None:
+        """The process that holds the claim, where it is none that was killed, and its first checkpoint is there."""
+        claims = [run_module.Run(path.parent).read("claim.json") for path in runs.glob("*/*/checkpoint.pt")]
+        return next((claim["pid"] for claim in claims if claim and claim["pid"] not in ranks_seen), None)
+
     for victim in ("first rank", "launcher"):
-        wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")))
-        wait_for(lambda: (claim := run_module.all_runs(runs)[0].read("claim.json")) and claim["pid"] not in ranks_seen)
-        pid = run_module.all_runs(runs)[0].read("claim.json")["pid"]
+        wait_for(claimed_anew)
+        pid = claimed_anew()
         launcher = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         siblings = [int(p) for p in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()]
         assert len(siblings) == 2
         ranks_seen += siblings
-        killed.append(pid if victim == "first rank" else launcher)
-        os.kill(killed[-1], signal.SIGKILL)
+        os.kill(pid if victim == "first rank" else launcher, signal.SIGKILL)
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, out + err
     assert all(run_module._process_start(p) is None for p in ranks_seen)
