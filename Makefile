@@ -8,10 +8,11 @@ PY := .venv/bin/python
 GRIDS := cifar100 caltech256 ilsvrc2012 cub200 voc
 TABLE_SCALE = $(if $(filter auto,$(SCALE)),$(if $(DATA),paper,mini),$(SCALE))
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff report figures test test-faults test-gpu bench lint format clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff report figures test test-slow test-faults test-gpu bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -57,8 +58,8 @@ report: setup ## write tables/<scale>/report.html: verdicts, tables, figures, tr
 figures: setup ## draw gains, values and training curves as PNG and PDF
 	@$(PY) -m benchmark figures $(MEASURED)
 
-test: setup ## run the tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses auto
+test: setup ## run the tests but those that are marked slow
+	$(PYTEST) -m "not slow" --numprocesses auto --dist worksteal
 
 test-gpu: setup ## run the tests that need a GPU (elsewhere they are skipped, by name)
 	$(PY) -m pytest -m gpu
@@ -66,8 +67,11 @@ test-gpu: setup ## run the tests that need a GPU (elsewhere they are skipped, by
 bench: setup ## measure speed as ratios, each of two sides that compute the same (ARGS="--quick", "--only time")
 	@$(PY) -m benchmark bench $(ARGS)
 
+test-slow: setup ## run the tests that make test leaves out
+	$(PYTEST) -m slow --numprocesses auto --dist worksteal
+
 test-faults: setup ## kill, fill and damage 50 times, feed 10 times as many broken files (docs/reliability.md)
-	FAULT_ROUNDS=50 FUZZ=10 OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_faults.py tests/test_fuzz.py
+	FAULT_ROUNDS=50 FUZZ=10 $(PYTEST) tests/test_faults.py tests/test_fuzz.py
 
 lint: setup ## check style, format and types
 	.venv/bin/ruff check .

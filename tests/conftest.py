@@ -1,21 +1,119 @@
-"""Shared by the tests: small jobs, small networks, a drawn data set that is made once."""
+"""Shared by the tests: small jobs, data sets that are drawn once, networks that are made once, commands called here."""
 
+import copy
+import dataclasses
+import os
 import shutil
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from benchmark import data
-from benchmark.data import voc
+from benchmark import __main__, data
+from benchmark.data import mini, voc
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
 
 MAIN = Path("VOCdevkit/VOC2012/ImageSets/Main")
 
 
+def _of_all_workers(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the session, the same in each of pytest-xdist's processes."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return tmp_path_factory.mktemp(name)
+    folder = tmp_path_factory.getbasetemp().parent / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+    """Drawing, unpacking and decoding into it are safe against two callers."""
+    return _of_all_workers("cache", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache in which VOC and CIFAR-100 are drawn smaller, for tests that train and do not ask how well."""
+    folder = _of_all_workers("small-cache", tmp_path_factory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini, "NUM_SCENES", {"train": 64, "val": 40})
+        mini.drawn("voc2012-mini", mini.draw_voc, folder)
+    mini.drawn("cifar100-mini", partial(mini.draw_cifar, num_images={"train": 1, "test": 1}), folder)
+    return folder
+
+
+@pytest.fixture
+def few_images(monkeypatch) -> Callable[[int], None]:
+    """few_images(40): in this process each split holds so many of its images, taken evenly."""
+
+    def cut(load: Callable[..., data.ImageSet], num: int, *arguments, **options) -> data.ImageSet:
+        whole = load(*arguments, **options)
+        kept = range(0, len(whole.ids), max(1, len(whole.ids) // num))[:num]
+        images = whole.images[list(kept)] if hasattr(whole.images, "shape") else tuple(whole.images[i] for i in kept)
+        ids = tuple(whole.ids[i] for i in kept)
+        return dataclasses.replace(whole, ids=ids, images=images, targets=whole.targets[list(kept)])
+
+    def set_up(num: int) -> None:
+        for name, dataset in data.DATASETS.items():
+            monkeypatch.setitem(data.DATASETS, name, dataclasses.replace(dataset, load=partial(cut, dataset.load, num)))
+
+    return set_up
+
+
+@pytest.fixture
+def call(monkeypatch, capsys) -> Callable[..., SimpleNamespace]:
+    """call(folder, "plan", ...): `python -m benchmark plan ...` as typed in `folder`, but in this process, which has
+    imported everything already; its returncode, stdout and stderr."""
+
+    def called(folder: Path, *arguments: str) -> SimpleNamespace:
+        handler = signal.getsignal(signal.SIGTERM)
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            patch.setenv("CUDA_VISIBLE_DEVICES", "")
+            patch.setattr("sys.argv", ["benchmark", *map(str, arguments)])
+            capsys.readouterr()
+            try:
+                with pytest.raises(SystemExit) as ended:
+                    __main__.main()
+            finally:
+                signal.signal(signal.SIGTERM, handler)
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=ended.value.code or 0, stdout=printed.out, stderr=printed.err)
+
+    return called
+
+
+@pytest.fixture(scope="session", autouse=True)
+def narrow_vgg_is_made_once():
+    """torchvision draws the 124 million numbers of VGG's own head before the narrow one takes its place: a second each
+    time. What is copied instead is the same network, and torch's generator stands where making it leaves it."""
+    if "torch" not in sys.modules:  # nothing that was collected makes a network
+        yield
+        return
+    import torch
+
+    from benchmark.methods import models
+
+    made, build = {}, models.build
+
+    def build_or_copy(backbone: str, num_classes: int, seed: int, inner_layer: str | None = None):
+        if backbone != "vgg11_narrow":
+            return build(backbone, num_classes, seed, inner_layer)
+        key = num_classes, seed, inner_layer
+        if key not in made:
+            made[key] = build(backbone, *key), torch.get_rng_state()
+        network, generator = made[key]
+        torch.set_rng_state(generator)
+        return copy.deepcopy(network)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "build", build_or_copy)
+        yield
 
 
 @pytest.fixture(scope="session")

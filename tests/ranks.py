@@ -1,7 +1,9 @@
 """Run under torch's launcher: one step of each method on this rank's share of some batches, as the training loop takes
 it; the first rank saves losses and gradients. With one rank it gives what they are compared with."""
 
+import copy
 import sys
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,8 +21,13 @@ def job(method: str):
     return grid.load("voc").jobs("mini", changes, {"method": [method], "seed": [0]})[0]
 
 
+@cache
+def network() -> models.Backbone:
+    return models.build("vgg11_narrow", 20, seed=0).double().train()  # a second, for torchvision's head that it drops
+
+
 def step(method: str, batch: slice) -> dict[str, torch.Tensor]:
-    model = models.build("vgg11_narrow", 20, seed=0).double().train()
+    model = copy.deepcopy(network())
     torch.manual_seed(1)
     images, labels = torch.randn(8, 3, 48, 48, dtype=torch.float64), torch.randint(0, 2, (8, 20)) * 2 - 1
     mine, weight = distributed.share(batch)

@@ -23,8 +23,8 @@ QUICK = ["--grid", "voc", "--set", "epochs=2", "--set", "limit_train=32", "--set
 
 
 @pytest.fixture(scope="module")
-def cache_option(cache, mini_voc) -> list[str]:
-    return ["--cache", str(cache)]
+def cache_option(small_cache) -> list[str]:
+    return ["--cache", str(small_cache)]
 
 
 @pytest.fixture
@@ -94,27 +94,27 @@ def test_run_trains_and_ends_with_the_table(finished):
     assert {p.name for p in generated.iterdir()} >= {"table2.md", "table2.tex", "table2.html", "table2.csv"}
 
 
-def test_second_call_only_renders_the_same_bytes(finished, cache_option):
+def test_second_call_only_renders_the_same_bytes(finished, cache_option, call):
     folder, _ = finished
     files = sorted((folder / "tables" / "mini").rglob("table2.*"))
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in files}
-    ended = bench(folder, "run", *QUICK, *cache_option)
+    ended = call(folder, "run", *QUICK, *cache_option)
     assert "3 jobs, 3 done, 0 to run" in ended.stdout
     assert ended.returncode == 0
     assert {p: p.read_bytes() for p in files} == {p: b for p, (b, _) in before.items()}
 
 
-def test_status_and_plan_show_the_states(finished):
+def test_status_and_plan_show_the_states(finished, call):
     folder, _ = finished
-    rows = json.loads(bench(folder, "status", "--json").stdout)
+    rows = json.loads(call(folder, "status", "--json").stdout)
     assert [r["state"] for r in rows] == ["done"] * 3
-    rows = json.loads(bench(folder, "plan", *QUICK, "--json").stdout)
+    rows = json.loads(call(folder, "plan", *QUICK, "--json").stdout)
     assert [r["state"] for r in rows] == ["done"] * 3
     assert {"id", "grid", "scale", "backbone", "method", "seed", "state", "epochs"} <= set(rows[0])
     assert all(r["hours"] > 0 and r["machine"] for r in rows)
-    assert "on 8 (as measured on " in bench(folder, "plan", *QUICK, "--set", "epochs=4").stdout
-    assert "cost not measured" in bench(folder, "plan", "--grid", "cub200").stdout
-    rows = json.loads(bench(folder, "plan", "--grid", "voc", "--only", "method=icasc-a_ch", "--json").stdout)
+    assert "on 8 (as measured on " in call(folder, "plan", *QUICK, "--set", "epochs=4").stdout
+    assert "cost not measured" in call(folder, "plan", "--grid", "cub200").stdout
+    rows = json.loads(call(folder, "plan", "--grid", "voc", "--only", "method=icasc-a_ch", "--json").stdout)
     assert [(r["method"], r["seed"], r["state"]) for r in rows] == [("icasc-a_ch", s, "pending") for s in (0, 1)]
 
 
@@ -130,7 +130,7 @@ def test_corrupt_record_is_named_and_the_others_go_on(finished, tmp_path, cache_
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     victim = sorted((folder / "runs").glob("mini/*baseline*/result.json"))[0]
     victim.write_text('{"job": ')
-    ended = bench(folder, "tables", *QUICK[2:], "--scale", "mini")
+    ended = bench(folder, "tables", "--table", "table2", *QUICK[2:], "--scale", "mini")
     assert "corrupt record" in ended.stderr
     assert "set aside" in ended.stderr
     assert ended.returncode == 0
@@ -141,7 +141,9 @@ def test_corrupt_record_is_named_and_the_others_go_on(finished, tmp_path, cache_
 
 
 def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_option):
-    process = start(workplace, "run", *QUICK, *cache_option, "--device", "cpu")
+    # --workers: as many threads as the jobs of `finished` had, which split their sums alike.
+    one = ["--only", "method=icasc-a_ch", "--workers", "3"]
+    process = start(workplace, "run", *QUICK, *one, *cache_option, "--device", "cpu")
     runs = workplace / "runs"
     wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")))
     process.kill()
@@ -150,12 +152,10 @@ def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_op
         pid = json.loads(claim.read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: all(r.state() != "running" for r in run_module.all_runs(runs)))
-    ended = bench(workplace, "run", *QUICK, *cache_option, "--device", "cpu")
+    ended = bench(workplace, "run", *QUICK, *one, *cache_option, "--device", "cpu")
     assert ended.returncode == 0, ended.stderr
-    ours, undisturbed = scores(runs), scores(finished[0] / "runs")
-    assert ours.keys() == undisturbed.keys()
-    for job, expected in undisturbed.items():
-        assert (ours[job] == expected).all()
+    ((job, its),) = scores(runs).items()
+    assert (its == scores(finished[0] / "runs")[job]).all()
 
 
 def test_status_watches_until_nothing_is_left_to_run(workplace):
@@ -221,12 +221,13 @@ def test_stopping_is_clean(workplace, cache_option, how):
 
 
 def test_two_schedulers_share_the_work(workplace, cache_option):
-    both = [start(workplace, "run", *QUICK, *cache_option, "--device", "cpu", "--workers", "1") for _ in range(2)]
+    two = ["--only", "method=baseline", "--only", "method=icasc-a_ch", "--device", "cpu", "--workers", "1"]
+    both = [start(workplace, "run", *QUICK, *two, *cache_option) for _ in range(2)]
     printed = [process.communicate(timeout=200)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], printed
     logs = sorted((workplace / "runs").glob("*/*/metrics.jsonl"))
-    assert len(logs) == 3
-    assert [r.state() for r in run_module.all_runs(workplace / "runs")] == ["done"] * 3
+    assert len(logs) == 2
+    assert [r.state() for r in run_module.all_runs(workplace / "runs")] == ["done"] * 2
 
 
 BAD = {
@@ -262,27 +263,27 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_ends_in_one_line_and_status_2(name, workplace, cache_option):
+def test_bad_input_ends_in_one_line_and_status_2(name, workplace, cache_option, call):
     arguments, message = BAD[name]
     extra = cache_option if arguments[0] == "run" else []
-    ended = bench(workplace, *arguments, *extra)
+    ended = call(workplace, *arguments, *extra)
     assert ended.returncode == 2, ended.stdout + ended.stderr
     assert message in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
     assert not list(workplace.glob("runs/*/*/result.json"))
 
 
-def test_run_without_table_files_says_so(finished, tmp_path, cache_option):
+def test_run_without_table_files_says_so(finished, tmp_path, cache_option, call):
     folder = Path(shutil.copytree(finished[0] / "runs", tmp_path / "runs")).parent
-    ended = bench(folder, "run", *QUICK, *cache_option, "--tables", "empty")
+    ended = call(folder, "run", *QUICK, *cache_option, "--tables", "empty")
     assert "note: empty/ holds no table of grid voc" in ended.stdout
     assert ended.returncode == 0
 
 
-def test_plan_shows_the_whole_matrix(workplace):
+def test_plan_shows_the_whole_matrix(workplace, call):
     """Data sets x backbones x settings x methods x seeds."""
     for scale, seeds, together in (("paper", {}, 81), ("mini", {"voc": 2}, 30)):
-        printed = bench(workplace, "plan", "--scale", scale).stdout
+        printed = call(workplace, "plan", "--scale", scale).stdout
         for name, cells in {"caltech256": 12, "cifar100": 3, "cub200": 6, "ilsvrc2012": 3, "voc": 3}.items():
             num_seeds = 3 if scale == "paper" else seeds.get(name, 1)
             assert f"{name}: {cells * num_seeds} jobs at scale {scale}" in printed
@@ -301,26 +302,26 @@ def test_bad_image_of_real_data_is_named(damage, workplace, tiny_voc, cache_opti
     assert "Traceback" not in ended.stderr
 
 
-def test_read_only_runs_folder(workplace, cache_option):
+def test_read_only_runs_folder(workplace, cache_option, call):
     if os.geteuid() == 0:
         (workplace / "runs").write_text("a file where the folder should be")  # root may write anywhere
     else:
         (workplace / "runs").mkdir(mode=0o500)
-    ended = bench(workplace, "run", *QUICK, *cache_option)
+    ended = call(workplace, "run", *QUICK, *cache_option)
     assert ended.returncode == 2
     assert "cannot be written" in ended.stderr
 
 
-def test_published_prints_cells_with_their_source():
-    cells = json.loads(bench(ROOT, "published", "--table", "table2", "--json").stdout)
+def test_published_prints_cells_with_their_source(call):
+    cells = json.loads(call(ROOT, "published", "--table", "table2", "--json").stdout)
     assert len(cells) == 63
     cow = next(c for c in cells if c["row"] == "cow" and c["column"] == "icasc-a_ch")
     assert (cow["value"], cow["unit"]) == (71.12, "%")
     assert "Table 2" in cow["source"]
 
 
-def test_assumptions_are_printed_with_reasons():
-    rows = json.loads(bench(ROOT, "assumptions", "--grid", "voc", "--json").stdout)
+def test_assumptions_are_printed_with_reasons(call):
+    rows = json.loads(call(ROOT, "assumptions", "--grid", "voc", "--json").stdout)
     assert {"sigma", "mask_source", "second_order", "ap_definition", "weights"} <= {r["assumption"] for r in rows}
     assert all(len(r["why"]) > 20 for r in rows)
 
@@ -341,8 +342,8 @@ def test_a_used_budget_ends_at_a_checkpoint_and_can_be_called_again(workplace, c
 
 
 @pytest.mark.parametrize("budget", ["10", "0m", "-5m", "1.5h", "10 m", "10min", "m"])
-def test_a_budget_that_is_no_duration_is_named(workplace, budget):
-    ended = bench(workplace, "run", *QUICK, f"--budget={budget}")
+def test_a_budget_that_is_no_duration_is_named(workplace, budget, call):
+    ended = call(workplace, "run", *QUICK, f"--budget={budget}")
     assert ended.returncode == 2
     assert ended.stderr == f"error: --budget {budget}: expected a whole number and a unit, as 90s, 10m or 2h\n"
 
@@ -357,8 +358,8 @@ def test_a_job_that_ran_out_of_time_says_where(tmp_path):
     assert cli.run.why_stopped(run) == ""
 
 
-def test_a_cuda_graph_without_a_gpu_is_refused_before_anything_is_written(tmp_path):
-    ended = bench(tmp_path, "run", "--grid", "voc", "--scale", "mini", "--device", "cpu", "--cuda-graph")
+def test_a_cuda_graph_without_a_gpu_is_refused_before_anything_is_written(tmp_path, call):
+    ended = call(tmp_path, "run", "--grid", "voc", "--scale", "mini", "--device", "cpu", "--cuda-graph")
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: --cuda-graph: there is no GPU here")
     assert not (tmp_path / "runs").exists()

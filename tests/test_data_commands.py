@@ -1,8 +1,6 @@
 """`python -m benchmark data ...` as a person calls it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,21 +9,19 @@ from benchmark.data import DATASETS
 
 
 @pytest.fixture
-def call(tmp_path):
-    def run(*arguments, cache=tmp_path / "cache"):
-        command = [sys.executable, "-m", "benchmark", "data", *map(str, arguments), "--cache", str(cache)]
-        return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-
-    return run
+def data(call, tmp_path):
+    return lambda *arguments, cache=tmp_path / "cache": call(
+        Path(__file__).parents[1], "data", *arguments, "--cache", cache
+    )
 
 
-def test_list_says_how_to_get_what_is_not_there(call, tmp_path):
-    text = call("list").stdout
+def test_list_says_how_to_get_what_is_not_there(data, tmp_path):
+    text = data("list").stdout
     for name, dataset in DATASETS.items():
         assert name in text
         if dataset.source:
             assert dataset.source.address in text
-    rows = {row["name"]: row for row in json.loads(call("list", "--json", "--data-root", tmp_path).stdout)}
+    rows = {row["name"]: row for row in json.loads(data("list", "--json", "--data-root", tmp_path).stdout)}
     assert list(rows) == list(DATASETS)
     assert {row["state"] for row in rows.values()} == {"absent"}
     assert rows["cub200"]["command"] == f"python -m benchmark data get cub200 --data-root {tmp_path}"
@@ -33,17 +29,17 @@ def test_list_says_how_to_get_what_is_not_there(call, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_draw_then_verify_then_list(call, cache):
-    done = call("draw", "cifar100-mini", cache=cache)
+def test_draw_then_verify_then_list(data, cache):
+    done = data("draw", "cifar100-mini", cache=cache)
     assert done.returncode == 0, done.stderr
-    done = call("verify", "cifar100-mini", "--json", cache=cache)
+    done = data("verify", "cifar100-mini", "--json", cache=cache)
     assert (done.returncode, json.loads(done.stdout)["complete"]) == (0, True)
-    rows = {row["name"]: row for row in json.loads(call("list", "--json", cache=cache).stdout)}
+    rows = {row["name"]: row for row in json.loads(data("list", "--json", cache=cache).stdout)}
     assert (rows["cifar100-mini"]["state"], rows["cifar100-mini"]["command"]) == ("verified", None)
 
 
-def test_not_complete_is_exit_status_1(call, tmp_path):
-    done = call("verify", "voc2012", "--data-root", tmp_path)
+def test_not_complete_is_exit_status_1(data, tmp_path):
+    done = data("verify", "voc2012", "--data-root", tmp_path)
     assert done.returncode == 1
     assert "not complete" in done.stdout
 
@@ -62,8 +58,8 @@ def test_not_complete_is_exit_status_1(call, tmp_path):
         (["get", "ilsvrc2012", "--data-root", "."], "needs an account at image-net.org"),
     ],
 )
-def test_what_a_user_does_wrong_is_exit_status_2(call, arguments, message):
-    done = call(*arguments)
+def test_what_a_user_does_wrong_is_exit_status_2(data, arguments, message):
+    done = data(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

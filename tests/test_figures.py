@@ -85,8 +85,9 @@ def test_methods_differ_without_colour():
 
 
 def test_files_embed_fonts_and_repeat(tmp_path):
-    paths = figures.write(drawn(), tmp_path / "a")
-    again = figures.write(drawn(), tmp_path / "b")
+    first, second = drawn(), drawn()
+    paths = figures.write(first, tmp_path / "a")
+    again = figures.write(second, tmp_path / "b")
     for path, other in zip(paths, again, strict=True):
         assert path.read_bytes() == other.read_bytes()
         if path.suffix == ".pdf":
@@ -94,7 +95,7 @@ def test_files_embed_fonts_and_repeat(tmp_path):
             assert b"/Type3" not in path.read_bytes()
         else:
             assert np.asarray(Image.open(path)).std() > 5
-    assert figures.svg(drawn()[0]) == figures.svg(drawn()[0])
+    assert figures.svg(first[0]) == figures.svg(second[0])
 
 
 # Attention

@@ -259,11 +259,12 @@ def test_imagenet_s_devkit(tmp_path):
     (devkit / imagenet.GROUND_TRUTH).write_text("1\n3\n2\n")
     assert imagenet.load(tmp_path, "val").targets.tolist() == [0, 1, 2]
 
+    _feed_labels(lambda: imagenet.load(tmp_path, "val"), [devkit / imagenet.GROUND_TRUTH], 80, "devkit")
+
     def load():
         imagenet._read_meta.cache_clear()
         return imagenet.load(tmp_path, "val")
 
-    _feed_labels(load, [devkit / imagenet.GROUND_TRUTH], 80, "devkit")
     meta = devkit / "meta.mat"
     assert feed(load, meta, meta.read_bytes(), 12, "devkit/meta.mat")[1]  # each is read in a process of its own
 

@@ -8,11 +8,13 @@ import torch
 
 from benchmark.bench import references
 from benchmark.matrix import grid
-from benchmark.methods import METHODS, attention, baseline, icasc, models
+from benchmark.methods import METHODS, attention, baseline, icasc
 from benchmark.methods.models import BACKBONES
 from benchmark.train import batches, loop
 from benchmark.train.step import Step
+from tests import networks
 
+CIFAR_FAMILY = ("resnet8", "resnet20", "resnet32", "resnet56", "resnet110")
 BATCH, NUM = 4, 26  # six full batches and a rest, so that three steps an epoch come from a recording
 
 
@@ -94,11 +96,11 @@ def test_a_recording_replays_the_eager_step(method, backbone, precision, make_jo
 
 
 def _loss_and_gradient(job, dtype, plain=False):
-    model = models.build(job.backbone, 20, 0, job.inner_layer).to(dtype)
+    model = networks.build(job.backbone, 20, job.inner_layer).to(dtype)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # each dtype would draw its own
-    images, labels = _images(3, 64, dtype)
+    images, labels = _images(3, job.image_size, dtype)
     if plain:
         images, model.pooled_linear_weight = images.contiguous(), lambda: None
         references.plain_batch_norm(model)
@@ -114,10 +116,17 @@ def _distance(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+# The same blocks as a smaller one of the family, more often or wider.
+DEEP = ("resnet50", "resnet101", "vgg19", "resnet56", "resnet110")
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in BACKBONES]
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_layout_and_closed_form_change_nothing(method, backbone, make_job):
-    job = make_job(method, image_size=64, precision="float64").model_copy(update={"backbone": backbone})
+    size = 32 if backbone in CIFAR_FAMILY else 64
+    job = make_job(method, image_size=size, precision="float64").model_copy(update={"backbone": backbone})
     (loss, gradient), (expected, plain) = (_loss_and_gradient(job, torch.float64, plain) for plain in (False, True))
     assert loss == pytest.approx(expected, rel=1e-12)
     assert _distance(gradient, plain) < 1e-6
@@ -165,7 +174,7 @@ def test_the_second_order_by_vjp_is_the_one_by_autograd(method, backbone, make_j
     job = make_job(method, image_size=64, precision="float64", attention_weight=1.0)
     job = job.model_copy(update={"backbone": backbone})
     loss, gradient = _loss_and_gradient(job, torch.float64)
-    model = references.plain_batch_norm(models.build(backbone, 20, 0).double())
+    model = references.plain_batch_norm(networks.build(backbone, 20).double())
     torch.func.replace_all_batch_norm_modules_(model)
     terms = _terms_by_vjp(model, *_images(3, 64, torch.float64), job)
     torch.stack(list(terms.values())).sum().backward()

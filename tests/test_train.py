@@ -19,19 +19,33 @@ from benchmark.store import run as run_module
 from benchmark.store.records import Progress
 from benchmark.store.run import Run
 from benchmark.train import batches, checkpoint, loop, weights
+from tests import networks
 
 QUICK = {"limit_train": 48, "epochs": 3, "image_size": 32}
 
 
 @pytest.fixture
-def execution(cache, mini_voc) -> loop.Execution:
-    return loop.Execution(data_root=None, weights_file=None, cache=cache, device="cpu", threads=1)
+def execution(small_cache) -> loop.Execution:
+    return loop.Execution(data_root=None, weights_file=None, cache=small_cache, device="cpu", threads=1)
 
 
 def _run(folder, job, execution) -> run_module.Run:
     run = run_module.submit(folder, job)
     loop.run_job(run, execution)
     return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """undisturbed(name, job, execution): that job run to its end when nothing happens, once for each name."""
+    made = {}
+
+    def get(name: str, job, execution) -> run_module.Run:
+        if name not in made:
+            made[name] = _run(tmp_path_factory.mktemp("undisturbed"), job, execution)
+        return made[name]
+
+    return get
 
 
 def _scores(run) -> np.ndarray:
@@ -41,9 +55,9 @@ def _scores(run) -> np.ndarray:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("stop_in", ["the second epoch", "the test after the last epoch"])
-def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_path, monkeypatch):
+def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, undisturbed, tmp_path, monkeypatch):
     job = make_job(method, warmup_epochs=1, **QUICK) if method != "baseline" else make_job(method, **QUICK)
-    whole = _run(tmp_path / "whole", job, execution)
+    whole = undisturbed(method, job, execution)
 
     calls = {"n": 0}
     module, name, limit = (loop, "learning_rate", 5) if stop_in == "the second epoch" else (scores, "write", 1)
@@ -76,7 +90,9 @@ def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, tmp_
     ("where", "moment"),
     [("in epoch 2, after 1 steps", 4), ("in epoch 2, after 3 steps", 6), ("in the test after epoch 2", 6)],
 )
-def test_a_run_that_is_stopped_loses_no_step(where, moment, why, make_job, execution, tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_loses_no_step(
+    where, moment, why, make_job, execution, undisturbed, tmp_path, monkeypatch
+):
     """And ends with the same scores and metrics as one that was not, dropout's draws included."""
     job, real_step, real_predict = make_job("icasc-a_ch", **QUICK), loop.Step.__call__, loop.predict
 
@@ -84,7 +100,7 @@ def test_a_run_that_is_stopped_loses_no_step(where, moment, why, make_job, execu
         return real_step(step, images * torch.rand(()), *args)  # as dropout would
 
     monkeypatch.setattr(loop.Step, "__call__", drawing)
-    whole, cut = _run(tmp_path / "whole", job, execution), run_module.submit(tmp_path / "cut", job)
+    whole, cut = undisturbed("with dropout", job, execution), run_module.submit(tmp_path / "cut", job)
     now, taken = {"time": 0.0}, []
 
     def up() -> None:
@@ -282,7 +298,7 @@ def test_limit_draws_the_same_images_for_every_method(make_job):
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbones_give_feature_maps_and_logits(name):
-    model = models.build(name, 7, seed=0).eval()
+    model = networks.build(name, 7).eval()
     images = torch.randn(2, 3, 64, 64)
     inner = model.to_inner(images)
     last = model.to_last(inner)
@@ -297,7 +313,7 @@ def test_backbones_give_feature_maps_and_logits(name):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_inner_layer_two_before_last(name):
     images = torch.randn(1, 3, 64, 64)
-    near, far = (models.build(name, 3, 0, i).eval() for i in ("stage_before_last", "two_before_last"))
+    near, far = (networks.build(name, 3, i).eval() for i in ("stage_before_last", "two_before_last"))
     assert far.to_inner(images).shape[2] == 2 * near.to_inner(images).shape[2]
     assert torch.equal(near(images), far(images))
 

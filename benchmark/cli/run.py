@@ -204,10 +204,12 @@ def run_job(
     if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
     ranks = run.job().ranks
-    from benchmark.train import checkpoint, distributed, loop
+    from benchmark.train import distributed
 
     if ranks > 1 and distributed.started() == 1:
         sys.exit(distributed.launch(ranks, sys.argv[1:]))
+    from benchmark.train import checkpoint, loop  # not for the launcher: they take as long to import as torch
+
     try:
         threads = max(1, threads // ranks)
         device = loop.resolve(device)
