@@ -77,10 +77,10 @@ def overrides(chosen: Grid, scale: str, sets: list[str] | None, weights: Path | 
 
 def duration(option: str, text: str) -> float:
     """Seconds of `90s`, `10m` or `2h`."""
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", text)
-    if not found:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smh])", text)
+    if not match:
         raise UserError(f"{option} {text}: expected a whole number and a unit, as 90s, 10m or 2h")
-    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def selection(only: list[str] | None) -> dict[str, list[Any]]:

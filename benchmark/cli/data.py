@@ -95,10 +95,10 @@ def describe(name: str, data_root: Path | None, cache: Path) -> dict[str, Any]:
     dataset = data.DATASETS[name]
     root = data_root if dataset.draw is None else mini.drawn_root(name, cache)
     state = data.state(name, root, cache)
-    where = f" --data-root {data_root or 'DIR'}" if dataset.source else ""
-    command = {"verified": "", "not verified": f"data verify {name}{where}"}.get(state)
+    root_option = f" --data-root {data_root or 'DIR'}" if dataset.source else ""
+    command = {"verified": "", "not verified": f"data verify {name}{root_option}"}.get(state)
     if command is None:
-        command = f"data draw {name}" if dataset.draw else f"data get {name}{where}"
+        command = f"data draw {name}" if dataset.draw else f"data get {name}{root_option}"
     source = dataset.source
     return {
         "name": name,

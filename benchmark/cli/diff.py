@@ -140,8 +140,8 @@ def _side(
 
 
 def _counts(outcomes: list[dict[str, Any]]) -> str:
-    found = [o["outcome"] for o in outcomes]
-    return ", ".join(f"{found.count(o)} {o}" for o in dict.fromkeys(found))
+    kinds = [o["outcome"] for o in outcomes]
+    return ", ".join(f"{kinds.count(o)} {o}" for o in dict.fromkeys(kinds))
 
 
 def generated(spec: published.Spec, asked: Asked, tables: Path) -> Table:

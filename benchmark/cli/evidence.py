@@ -53,8 +53,8 @@ def explain(
     built = build_table(spec, matrix)
     cell = built.cells[row, column]
     ids = list(dict.fromkeys([*cell.runs, *built.baseline(cell).runs])) if rounds else []
-    found = explain_module.trace(built, cell, collect.image_samples(matrix, ids, rounds, built.item(cell)))
-    print(json.dumps(found, indent=1, ensure_ascii=False) if as_json else explain_module.text(found))
+    cell_trace = explain_module.trace(built, cell, collect.image_samples(matrix, ids, rounds, built.item(cell)))
+    print(json.dumps(cell_trace, indent=1, ensure_ascii=False) if as_json else explain_module.text(cell_trace))
 
 
 def sensitivity(

@@ -92,8 +92,8 @@ def status(
     if watch and as_json:
         raise UserError("--watch with --json: leave one of them out")
     chosen = grid.load(grid_name) if grid_name else None
-    of = [chosen] if chosen else [grid.load(name) for name in grid.names()]
-    scales = sorted({name for one in of for name in one.scales} | {p.name for p in runs.glob("*") if p.is_dir()})
+    grids = [chosen] if chosen else [grid.load(name) for name in grid.names()]
+    scales = sorted({name for one in grids for name in one.scales} | {p.name for p in runs.glob("*") if p.is_dir()})
     if scale not in (None, *scales):
         raise UserError(f"unknown scale '{scale}'" + nearest(scale, scales))
     if watch:

@@ -167,27 +167,27 @@ def assumptions(matrix: Matrix, jobs: list[Job]) -> list[dict[str, Any]]:
     return lines
 
 
-def text(found: dict[str, Any]) -> str:
+def text(cell_trace: dict[str, Any]) -> str:
     """The trace for people."""
-    lines = [f"{found['address']} at scale {found['scale']}, in {found['unit']}"]
-    for name, rows in sections(found):
+    lines = [f"{cell_trace['address']} at scale {cell_trace['scale']}, in {cell_trace['unit']}"]
+    for name, rows in sections(cell_trace):
         lines += ["", *(f"{name if i == 0 else '':<13}{row}" for i, row in enumerate(rows))]
     return "\n".join(lines)
 
 
-def sections(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
+def sections(cell_trace: dict[str, Any]) -> list[tuple[str, list[str]]]:
     """The trace as named lists of lines, for a terminal or a page."""
-    value, gain = found["value"], found["gain"]
-    parts = [("ours", [found["status"] if value["mean"] is None else _estimate(value), *_measures(value)])]
+    value, gain = cell_trace["value"], cell_trace["gain"]
+    parts = [("ours", [cell_trace["status"] if value["mean"] is None else _estimate(value), *_measures(value)])]
     if gain is not None:
         parts.append(("gain", _gain_lines(gain)))
     parts += [
-        ("paper", _published_lines(found["published"])),
-        ("verdicts", _verdict_lines(found["verdicts"])),
-        ("runs", [line for run in found["runs"] for line in _run_lines(run)] or ["none planned"]),
-        ("assumptions", [_assumption_line(assumption) for assumption in found["assumptions"]]),
-        ("deviations", found["deviations"] or ["none"]),
-        ("again", [found["command"]]),
+        ("paper", _published_lines(cell_trace["published"])),
+        ("verdicts", _verdict_lines(cell_trace["verdicts"])),
+        ("runs", [line for run in cell_trace["runs"] for line in _run_lines(run)] or ["none planned"]),
+        ("assumptions", [_assumption_line(assumption) for assumption in cell_trace["assumptions"]]),
+        ("deviations", cell_trace["deviations"] or ["none"]),
+        ("again", [cell_trace["command"]]),
     ]
     return parts
 
@@ -241,18 +241,20 @@ def _estimate(value: dict[str, Any]) -> str:
     return f"{value['mean']:.2f}{spread}, {value['n']} of {value['planned']} seeds"
 
 
-def _measures(of: dict[str, Any]) -> list[str]:
+def _measures(measured: dict[str, Any]) -> list[str]:
     """Each uncertainty under its own name."""
     named = {
         "interval_seeds": "95% over seeds, these test images (t)",
         "interval_images": "95% over test images, these seeds (bootstrap)",
         "interval_seeds_and_images": "95% over both",
     }
-    rows = [f"[{of[k][0]:.2f}, {of[k][1]:.2f}] {name}" for k, name in named.items() if of.get(k)]
-    if of.get("std_binomial") is not None:
-        rows.append(f"{of['std_binomial']:.2f} is the standard error of one run over test images (binomial)")
-    if of["smallest_detectable"] is not None:
-        rows.append(f"{of['smallest_detectable']:.2f} is the smallest effect that this many seeds show 4 times in 5")
+    rows = [f"[{measured[k][0]:.2f}, {measured[k][1]:.2f}] {name}" for k, name in named.items() if measured.get(k)]
+    if measured.get("std_binomial") is not None:
+        rows.append(f"{measured['std_binomial']:.2f} is the standard error of one run over test images (binomial)")
+    if measured["smallest_detectable"] is not None:
+        rows.append(
+            f"{measured['smallest_detectable']:.2f} is the smallest effect that this many seeds show 4 times in 5"
+        )
     return rows
 
 

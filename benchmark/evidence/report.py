@@ -118,13 +118,13 @@ def _excludes(interval: stats.Interval | None, value: float | None) -> bool:
 
 
 def _trace(part: Part, cell: Cell) -> dict[str, Any]:
-    found = explain.trace(part.table, cell, part.samples)
+    cell_trace = explain.trace(part.table, cell, part.samples)
     header_of = {c.key: c.header for c in part.table.spec.columns}
     return {
-        "id": _anchor(found["address"]),
+        "id": _anchor(cell_trace["address"]),
         "row": cell.row,
         "method": header(header_of[cell.column]),
-        "sections": explain.sections(found),
+        "sections": explain.sections(cell_trace),
     }
 
 

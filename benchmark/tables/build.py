@@ -260,9 +260,9 @@ def _missing_data(matrix: Matrix) -> list[str]:
         # Caltech-256's small categories give what they have, in the paper as here: an assumption, no departure.
         if job.limit_train is None and "small_categories" not in matrix.grid.assumptions:
             read.append(("training", record.num_train, official.get(job.train_split)))
-        for name, found, whole in read:
-            if found is not None and whole is not None and found < whole:
-                texts.append(f"data: {found:,} of {whole:,} {name} images")
+        for name, count, whole in read:
+            if count is not None and whole is not None and count < whole:
+                texts.append(f"data: {count:,} of {whole:,} {name} images")
     return list(dict.fromkeys(texts))
 
 

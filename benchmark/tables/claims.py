@@ -184,16 +184,16 @@ def _towards(claimed: float, interval: GainInterval) -> Interval:
 # Several claims
 
 
-def claim_p(found: Estimate, claimed: float) -> float:
+def claim_p(known: Estimate, claimed: float) -> float:
     """One-sided p of "at most half of the claimed gain": the smallest p whose interval at 1 - 2 p lies beyond half.
 
     It is small for what is reproduced; 1 - p is that of "at least half". No less than LEAST_P.
     """
-    distance = (found.mean - claimed / 2) * math.copysign(1, claimed)
+    distance = (known.mean - claimed / 2) * math.copysign(1, claimed)
     low, high = math.log(LEAST_P), math.log(0.5)
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if found.half(1 - 2 * math.exp(middle)) > abs(distance) else (low, middle)
+        low, high = (middle, high) if known.half(1 - 2 * math.exp(middle)) > abs(distance) else (low, middle)
     return math.exp(high) if distance > 0 else 1 - math.exp(high)
 
 
@@ -207,7 +207,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def effect_ratio(
-    found: Estimate, claimed: float, claimed_sd: float = 0.0, level: float = LEVEL
+    known: Estimate, claimed: float, claimed_sd: float = 0.0, level: float = LEVEL
 ) -> tuple[float, Interval | None] | None:
     """Our gain as a multiple of the claimed one, with its interval (Fieller, 1954).
 
@@ -216,13 +216,13 @@ def effect_ratio(
     """
     if claimed == 0:
         return None
-    ours, theirs = found.half(level), stats.t_quantile(math.inf, (1 + level) / 2) * claimed_sd
+    ours, theirs = known.half(level), stats.t_quantile(math.inf, (1 + level) / 2) * claimed_sd
     square = claimed**2 - theirs**2
     if square <= 0:
-        return found.mean / claimed, None
-    root = math.sqrt(ours**2 * square + theirs**2 * found.mean**2)
-    low, high = (found.mean * claimed - root) / square, (found.mean * claimed + root) / square
-    return found.mean / claimed, (low, high)
+        return known.mean / claimed, None
+    root = math.sqrt(ours**2 * square + theirs**2 * known.mean**2)
+    low, high = (known.mean * claimed - root) / square, (known.mean * claimed + root) / square
+    return known.mean / claimed, (low, high)
 
 
 # Planning
@@ -267,8 +267,8 @@ def seeds_to_decide(
     sizes = [n for n in looks or range(2, max_seeds + 1) if n <= max_seeds]
     if not sizes:
         return None
-    found = _verdicts(claimed, claimed, sd_seeds, sd_images, sizes, looks, methods, rounds, seed=0)
-    enough = np.mean(found == 1, axis=0) >= power
+    verdicts = _verdicts(claimed, claimed, sd_seeds, sd_images, sizes, looks, methods, rounds, seed=0)
+    enough = np.mean(verdicts == 1, axis=0) >= power
     return sizes[int(np.argmax(enough))] if enough.any() else None
 
 
@@ -282,7 +282,7 @@ def _verdicts(
     of_seeds = rng.normal(0, sd_seeds / math.sqrt(2), (methods + 1, rounds, max(sizes)))
     gains_MRN = of_seeds[1:] - of_seeds[0]  # a seed's baseline is every method's
     shift_R = truth - claimed / 2 + rng.normal(0, sd_images, rounds)
-    found, standing = [], np.zeros(rounds, int)
+    by_size, standing = [], np.zeros(rounds, int)
     for n in sizes:
         variances_RM = gains_MRN[:, :, :n].var(axis=2, ddof=1).T
         level, df = level_of_look(n, looks), n - 1
@@ -295,5 +295,5 @@ def _verdicts(
         mean_R = (gains_MRN[0, :, :n].mean(axis=1) + shift_R) * np.sign(claimed)
         decided = np.where(np.abs(mean_R) > half_R, np.sign(mean_R), 0).astype(int)
         standing = np.where(standing == 0, decided, standing) if looks else decided
-        found.append(standing)
-    return np.stack(found, axis=1)
+        by_size.append(standing)
+    return np.stack(by_size, axis=1)

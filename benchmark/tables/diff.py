@@ -150,8 +150,8 @@ def _laid_out(rows: list[list[str]], header: list[str], spec: Spec, label: str, 
 
 
 def _number(text: str) -> float | None:
-    found = re.match(r"[-+]?\d+(\.\d+)?", text)
-    return float(found[0]) if found else None
+    match = re.match(r"[-+]?\d+(\.\d+)?", text)
+    return float(match[0]) if match else None
 
 
 def compare(a: Side, b: Side, tolerance: float) -> list[dict[str, Any]]:
@@ -189,7 +189,7 @@ def _comparable(a: Side, b: Side) -> bool:
 
 def exit_status(outcomes: list[dict[str, Any]]) -> int:
     """0: all within tolerance; 1: some outside; 2: some missing or not comparable, so the question stays open."""
-    found = {o["outcome"] for o in outcomes}
-    if found & {"missing", "not comparable"}:
+    kinds = {o["outcome"] for o in outcomes}
+    if kinds & {"missing", "not comparable"}:
         return 2
-    return 1 if "outside" in found else 0
+    return 1 if "outside" in kinds else 0

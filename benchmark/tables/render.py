@@ -187,10 +187,10 @@ def _latex_header(text: str) -> str:
 
 
 def split_subscript(text: str) -> list[str | tuple[str, str]]:
-    found = SUBSCRIPT.search(text)
-    if found is None:
+    match = SUBSCRIPT.search(text)
+    if match is None:
         return [text]
-    return [text[: found.start()], (found[1], found[2]), text[found.end() :]]
+    return [text[: match.start()], (match[1], match[2]), text[match.end() :]]
 
 
 def latex(table: Table) -> str:
