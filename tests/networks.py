@@ -23,4 +23,4 @@ def _made(backbone: str, num_classes: int, inner_layer: str | None) -> models.Ba
 def build(backbone: str, num_classes: int, inner_layer: str | None = None) -> models.Backbone:
     """As `models.build` makes it from seed 0; but VGG-19's two hidden layers, which hold 120 of its 140 million
     parameters, have 64 units instead of 4096. All its layers are there."""
-    return copy.deepcopy(_made(backbone, num_classes, inner_layer))
+    return copy.deepcopy(_made(backbone, num_classes, inner_layer or "stage_before_last"))

@@ -118,19 +118,19 @@ def test_status_and_plan_show_the_states(finished, call):
     assert [(r["method"], r["seed"], r["state"]) for r in rows] == [("icasc-a_ch", s, "pending") for s in (0, 1)]
 
 
-def test_diff_says_that_a_mini_table_is_not_comparable(finished):
+def test_diff_says_that_a_mini_table_is_not_comparable(finished, call):
     folder, _ = finished
-    ended = bench(folder, "diff", "--table", "table2", *QUICK[2:], "--json")
+    ended = call(folder, "diff", "--table", "table2", *QUICK[2:], "--json")
     assert ended.returncode == 2
     cells = json.loads(ended.stdout)["cells"]
     assert {c["outcome"] for c in cells} == {"not comparable"}
 
 
-def test_corrupt_record_is_named_and_the_others_go_on(finished, tmp_path, cache_option):
+def test_corrupt_record_is_named_and_the_others_go_on(finished, tmp_path, cache_option, call):
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     victim = sorted((folder / "runs").glob("mini/*baseline*/result.json"))[0]
     victim.write_text('{"job": ')
-    ended = bench(folder, "tables", "--table", "table2", *QUICK[2:], "--scale", "mini")
+    ended = call(folder, "tables", "--table", "table2", *QUICK[2:], "--scale", "mini")
     assert "corrupt record" in ended.stderr
     assert "sets it aside" in ended.stderr
     assert ended.returncode == 0
@@ -326,7 +326,7 @@ def test_assumptions_are_printed_with_reasons(call):
     assert all(len(r["why"]) > 20 for r in rows)
 
 
-def test_a_used_budget_ends_at_a_checkpoint_and_can_be_called_again(workplace, cache_option, finished):
+def test_a_used_budget_ends_at_a_checkpoint_and_can_be_called_again(workplace, cache_option, finished, call):
     # --workers: as many threads as the jobs of `finished` had, which split their sums alike.
     command = ["run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=baseline", "--workers", "3"]
     ended = bench(workplace, *command, "--budget", "1s")  # shorter than importing torch
@@ -334,7 +334,7 @@ def test_a_used_budget_ends_at_a_checkpoint_and_can_be_called_again(workplace, c
     said, last = ended.stderr.splitlines()
     assert ": 0 epochs kept" in said
     assert last == "budget of 1s used, 1 of 1 jobs left; call again to go on"
-    assert "1 pending" in bench(workplace, "status").stdout
+    assert "1 pending" in call(workplace, "status").stdout
     ended = bench(workplace, *command, "--budget", "1h")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for job, its in scores(workplace / "runs").items():

@@ -147,7 +147,7 @@ def test_a_killed_worker_is_repeated_by_the_same_scheduler(workplace, cache_opti
 # One job in this process
 
 
-SHORT = {"epochs": 3, "milestones": [[2]], "limit_train": 64}
+SHORT = {"epochs": 2, "milestones": [[1]], "limit_train": 64}
 
 
 @pytest.fixture(scope="module")

@@ -116,13 +116,15 @@ def _distance(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-# The same blocks as a smaller one of the family, more often or wider.
-DEEP = ("resnet50", "resnet101", "vgg19", "resnet56", "resnet110")
+# The same blocks as in another one here, more often or wider.
+LARGE = {"resnet18", "resnet50", "resnet101", "vgg19", "resnet56", "resnet110"}
 
 
-@pytest.mark.parametrize(
-    "backbone", [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in BACKBONES]
-)
+def _backbones(names):
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in names]
+
+
+@pytest.mark.parametrize("backbone", _backbones(BACKBONES))
 @pytest.mark.parametrize("method", METHODS)
 def test_layout_and_closed_form_change_nothing(method, backbone, make_job):
     size = 32 if backbone in CIFAR_FAMILY else 64
@@ -134,7 +136,7 @@ def test_layout_and_closed_form_change_nothing(method, backbone, make_job):
 
 # A network of random weights multiplies rounding errors with every layer, so the shallow one of each family is looked
 # at; and in bfloat16 its loss alone: its gradient is 4% (ResNet-8) to 76% (the narrow VGG, ICASC) away from float64's.
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet8", "vgg11_narrow", "resnet18_narrow"])
+@pytest.mark.parametrize("backbone", _backbones(["resnet18", "resnet8", "vgg11_narrow", "resnet18_narrow"]))
 @pytest.mark.parametrize("method", METHODS)
 def test_precisions_agree_with_float64(method, backbone, make_job):
     job = make_job(method, image_size=64, precision="float64").model_copy(update={"backbone": backbone})
@@ -167,7 +169,7 @@ def _terms_by_vjp(model, images, labels, job):
     return terms | icasc.terms_of_maps(*layers, present, absent, job)
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet8", "resnet18_narrow", "resnet50_narrow"])
+@pytest.mark.parametrize("backbone", _backbones(["resnet18", "resnet8", "resnet18_narrow", "resnet50_narrow"]))
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "baseline"])
 def test_the_second_order_by_vjp_is_the_one_by_autograd(method, backbone, make_job):
     """The gradient through dY/dF twice: by autograd.grad(create_graph=True), and with torch.func.vjp as a function."""

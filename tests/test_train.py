@@ -313,7 +313,7 @@ def test_backbones_give_feature_maps_and_logits(name):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_inner_layer_two_before_last(name):
     images = torch.randn(1, 3, 64, 64)
-    near, far = (networks.build(name, 3, i).eval() for i in ("stage_before_last", "two_before_last"))
+    near, far = (networks.build(name, 7, i).eval() for i in ("stage_before_last", "two_before_last"))
     assert far.to_inner(images).shape[2] == 2 * near.to_inner(images).shape[2]
     assert torch.equal(near(images), far(images))
 
