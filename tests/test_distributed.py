@@ -87,7 +87,7 @@ def test_whole_job_in_two_ranks_equals_one(tmp_path, small_cache):
     assert np.abs(one - one[0]).max() > 1e-4, "images differ, so their order matters"
     assert np.allclose(one, two, rtol=1e-6, atol=1e-7)
     for a, b in zip(of_one.metrics(), of_two.metrics(), strict=True):
-        assert a["train"] == pytest.approx(b["train"], rel=1e-9)
+        assert a.train == pytest.approx(b.train, rel=1e-9)
 
 
 def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(undisturbed, tmp_path, small_cache):
@@ -98,8 +98,8 @@ def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(undisturbed, tmp_path
 
     def claimed_anew() -> int | None:
         """The process that holds the claim, where it is none that was killed, and its first checkpoint is there."""
-        claims = [run_module.Run(path.parent).read("claim.json") for path in runs.glob("*/*/checkpoint.pt")]
-        return next((claim["pid"] for claim in claims if claim and claim["pid"] not in ranks_seen), None)
+        holders = [run_module.Run(path.parent).holder() for path in runs.glob("*/*/checkpoint.pt")]
+        return next((holder.pid for holder in holders if holder and holder.pid not in ranks_seen), None)
 
     for victim in ("first rank", "launcher"):
         wait_for(claimed_anew)

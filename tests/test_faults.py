@@ -26,6 +26,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.store import run as run_module
 from benchmark.store import scores as scores_file
 from benchmark.store.files import write_json
+from benchmark.store.records import Epoch
 from benchmark.store.run import Run
 from benchmark.tables import build
 from benchmark.tables.cells import Table
@@ -174,7 +175,7 @@ def _scores(run: Run) -> np.ndarray:
 
 def _completes(run: Run, execution, whole: np.ndarray) -> None:
     """One more run, and the result of the undisturbed job."""
-    assert run.state() in ("pending", "failed", "stale")
+    assert run.state() in ("pending", "failed", "stale", "corrupt")
     loop.run_job(run, execution)
     assert run.state() == "done"
     assert (_scores(run) == whole).all()
@@ -326,7 +327,7 @@ def test_truncated_result_is_never_tabulated(name, tmp_path):
         assert any("corrupt record" in w for w in table.warnings)
         job = victim.job()
         assert table.cells["mAP", job.method].status == "partial"
-        assert victim.state() == "pending"
+        assert victim.state() == "corrupt"
     else:
         victim.path(name).write_bytes(b"PK\x03\x04")
         with pytest.raises(UserError, match=r"scores.npz: not a file of scores"):
@@ -349,7 +350,7 @@ def test_loss_that_becomes_nan(tmp_path, job, execution, monkeypatch):
         loop.run_job(run, execution)
     failure = json.loads(run.path("failure.json").read_bytes())
     assert (run.state(), failure["kind"], failure["epoch"]) == ("diverged", "diverged", 2)
-    assert failure["last_good_epoch"] == run.metrics()[-1]
+    assert Epoch(**failure["last_good_epoch"]) == run.metrics()[-1]
     assert failure["last_good_epoch"]["epoch"] == 1
     assert np.isfinite(failure["last_good_epoch"]["train"]["loss"])
 

@@ -14,6 +14,7 @@ from benchmark.executors import local, view
 from benchmark.executors.local import Slots
 from benchmark.executors.outcome import Again, How, Outcome
 from benchmark.store import run as run_module
+from benchmark.store.files import write_json
 from benchmark.store.run import Run
 from benchmark.train import recording
 
@@ -224,7 +225,7 @@ def test_a_job_that_waits_to_be_alone_and_is_done_elsewhere_frees_its_gpu(submit
 
     def done_elsewhere(runs, told):
         if isinstance(told.get(greedy.id), Again):
-            run_module.write_json(greedy.path("result.json"), {})
+            write_json(greedy.path("result.json"), {"job": greedy.id})
 
     slots = Slots(2, 1, ("0",), deadline=time.time() + 20)
     ended = local.execute([greedy, other, third], [], slots, done_elsewhere)
