@@ -1,13 +1,17 @@
 """Table 1 from grids and data, and the headline from other tables."""
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmark.matrix import grid
-from benchmark.tables import published, render, summary
+from benchmark.tables import claims, published, render, summary
+from benchmark.tables.cells import Cell
+from benchmark.tables.stats import Verdict
 from tests.conftest import MAIN
 from tests.evidence import SPEC, as_published, golden_table, plant
 
@@ -44,7 +48,20 @@ def test_headline_shows_every_method_against_the_claim(tmp_path):
     assert table.comparable
     verdicts = [table.cells["PASCAL VOC 2012, ResNet-18", c.key].gain_verdict.outcome for c in HEADLINE.columns]
     assert verdicts == ["not reproduced", "not reproduced"]
-    assert "corrected for 2 claims (Holm)" in " ".join(table.notes)
+    assert "2 judged together (Holm)" in " ".join(table.notes)
+
+
+@pytest.mark.parametrize(("together", "outcome"), [(1, "reproduced"), (4, "inconclusive")])
+def test_a_verdict_must_hold_among_all_that_are_judged_together(together, outcome):
+    """p = 0.01 two-sided, where a look is at 0.0167: enough for one claim, not for the first of four (0.04)."""
+    known = claims.Estimate(0.82 + 0.2576, 0.1, math.inf, 0.0, "seeds only")  # half of 1.64, and z(0.995) errors
+    interval = claims.GainInterval(0.9, 1.3, "seeds only", known)
+    cell = Cell("row", "method", 1.64, None, "done", gains=(1.0, 1.1, 1.2), gain_interval=interval)
+    cells = {(f"row{i}", "method"): replace(cell, gain_verdict=Verdict("reproduced", "alone")) for i in range(together)}
+    corrected, note = summary._corrected(HEADLINE, cells)
+    assert {c.gain_verdict.outcome for c in corrected.values()} == {outcome}
+    assert f"{together} judged together (Holm)" in note
+    assert f"p = {0.01 * together:.2g}" in note
 
 
 def test_a_planted_claim_is_found_where_the_paper_s_cells_are_not_at_hand(tmp_path):

@@ -14,6 +14,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
+from benchmark.store.run import all_runs
 from benchmark.tables import build, claims, collect, diff, render
 from tests import evidence
 from tests.evidence import GOLDEN, SPEC, as_published, golden_table, plant, save_scores
@@ -102,7 +103,7 @@ def _with_scores(runs, ids_of, scale="paper", **record):
     labels, scores_NC = np.ones((6, 20), int), np.random.default_rng(0).normal(size=(6, 20))
     for run in plant(runs, as_published, scale):
         known = json.loads(run.path("result.json").read_bytes())
-        del known["job"]
+        del known["job"], known["data"]  # so that the scores say which images
         save_scores(run, labels, scores_NC, ids_of(run.job()), **known, **record)
 
 
@@ -113,6 +114,11 @@ def test_runs_tested_on_other_images_are_not_paired(tmp_path):
     assert (cell.gain, cell.gains, cell.gain_interval) == (None, (), None)
     assert cell.gain_verdict.outcome == "not comparable"
     assert "were tested on different images" in " ".join(table.notes)
+    for run in all_runs(tmp_path):
+        run.path("scores.npz").unlink()
+    silent = golden_table("paper", tmp_path)
+    assert silent.cells["mAP", "icasc-a_ch"].gain is None, "what cannot be told is not taken for the same"
+    assert "does not say which images it was tested on" in " ".join(silent.notes)
     _with_scores(tmp_path / "same", lambda job: [f"a{i}" for i in range(6)])
     assert golden_table("paper", tmp_path / "same").cells["mAP", "icasc-a_ch"].gain is not None
 

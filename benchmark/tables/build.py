@@ -1,7 +1,7 @@
 """From runs to tables: each cell's numbers and verdicts, and the notes that a reader needs beside them."""
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import scores
 from benchmark.store.code import same_code
-from benchmark.store.records import Code
+from benchmark.store.records import Result
 from benchmark.store.run import Run
 from benchmark.tables import claims, collect, stats
 from benchmark.tables.cells import Cell, Table
@@ -24,8 +24,8 @@ TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in
 
 def build(spec: Spec, matrix: Matrix) -> Table:
     """The table of the matrix's jobs, from what their run folders hold."""
-    frame, warnings = collect.collect(matrix)
-    departures = [*_departures(spec, matrix), *_missing_data(matrix)]
+    frame, records, warnings = collect.collect(matrix)
+    departures = [*_departures(spec, matrix), *_missing_data(matrix, records)]
     comparable = matrix.scale == "paper" and not departures
     why_not = "" if comparable else f"scale {matrix.scale}: {'; '.join(departures) or matrix.overlay.why}"
     planned, by_item = frame.drop_duplicates("job"), dict(list(frame.groupby("item")))
@@ -41,7 +41,7 @@ def build(spec: Spec, matrix: Matrix) -> Table:
         for column in spec.columns:
             cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, kept, matrix)
     table = Table(spec, matrix.scale, cells, (), comparable, tuple(warnings), {}, tuple(departures), ran_as, matrix)
-    cells |= _with_gains(table, matrix)
+    cells |= _with_gains(table, matrix, records)
     for row in spec.rows:
         of_columns = {c.key: cells[row.key, c.key] for c in spec.columns}
         for key, cell in of_columns.items():
@@ -49,7 +49,7 @@ def build(spec: Spec, matrix: Matrix) -> Table:
         order = _order(spec, of_columns, why_not)
         orders |= {row.key: order} if order else {}
     table = replace(table, orders=orders)
-    return replace(table, notes=tuple(_notes(table, matrix)))
+    return replace(table, notes=tuple(_notes(table, matrix, records)))
 
 
 def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarray | None:
@@ -59,32 +59,38 @@ def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarra
     return collect.paired_over(samples, ours, theirs, table.item(cell))
 
 
-def _with_gains(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
+def _with_gains(table: Table, matrix: Matrix, records: dict[str, Result]) -> dict[tuple[str, str], Cell]:
     """The cells with their gains: of runs of one seed that were tested on the same images."""
-    facts = {run: _facts(Run(matrix.runs / matrix.scale / run)) for run in _runs(table)}
+    images = {run: _tested_on(Run(matrix.runs / matrix.scale / run), records[run]) for run in _runs(table)}
     cells: dict[tuple[str, str], Cell] = {}
     for at, cell in table.cells.items():
         baseline = table.baseline(cell)
         if cell is baseline or cell.mean is None:
             continue
-        values = dict(zip(baseline.seeds, baseline.values, strict=True))
-        runs = [dict(zip(c.seeds, c.runs, strict=True)) for c in (cell, baseline)]
+        ours, theirs = (dict(zip(c.seeds, zip(c.runs, c.values, strict=True), strict=True)) for c in (cell, baseline))
         gains, unpaired, crosses = {}, [], False
-        for seed, value in zip(cell.seeds, cell.values, strict=True):
-            if seed not in values:
-                continue
-            ours, theirs = (facts[by_seed[seed]] for by_seed in runs)
-            if ours.tested_on != theirs.tested_on:
-                unpaired.append(f"{runs[0][seed]} and {runs[1][seed]} were tested on different images")
-                continue
-            gains[seed] = value - values[seed]
-            crosses = crosses or same_code(ours.code, theirs.code) is False
+        for seed in (seed for seed in ours if seed in theirs):
+            (run, value), (other, its_value) = ours[seed], theirs[seed]
+            if None in (images[run], images[other]):
+                unpaired.append(f"{run} or {other} does not say which images it was tested on")
+            elif images[run] != images[other]:
+                unpaired.append(f"{run} and {other} were tested on different images")
+            else:
+                gains[seed] = value - its_value
+                crosses = crosses or same_code(records[run].code, records[other].code) is False
         mean = float(np.mean(list(gains.values()))) if gains else None
         cells[at] = replace(
             cell, gains=tuple(gains.values()), paired_seeds=tuple(gains), gain=mean, crosses=crosses,
             unpaired=tuple(unpaired),
         )  # fmt: skip
     return cells | _with_intervals(replace(table, cells=table.cells | cells), matrix)
+
+
+def _tested_on(run: Run, record: Result) -> str | None:
+    try:
+        return scores.tested_on(run, record)
+    except UserError:  # damaged scores: image_samples names them
+        return None
 
 
 def _with_intervals(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
@@ -103,21 +109,6 @@ def _with_intervals(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]
 
 def _runs(table: Table) -> list[str]:
     return list(dict.fromkeys(run for cell in table.cells.values() for run in cell.runs))
-
-
-class _Facts(NamedTuple):
-    """What two runs must share to be compared."""
-
-    tested_on: str | None
-    code: Code | None
-
-
-def _facts(run: Run) -> _Facts:
-    try:
-        record = run.result()
-        return _Facts(scores.tested_on(run, record) if record else None, record.code if record else None)
-    except UserError:  # damaged scores: image_samples names them
-        return _Facts(None, None)
 
 
 def _ran_as(row: Row, of_row: pd.DataFrame) -> dict[str, str]:
@@ -249,11 +240,11 @@ def _departures(spec: Spec, matrix: Matrix) -> list[str]:
     ]
 
 
-def _missing_data(matrix: Matrix) -> list[str]:
+def _missing_data(matrix: Matrix, records: dict[str, Result]) -> list[str]:
     """Splits of which runs read less than the official data set has, whatever scale they are called by."""
     texts = []
     for job in matrix.jobs:
-        record, official = collect.readable(Run(matrix.folder(job))), DATASETS[job.dataset].num_images
+        record, official = records.get(job.id), DATASETS[job.dataset].num_images
         if record is None:
             continue
         read = [("test", record.num_test, official.get(job.test_split))]
@@ -266,7 +257,7 @@ def _missing_data(matrix: Matrix) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def _notes(table: Table, matrix: Matrix) -> list[str]:
+def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str]:
     spec, seeds = table.spec, matrix.seeds
     why = "" if table.comparable else "; not comparable with the published cells (†)"
     planned = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
@@ -281,7 +272,7 @@ def _notes(table: Table, matrix: Matrix) -> list[str]:
         notes.append("Δ: ours - paper.")
     else:
         notes.append("No Δ: the test images are not the paper's, and a difference of values would measure these.")
-    notes += _warnings(table, matrix)
+    notes += _warnings(table, records)
     if spec.tolerance is not None:
         notes.append(verdict_line(table))
     notes.append(f"Assumptions: {'; '.join(_as_they_ran(matrix))}.")
@@ -300,7 +291,7 @@ def _notes(table: Table, matrix: Matrix) -> list[str]:
     return notes
 
 
-def _warnings(table: Table, matrix: Matrix) -> list[str]:
+def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
     """What a reader must know of single numbers, each kind in a line."""
     cells, notes = list(table.cells.values()), []
     over = {cell.published_over for cell in cells if cell.published_over}
@@ -319,7 +310,7 @@ def _warnings(table: Table, matrix: Matrix) -> list[str]:
     for text in dict.fromkeys(text for cell in cells for text in cell.unpaired):
         notes.append(f"Not paired: {text}.")
     shown = {run for cell in cells for run in cell.runs}
-    finished = [job.id for job in matrix.jobs if Run(matrix.folder(job)).state() == "done" and job.id not in shown]
+    finished = [run for run in records if run not in shown]
     if finished:
         notes.append(f"Results in no row of this table: {len(finished)}, such as {finished[0]}.")
     return notes

@@ -5,6 +5,7 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,14 +25,23 @@ ROUNDS = bootstrap.ROUNDS
 Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent
 
 
-def collect(matrix: Matrix) -> tuple[pd.DataFrame, list[str]]:
-    """The frame of a matrix's jobs, in percent, and a warning for each record that could not be read.
+class Collected(NamedTuple):
+    """frame: see `collect`. records: of the finished runs, by id. warnings: a line for each that cannot be read."""
+
+    frame: pd.DataFrame
+    records: dict[str, Result]
+    warnings: list[str]
+
+
+def collect(matrix: Matrix) -> Collected:
+    """What a matrix's run folders hold, each result read once; numbers in percent.
 
     Columns: job (its id), state, every field of Job, item, value. `item` is a class name, `mAP`, `top1` or `top5`;
     `value` is NaN where too few images show the class (see `items`). A job without a result has one line whose item is
     None.
     """
     lines, warnings = [], []
+    records: dict[str, Result] = {}
     for job in matrix.jobs:
         run = Run(matrix.folder(job))
         head = {"job": job.id} | job.model_dump()
@@ -42,9 +52,11 @@ def collect(matrix: Matrix) -> tuple[pd.DataFrame, list[str]]:
         except UserError as error:
             warnings.append(str(error))
             state, values = "corrupt", {}
+        else:
+            records |= {job.id: record} if record else {}
         head["state"] = state
         lines += [head | {"item": item, "value": value} for item, value in values.items()] or [head]
-    return pd.DataFrame(lines, columns=COLUMNS), warnings
+    return Collected(pd.DataFrame(lines, columns=COLUMNS), records, warnings)
 
 
 def readable(run: Run) -> Result | None:

@@ -199,29 +199,6 @@ def judge_value(values: list[float], published: float, tolerance: float) -> Verd
     return _undecided("inconclusive", f"{shown}, across the tolerance of {tolerance:g}", values, margin)
 
 
-def judge_gain(gains: list[float], published: float, tolerance: float) -> Verdict:
-    """Is our gain over the baseline the published one? `gains` are paired by seed.
-
-    partly: a gain in the published direction is established, its size is another or open.
-    """
-    interval = t_interval(gains)
-    if interval is None:
-        return Verdict("inconclusive", "one seed has no spread; 2 are the least", 2)
-    mean, (low, high) = float(np.mean(gains)), interval
-    shown = f"gain {_span(mean, interval)}, the paper's {published:+.2f}"
-    if published - tolerance <= low and high <= published + tolerance:
-        return Verdict("reproduced", f"{shown}, all within {tolerance:g}")
-    outside = low > published + tolerance or high < published - tolerance
-    if (published > 0 and low > 0) or (published < 0 and high < 0):
-        if outside:
-            return Verdict("partly", f"{shown}: the direction is established, of another size")
-        margin = abs(abs(mean - published) - tolerance)
-        return _undecided("partly", f"{shown}: the direction is established, its size still open", gains, margin)
-    if outside:
-        return Verdict("not reproduced", f"{shown}: the published size is excluded, the direction not established")
-    return _undecided("inconclusive", f"{shown}: neither excluded nor established", gains, abs(mean))
-
-
 def judge_order(best: str, leads: dict[str, list[float]]) -> Verdict:
     """Is the method that is best in the paper best here? `leads`: its paired leads over each other method, by seed.
 

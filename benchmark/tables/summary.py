@@ -17,6 +17,8 @@ from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Verdict
 
 NOT_AT_HAND = "data not at hand"
+DECIDED = ("reproduced", "not reproduced")
+JUDGED = (*DECIDED, "inconclusive")
 METRICS = {"cross_entropy": "Top-1 Accuracy", "multilabel_soft_margin": "mean Average Precision"}
 
 
@@ -25,12 +27,13 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str) -> Table:
     this scale."""
     comparable = all(tables[row.table].comparable for row in spec.rows if row.table in tables)
     cells = {(row.key, c.key): _claimed(spec, row, c.key, tables) for row in spec.rows for c in spec.columns}
+    cells, corrected = _corrected(spec, cells)
     why = "" if comparable else "; not comparable with the published gains (†)"
     notes = [
         f"Scale {scale}{why}.",
         "Ours: the mean gain over the baseline of the same seed, in brackets its 95% interval over seeds and test "
         "images together; share: of the paper's gain. Every method and network is shown, none chosen. Last epoch.",
-        _holm_note(spec, cells),
+        corrected,
         *(f"{row.key}: {note}." for row in spec.rows if (note := _stood_in(row, tables))),
         *(f"In the paper: {text}" for text in spec.discrepancies),
     ]
@@ -68,21 +71,33 @@ def judged(spec: Spec, cell: Cell, claim: float, table: Table) -> Verdict:
     return judged_claim(spec, cell, claim)
 
 
-def _holm_note(spec: Spec, cells: dict[tuple[str, str], Cell]) -> str:
-    """p of each judged claim against half of it, corrected for how many are judged together."""
-    p_values = {}
+def _corrected(spec: Spec, cells: dict[tuple[str, str], Cell]) -> tuple[dict[tuple[str, str], Cell], str]:
+    """The cells with verdicts that also hold when all claims that are judged here are judged together (Holm), and a
+    note. Two-sided, as the interval is; what is inconclusive counts among them."""
+    p_values: dict[tuple[str, str], float] = {}
     for at, cell in cells.items():
-        judged_here = cell.gain_verdict is not None and cell.gain_verdict.outcome in ("reproduced", "not reproduced")
         known = cell.gain_interval.estimate if cell.gain_interval else None
-        if judged_here and known and isinstance(cell.published, int | float):
+        if (
+            cell.gain_verdict
+            and cell.gain_verdict.outcome in JUDGED
+            and known
+            and isinstance(cell.published, int | float)
+        ):
             p = claims.claim_p(known, cell.published)
-            p_values[at] = min(p, 1 - p)
+            p_values[at] = min(1.0, 2 * min(p, 1 - p))
     if not p_values:
         looks = ", ".join(map(str, spec.looks or []))
-        return f"Verdicts: none yet; a claim is judged at {looks} seeds of the paper's protocol."
-    adjusted = claims.holm(list(p_values.values()))
-    told = [f"{row}, {column}: p = {p:.2g}" for (row, column), p in zip(p_values, adjusted, strict=True)]
-    return f"Against half of the claim, corrected for {len(told)} claims (Holm): {'; '.join(told)}."
+        return cells, f"Verdicts: none yet; a claim is judged at {looks} seeds of the paper's protocol."
+    adjusted = dict(zip(p_values, claims.holm(list(p_values.values())), strict=True))
+    for at, p in adjusted.items():
+        cell = cells[at]
+        level = claims.level_of_look(len(cell.gains), spec.looks)
+        if cell.gain_verdict and cell.gain_verdict.outcome in DECIDED and (level is None or p > 1 - level):
+            reason = f"{cell.gain_verdict.reason}; not with {len(adjusted)} claims judged together (p = {p:.2g}, Holm)"
+            cells = cells | {at: replace(cell, gain_verdict=Verdict("inconclusive", reason))}
+    told = [f"{row}, {column}: {cells[row, column].gain_verdict.outcome} (p = {p:.2g})"  # type: ignore[union-attr]
+            for (row, column), p in adjusted.items()]  # fmt: skip
+    return cells, f"Verdicts against half of the claim, {len(told)} judged together (Holm): {'; '.join(told)}."
 
 
 def _stood_in(row: Row, tables: dict[str, Table]) -> str:
