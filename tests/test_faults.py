@@ -99,7 +99,7 @@ def test_kills_at_random_moments_change_no_result(first, workplace, cache_option
     for number in range(first, min(first + ROUNDS_A_GRID, ROUNDS)):
         rng = random.Random(number)
         victim = ("worker", "scheduler", "both")[number % 3]
-        while not _kill(victim, rng.uniform(0.3, 0.9) * seconds, rng, workplace, cache_option, number):
+        while not _kill(victim, rng.uniform(0.1, 0.9) * seconds, rng, workplace, cache_option, number):
             _assert_equal(runs, expected)  # the grid was finished first, through earlier kills: a new one
             shutil.rmtree(runs)
     ended = bench(workplace, "run", *QUICK, *TWO, *cache_option)
