@@ -14,27 +14,18 @@ def load(tmp_path, old, new):
     return published.load("table2", tmp_path)
 
 
-DECLARED = "tolerance: {value: 1.0, gain: 0.5}"
+DECLARED = "tolerance: 1.0"
 
 
-def test_tolerances():
-    tolerance = published.load("table2", TABLES).tolerance
-    assert (tolerance.value, tolerance.gain) == (1.0, 0.5)
-
-
-def test_one_tolerance_stands_for_both(tmp_path):
-    tolerance = load(tmp_path, DECLARED, "tolerance: 2").tolerance
-    assert (tolerance.value, tolerance.gain) == (2.0, 2.0)
+def test_tolerance():
+    assert published.load("table2", TABLES).tolerance == 1.0
 
 
 @pytest.mark.parametrize(
     ("new", "message"),
     [
-        ("tolerance: {value: 1.0, gian: 0.5}", r"table2.yaml:\d+: unknown key 'tolerance.gian'; did you mean 'gain'"),
-        ("tolerance: {value: 1.0}", "'tolerance.gain' is missing"),
-        ("tolerance: {value: 1.0, gain: -0.5}", "greater than or equal to 0"),
         ("tolerance: -1", "greater than or equal to 0"),
-        ('tolerance: {value: "1", gain: 0.5}', "expected a number"),
+        ('tolerance: "1"', "expected a number"),
         ("tolerance: true", "tolerance"),
         ("tolerances: 1", "did you mean 'tolerance'"),
     ],

@@ -74,7 +74,7 @@ def diff(
         name = next((name for name in named if name), None)
         left, right = (side or _published_side(name, built, tables) for side in sides)
         if tolerance is None:
-            tolerance = _declared(published.load(name, tables)).value if name and None in sides else 0.0
+            tolerance = _declared(published.load(name, tables)) if name and None in sides else 0.0
         outcomes = diff_module.compare(left, right, tolerance)
     except diff_module.UnfitError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -110,7 +110,7 @@ def print_verdicts(built: Table, as_json: bool) -> dict[str, Any]:
     return {"verdicts": {level: dict(counts) for level, counts in built.verdicts().items()}}
 
 
-def _declared(spec: published.Spec) -> published.Tolerance:
+def _declared(spec: published.Spec) -> float:
     from benchmark.tables.diff import UnfitError
 
     if spec.tolerance is None:

@@ -55,7 +55,7 @@ def page(parts: list[Part]) -> str:
 def _part(part: Part) -> dict[str, Any]:
     table, spec = part.table, part.table.spec
     traces = [_trace(part, cell) for cell in table.cells.values()]
-    last = spec.rows[-1].key
+    answer = next((row.key for row in spec.rows if row.claim), spec.rows[-1].key)
     return {
         "id": spec.name,
         "title": spec.title,
@@ -63,8 +63,8 @@ def _part(part: Part) -> dict[str, Any]:
         "verdicts": table.verdicts(),
         "judged": table.comparable and spec.tolerance is not None,  # else a column of one and the same verdict
         "tolerance": spec.tolerance,
-        "headline": [_cell(part, last, column.key) | {"method": header(column.header)} for column in spec.columns],
-        "headline_row": last,
+        "headline": [_cell(part, answer, column.key) | {"method": header(column.header)} for column in spec.columns],
+        "headline_row": table.label(answer),
         "columns": [{"header": header(c.header), "first": i == 0} for i, c in enumerate(spec.columns)],
         "rows": [
             {

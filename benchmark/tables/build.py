@@ -180,7 +180,7 @@ def _judged(spec: Spec, row: Row, cell: Cell, why_not: str) -> Cell:
     open_question = _open(cell, why_not)
     verdict = gain_verdict = None
     if cell.published is not None:
-        verdict = open_question or stats.judge_value(list(cell.values), cell.published, spec.tolerance.value)
+        verdict = open_question or stats.judge_value(list(cell.values), cell.published, spec.tolerance)
     if row.claim and cell.published_gain is not None:
         gain_verdict = open_question or judged_claim(spec, cell, cell.published_gain)
     return replace(cell, verdict=verdict, gain_verdict=gain_verdict)
@@ -346,12 +346,12 @@ def verdict_line(table: Table) -> str:
     for level, counts in table.verdicts().items():
         told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in stats.OUTCOMES if counts[outcome])
         parts.append(f"{level}: {told or 'nothing published'}")
-    tolerance, spec = table.spec.tolerance, table.spec
-    value = f"{tolerance.value:g} {spec.unit}" if tolerance else "none"
+    spec = table.spec
     looks = f", at {', '.join(map(str, spec.looks))} seeds" if spec.looks else ""
     return (
-        f"Verdicts: {'; '.join(parts)}. Value: by 95% t intervals over seeds, tolerance {value}. Gain: reproduced "
-        f"where its interval lies beyond half of the claimed gain, not reproduced where it lies short of it{looks}."
+        f"Verdicts: {'; '.join(parts)}. Value: by 95% t intervals over seeds, tolerance {spec.tolerance:g} "
+        f"{spec.unit}. Gain: reproduced where its interval lies beyond half of the claimed gain, not reproduced where "
+        f"it lies short of it{looks}."
     )
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import strict_yaml
@@ -24,20 +24,6 @@ class Column(_Strict):
 
     key: str
     header: str
-
-
-class Tolerance(_Strict):
-    """How far a measured number may be from the published one, in the table's unit: a cell's value, and its gain over
-    the first column. Declared before any run."""
-
-    value: Annotated[Float, Field(ge=0)]
-    gain: Annotated[Float, Field(ge=0)]
-
-
-def _both(tolerance: Any) -> Any:
-    # One number stands for both.
-    plain = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
-    return {"value": tolerance, "gain": tolerance} if plain else tolerance
 
 
 class Row(_Strict):
@@ -84,7 +70,7 @@ class Spec(_Strict):
     grid: str | None = None
     unit: str | None = None
     decimals: int | None = None
-    tolerance: Annotated[Tolerance, BeforeValidator(_both)] | None = None
+    tolerance: Annotated[Float, Field(ge=0)] | None = None  # of a value, in the unit; declared before any run
     looks: list[Int] | None = None  # numbers of seeds at which a claim may be judged, declared before any run
 
     @property
@@ -97,7 +83,7 @@ class Spec(_Strict):
         return next(r.published[index] for r in self.rows if r.key == row)
 
 
-KEYS = (*Spec.model_fields, *Row.model_fields, *Tolerance.model_fields)
+KEYS = (*Spec.model_fields, *Row.model_fields)
 
 
 def names(folder: Path) -> list[str]:

@@ -34,6 +34,7 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str) -> Table:
         "Ours: the mean gain over the baseline of the same seed, in brackets its 95% interval over seeds and test "
         "images together; share: of the paper's gain. Every method and network is shown, none chosen. Last epoch.",
         corrected,
+        *_marks(list(cells.values())),
         *(f"{row.key}: {note}." for row in spec.rows if (note := _stood_in(row, tables))),
         *(f"In the paper: {text}" for text in spec.discrepancies),
     ]
@@ -98,6 +99,16 @@ def _corrected(spec: Spec, cells: dict[tuple[str, str], Cell]) -> tuple[dict[tup
     told = [f"{row}, {column}: {cells[row, column].gain_verdict.outcome} (p = {p:.2g})"  # type: ignore[union-attr]
             for (row, column), p in adjusted.items()]  # fmt: skip
     return cells, f"Verdicts against half of the claim, {len(told)} judged together (Holm): {'; '.join(told)}."
+
+
+def _marks(cells: list[Cell]) -> list[str]:
+    """What the marks and labels in the cells mean, where there are some."""
+    notes = []
+    if any(cell.published_over for cell in cells):
+        notes.append("Where the label counts classes, the paper's gain is taken anew over the same, from its Table 2.")
+    if any(cell.crosses for cell in cells):
+        notes.append("††: a pair was trained by two versions of the training code.")
+    return notes
 
 
 def _stood_in(row: Row, tables: dict[str, Table]) -> str:
