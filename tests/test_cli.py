@@ -236,6 +236,8 @@ BAD = {
     "key": (["run", "--grid", "voc", "--set", "epoch=2"], "unknown field 'epoch'; did you mean 'epochs'"),
     "type": (["run", "--grid", "voc", "--set", "epochs=many"], "epochs: expected a number"),
     "no value": (["run", "--grid", "voc", "--set", "epochs"], "expected key=value"),
+    "no plain value": (["run", "--grid", "voc", "--only", "seed=[1]"], "expected one value"),
+    "huge seed": (["run", "--grid", "voc", "--set", f"seed={10**54}"], "seed: Input should be less than 4294967296"),
     "choice": (["run", "--grid", "voc", "--set", "precision=float61"], "did you mean 'float6"),
     "backbone": (
         ["run", "--grid", "voc", "--set", "backbone=resnet_18"],

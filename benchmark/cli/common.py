@@ -88,7 +88,10 @@ def selection(only: list[str] | None) -> dict[str, list[Any]]:
     for pair in ",".join(only or []).split(","):
         key, equals, value = pair.partition("=")
         if equals:
-            chosen.setdefault(key.strip(), []).append(strict_yaml.scalar(value))
+            wanted = strict_yaml.scalar(value)
+            if isinstance(wanted, list | dict):
+                raise UserError(f"--only {pair}: expected one value; several are --only {key}=a,{key}=b")
+            chosen.setdefault(key.strip(), []).append(wanted)
         elif pair.strip():
             raise UserError(f"--only {pair}: expected key=value[,key=value]")
     return chosen

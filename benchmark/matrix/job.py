@@ -75,7 +75,7 @@ class Job(BaseModel):
     backbone: Backbone
     weights: Annotated[str, Field(pattern=r"^(scratch|imagenet1k_v1|mini(@[0-9a-f]{12})?|sha256:[0-9a-f]{64})$")]
     method: Method
-    seed: Annotated[Int, Field(ge=0)]
+    seed: Annotated[Int, Field(ge=0, lt=2**32)]  # what the generators take
 
     image_size: Positive  # pixels, square
     resize: Literal["none", "warp", "warp_crop", "random_resized_crop"]  # data/loading.py defines them
