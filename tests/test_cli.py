@@ -220,6 +220,7 @@ def test_stopping_is_clean(workplace, cache_option, how):
     assert {r.state() for r in run_module.all_runs(runs)} <= {"pending", "done"}
 
 
+@pytest.mark.slow
 def test_two_schedulers_share_the_work(workplace, cache_option):
     two = ["--only", "method=baseline", "--only", "method=icasc-a_ch", "--device", "cpu", "--workers", "1"]
     both = [start(workplace, "run", *QUICK, *two, *cache_option) for _ in range(2)]

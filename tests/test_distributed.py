@@ -90,6 +90,7 @@ def test_whole_job_in_two_ranks_equals_one(tmp_path, small_cache):
         assert a.train == pytest.approx(b.train, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(undisturbed, tmp_path, small_cache):
     """Its first rank is killed, and, when the scheduler has started it again, the launcher of both."""
     options = [*QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none"]

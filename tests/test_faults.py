@@ -91,6 +91,7 @@ def _children(pid: int) -> list[int]:
 # Kills
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("first", range(0, ROUNDS, ROUNDS_A_GRID))
 def test_kills_at_random_moments_change_no_result(first, workplace, cache_option, undisturbed):
@@ -132,6 +133,7 @@ def _kill(victim: str, moment: float, rng: random.Random, place: Path, cache_opt
     return False
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_repeated_by_the_same_scheduler(workplace, cache_option, undisturbed):
     process = start(workplace, "run", *QUICK, *TWO[:2], *cache_option)
     wait_for(lambda: list((workplace / "runs").glob("*/*/checkpoint.pt")))
@@ -404,6 +406,7 @@ def test_a_picture_that_disappears_in_mid_run(tmp_path, tiny_voc, small_cache, m
 # Hosts and folders
 
 
+@pytest.mark.slow
 def test_a_host_that_no_longer_exists(tmp_path, job, monkeypatch):
     """A worker under another host name with process numbers of its own, killed: nobody here can look it up."""
     run = run_module.submit(tmp_path, job)

@@ -84,6 +84,7 @@ def test_methods_differ_without_colour():
     assert np.diff(grey).min() > 40
 
 
+@pytest.mark.slow
 def test_files_embed_fonts_and_repeat(tmp_path):
     first, second = drawn(), drawn()
     paths = figures.write(first, tmp_path / "a")

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "tables" / "study"
 
 
+@pytest.mark.slow
 def test_tables_of_a_study_are_its_readings_alone(tmp_path):
     for path in (ROOT / "tables").glob("*.yaml"):
         shutil.copy(path, tmp_path)
