@@ -4,10 +4,13 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import BaseModel
 
 from benchmark.errors import UserError
+from benchmark.matrix import grid, study
 from benchmark.matrix import job as job_module
-from benchmark.matrix.job import ICASC_FIELDS, Job, make_job
+from benchmark.matrix.job import METHOD_FIELDS, Job, make_job
+from benchmark.matrix.study import Method
 
 FIELDS = {
     "scale": "paper", "dataset": "voc2012", "train_split": "train", "test_split": "val", "backbone": "resnet18",
@@ -49,7 +52,7 @@ def test_every_field_is_in_the_id(name):
     assert Job(**FIELDS | {name: value}).id != Job(**FIELDS).id
 
 
-@pytest.mark.parametrize("name", ICASC_FIELDS)
+@pytest.mark.parametrize("name", METHOD_FIELDS)
 def test_icasc_fields_are_icasc_s(name):
     assert make_job(FIELDS | {name: ICASC[name]}, "here").id == Job(**FIELDS).id
     if Job.model_fields[name].default is not None:  # a reading added later: without it, a job is what it was
@@ -82,10 +85,8 @@ def test_bad_fields_are_named(change, message):
 
 
 def test_names_fit_the_registries():
-    from benchmark import methods
     from benchmark.methods import models
 
-    assert set(methods.METHODS) == set(job_module.METHODS)
     assert set(models.BACKBONES) == set(job_module.BACKBONES)
 
 
@@ -94,3 +95,63 @@ def test_one_rank_is_what_jobs_without_the_field_had():
     assert Job(**FIELDS | {"ranks": 2}).id != Job(**FIELDS).id
     with pytest.raises(UserError, match="here: 17 ranks cannot share a batch of 16 images"):
         make_job(FIELDS | {"ranks": 17}, "here")
+
+
+class Options(BaseModel):
+    tau: float = 0.5
+    placebo: bool = False
+
+
+@pytest.fixture
+def with_options(monkeypatch):
+    """A study with a method `mine` that reads sigma alone and has two options."""
+    mine = Method(lambda *batch: (None, {}), reads=("sigma",), options=Options)
+    methods = {**study.at_hand().methods, "mine": mine}
+    monkeypatch.setattr(study, "at_hand", lambda: study.Study(methods))
+
+
+def test_options_are_in_the_id_where_they_are_not_the_defaults(with_options):
+    plain = make_job(FIELDS | {"method": "mine", "sigma": 0.5}, "here")
+    assert plain.options == Options()
+    assert "options" not in plain.canonical_json()
+    assert make_job(FIELDS | {"method": "mine", "sigma": 0.5, "tau": 0.5, "omega": 7}, "here").id == plain.id
+    other = make_job(FIELDS | {"method": "mine", "sigma": 0.5, "placebo": True}, "here")
+    assert '"options":{"placebo":true}' in other.canonical_json()
+    assert Job(**other.model_dump(mode="json", exclude_none=True)).id == other.id != plain.id
+    assert (other.value("placebo"), other.value("sigma"), other.value("theta")) == (True, 0.5, None)
+
+
+def test_an_option_of_another_method_orphans_nothing(with_options):
+    assert make_job(FIELDS | {"placebo": True}, "here").id == Job(**FIELDS).id
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "mine"}, "needs sigma"),
+        ({"method": "mine", "sigma": 0.5, "tau": "much"}, "here: tau: "),
+        ({"method": "mine", "sigma": 0.5, "options": {"placeb": True}}, "no option 'placeb'; did you mean 'placebo'"),
+        ({"options": {"tau": 1}}, "baseline has no option 'tau'"),
+        ({"options": 3}, "options: 3 is no mapping"),
+        ({"method": "min"}, "did you mean 'mine'"),
+    ],
+)
+def test_bad_options_are_named(with_options, fields, message):
+    with pytest.raises(UserError, match="here: ") as error:
+        make_job(FIELDS | fields, "here")
+    assert message in str(error.value)
+
+
+def test_a_grid_varies_options_like_fields(with_options):
+    voc = grid.load("voc")
+    asked = {"method": ["baseline", "mine"], "placebo": [False, True], "seed": 0}
+    jobs = voc.jobs("mini", asked)
+    assert [(j.method, j.value("placebo")) for j in jobs] == [("baseline", None), ("mine", False), ("mine", True)]
+    assert "placebo: True (default: False)" in voc.deviations(jobs[2])
+    assert not [text for text in voc.deviations(jobs[1]) if "placebo" in text]
+    own = voc.model_copy(update={"options": {"mine": {"placebo": True}}})
+    assert own.jobs("mini", {"method": "mine", "seed": 0})[0].value("placebo")
+    assert not own.jobs("mini", {"method": "mine", "seed": 0, "placebo": False})[0].value("placebo")
+    assert len(voc.jobs("mini", asked, {"placebo": [True]})) == 1
+    with pytest.raises(UserError, match="unknown field 'placeb'; did you mean 'placebo'"):
+        voc.jobs("mini", {"placeb": True})

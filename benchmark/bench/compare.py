@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from benchmark.bench.sides import Settings, seconds
-from benchmark.methods import Terms
+from benchmark.methods.baseline import Terms
 
 # How far apart the two sides may be: relative difference of each loss, and of the whole gradient.
 TOLERANCE = {"float32": (1e-4, 1e-2), "bfloat16": (2e-2, 0.5)}

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from benchmark.data import Pixels
 from benchmark.data.loading import num_threads
 from benchmark.matrix.job import Job
-from benchmark.methods import METHODS, Terms, attention, baseline, icasc
+from benchmark.methods import METHODS, attention, baseline, icasc
+from benchmark.methods.baseline import Terms
 from benchmark.methods.batch_norm import TwiceDifferentiableBatchNorm2d
 from benchmark.methods.models import Backbone
 from benchmark.methods.torchvision_ops import torchvision

@@ -12,7 +12,7 @@ import torch
 from benchmark.data import ImageSet, Pixels
 from benchmark.matrix import grid
 from benchmark.matrix.job import BACKBONES, Job
-from benchmark.methods import Terms
+from benchmark.methods.baseline import Terms
 from benchmark.train import batches, loop
 from benchmark.train.step import Step
 

@@ -159,7 +159,7 @@ def assumptions(matrix: Matrix, jobs: list[Job]) -> list[dict[str, Any]]:
         if name in EVALUATION:
             values = [matrix.definition if name == "ap_definition" else assumption.value]
         else:
-            values = [v for v in dict.fromkeys(getattr(job, name) for job in jobs) if v is not None]
+            values = [v for v in dict.fromkeys(job.value(name) for job in jobs) if v is not None]
         if values:
             others = [shown(v) for v in (assumption.value, *assumption.alternatives) if v not in values]
             value = "/".join(map(shown, values))

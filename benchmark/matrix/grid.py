@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from benchmark.errors import UserError, nearest
-from benchmark.matrix import strict_yaml
-from benchmark.matrix.job import BACKBONES, FIELDS, Job, explain, first_problem, make_job, unread_fields
+from benchmark.matrix import strict_yaml, study
+from benchmark.matrix.job import BACKBONES, FIELDS, Job, explain, first_problem, make_job, settable, unread_fields
 
 GRIDS = Path(__file__).parents[1] / "grids"
 MINI_WEIGHTS = Path(__file__).parents[1] / "mini_weights"  # <backbone>.safetensors
@@ -53,7 +53,7 @@ class Scale(_Strict):
 
 
 class Grid(_Strict):
-    """One file of benchmark/grids, checked."""
+    """One file of benchmark/grids, checked. options: of a method, by their names, where they are not its defaults."""
 
     name: str
     title: str
@@ -63,11 +63,12 @@ class Grid(_Strict):
     exclude: list[dict[str, Any]] = []
     scales: dict[str, Scale]
     assumptions: dict[str, Assumption]
+    options: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def base(self) -> dict[str, Any]:
         """The paper's protocol with every assumption at its default."""
-        assumed = {k: a.value for k, a in self.assumptions.items() if k in FIELDS}
+        assumed = {k: a.value for k, a in self.assumptions.items() if k in settable()}
         defaults = {name: field.default for name, field in Job.model_fields.items() if not field.is_required()}
         return defaults | self.protocol | assumed | self.scale_of("paper").set
 
@@ -101,8 +102,8 @@ class Grid(_Strict):
         overrides, only = dict(overrides or {}), dict(only or {})
         source = f"grid {self.name}, scale {scale}"
         for key in [*overrides, *only]:
-            if key not in FIELDS or key == "scale":
-                raise UserError(f"{source}: unknown field '{key}'" + nearest(key, [f for f in FIELDS if f != "scale"]))
+            if key not in settable():
+                raise UserError(f"{source}: unknown field '{key}'" + nearest(key, settable()))
         axes = self.matrix_axes(scale)
         axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
         axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
@@ -116,14 +117,16 @@ class Grid(_Strict):
                 point = self._tied(tied, point) | point
             if any(all(point.get(k) == v for k, v in rule.items()) for rule in self.exclude):
                 continue
-            job = make_job(_resolve_weights(fields | point | reading | overrides), source)
-            jobs[job.id] = job  # a baseline that an ICASC-only axis or reading repeats is one job
+            asked = fields | point | reading | overrides
+            options = self.options.get(asked["method"], {}) if isinstance(asked.get("method"), str) else {}
+            job = make_job(_resolve_weights(options | asked), source)
+            jobs[job.id] = job  # a baseline that an axis or reading repeats that it does not read is one job
         stand_ins = self.scale_of(scale).stand_ins
         # `--only backbone=resnet18` means the network's stand-in where the scale has one.
         only = {k: [*v, *(stand_ins[x] for x in v if isinstance(x, str) and x in stand_ins)] for k, v in only.items()}
-        selected = [j for j in jobs.values() if all(getattr(j, k) in v for k, v in only.items())]
+        selected = [j for j in jobs.values() if all(j.value(k) in v for k, v in only.items())]
         for key, values in only.items():
-            known = sorted({str(getattr(j, key)) for j in jobs.values()})
+            known = sorted({str(j.value(key)) for j in jobs.values()})
             for value in values:
                 if str(value) not in known and value not in stand_ins:
                     raise UserError(f"{source}: no job has {key}={value}" + nearest(value, known))
@@ -145,11 +148,13 @@ class Grid(_Strict):
         """
         original = {new: old for old, new in self.scale_of(job.scale).stand_ins.items()}
         departures = []
-        for name in FIELDS:
-            value = getattr(job, name)
-            if name in ("scale", "seed") or name in unread_fields(job.method, job.loss, job.schedule):
+        options = study.method(job.method).option_names
+        base = self.base | (type(job.options)().model_dump() | self.options.get(job.method, {}) if options else {})
+        for name in (*FIELDS, *options):
+            value = job.value(name)
+            if name in ("scale", "seed", "options") or name in unread_fields(job.method, job.loss, job.schedule):
                 continue
-            accepted = self.axes.get(name) or [self.base.get(name)]
+            accepted = self.axes.get(name) or [base.get(name)]
             if name in self.assumptions:
                 accepted = [self.assumptions[name].value, *self.assumptions[name].alternatives]
             accepted = [tuple(v) if isinstance(v, list) else v for v in accepted]
@@ -225,7 +230,7 @@ def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
                 f"{path}:{line}: unknown key '{loc[-1]}' in {'.'.join(map(str, loc[:-1]))}" + nearest(loc[-1], valid)
             )
 
-    fields = [name for name in FIELDS if name != "scale"]
+    fields = settable()
     for key in grid.protocol:
         check(("protocol", key), fields)
     for key in grid.axes:
@@ -241,6 +246,10 @@ def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
                 if value not in EVALUATION[key]:
                     line = strict_yaml.line_of(lines, ("assumptions", key))
                     raise UserError(f"{path}:{line}: {key}: {value!r} is not known" + nearest(value, EVALUATION[key]))
+    for method, options in grid.options.items():
+        check(("options", method), list(study.at_hand().methods))
+        for key in options:
+            check(("options", method, key), list(study.method(method).option_names))
     for name, scale in grid.scales.items():
         for key in scale.axes:
             check(("scales", name, "axes", key), fields)
@@ -248,7 +257,7 @@ def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
             check(("scales", name, "set", key), fields)
         for i, reading in enumerate(scale.readings):
             for key in reading:
-                check(("scales", name, "readings", i, key), list(grid.assumptions))
+                check(("scales", name, "readings", i, key), [*grid.assumptions, *study.at_hand().option_names])
     if "paper" not in grid.scales:
         raise UserError(f"{path}:{lines[('scales',)]}: scales: 'paper' is missing")
     for name in grid.scales:

@@ -8,9 +8,20 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)  # fmt: skip
+from pydantic_core import PydanticCustomError
 
 from benchmark.errors import UserError, nearest
+from benchmark.matrix import study
 
 
 def _number(value: Any) -> Any:
@@ -25,8 +36,16 @@ Float = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 
-Method = Literal["baseline", "icasc-grad_cam", "icasc-a_ch"]
-METHODS: tuple[str, ...] = get_args(Method)
+
+def _method(name: str) -> str:
+    if name not in (known := study.at_hand().methods):
+        raise PydanticCustomError(
+            "unknown_name", "{told}", {"told": f"{name!r} is not a valid value" + nearest(name, known)}
+        )
+    return name
+
+
+Method = Annotated[Name, AfterValidator(_method)]
 Backbone = Literal[
     "resnet18", "resnet50", "resnet101", "vgg19",
     "resnet8", "resnet20", "resnet32", "resnet56", "resnet110",
@@ -42,8 +61,8 @@ IMAGENET1K_V1 = {
     "vgg19": "vgg19-dcbb9e9d.pth",
 }
 
-# Fields that only ICASC reads. A baseline job holds none of them, so that varying one orphans no baseline.
-ICASC_FIELDS = (
+# Fields that a job holds only where its method reads them, so that varying one orphans no baseline.
+METHOD_FIELDS = (
     "attention_weight",
     "warmup_epochs",
     "sigma",
@@ -98,7 +117,7 @@ class Job(BaseModel):
     precision: Literal["float32", "tf32", "bfloat16", "float64"]
     ranks: Positive = 1  # processes that share each batch; BatchNorm sees a rank's own images only
 
-    # ICASC (method.md's table; None for methods that do not read them)
+    # METHOD_FIELDS (method.md's table); None, or their defaults, for methods that do not read them
     attention_weight: Annotated[Float, Field(ge=0)] | None = None  # common factor of the three attention terms
     warmup_epochs: Annotated[Int, Field(ge=0)] | None = None  # epochs before the attention terms start
     sigma: Float | None = None  # mask threshold, as a share of the true map's maximum
@@ -114,13 +133,35 @@ class Job(BaseModel):
     # BatchNorm between the inner layer and Y, in dY/dF: its statistics depend on F (batch) or are constants (frozen)
     gradient_batchnorm: Literal["batch", "frozen"] = "batch"
 
+    options: Any = None  # an instance of the method's own model, given as a mapping; None where it has none
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_of_the_method(cls, fields: Any) -> Any:
+        name = fields.get("method")
+        known = study.at_hand().methods if isinstance(name, str) else {}
+        if name not in known:
+            return fields  # which is named as such
+        given, model = fields.get("options") or {}, known[name].options
+        if isinstance(given, BaseModel):
+            given = given.model_dump()
+        if not isinstance(given, dict):
+            raise ValueError(f"options: {given!r} is no mapping")
+        unknown = [option for option in given if option not in known[name].option_names]
+        if unknown:
+            raise ValueError(f"{name} has no option '{unknown[0]}'" + nearest(unknown[0], known[name].option_names))
+        try:
+            return fields | {"options": model(**given) if model else None}
+        except ValidationError as error:
+            raise ValueError(explain(error, known[name].option_names)) from None
+
     @model_validator(mode="after")
     def _fields_that_are_read(self) -> "Job":
         unread = unread_fields(self.method, self.loss, self.schedule)
         given = [name for name in unread if getattr(self, name) != type(self).model_fields[name].default]
         if given:
             raise ValueError(f"{self.method} with {self.loss} and {self.schedule} does not read {', '.join(given)}")
-        needed = {*ICASC_FIELDS, *MULTI_LABEL_FIELDS, "milestones"} - unread
+        needed = {*METHOD_FIELDS, *MULTI_LABEL_FIELDS, "milestones"} - unread
         missing = sorted(name for name in needed if getattr(self, name) is None)
         if missing:
             raise ValueError(f"{self.method} with {self.loss} and {self.schedule} needs {', '.join(missing)}")
@@ -129,9 +170,15 @@ class Job(BaseModel):
         return self
 
     def canonical_json(self) -> str:
-        """What is hashed: sorted keys, no blanks, fields at their default left out."""
+        """What is hashed: sorted keys, no blanks, fields and options at their default left out."""
         fields = self.model_dump(mode="json", exclude_defaults=True)
+        if not fields.get("options"):
+            fields.pop("options", None)
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    def value(self, name: str) -> Any:
+        """Of a field, or of an option of the method's; None where it has no such option."""
+        return getattr(self, name) if name in FIELDS else getattr(self.options, name, None)
 
     @property
     def id(self) -> str:
@@ -143,17 +190,29 @@ class Job(BaseModel):
 FIELDS: tuple[str, ...] = tuple(Job.model_fields)
 
 
+def settable() -> list[str]:
+    """What a grid or the command line may set of a job: its fields, and the options of the study's methods."""
+    return [*(name for name in FIELDS if name not in ("scale", "options")), *study.at_hand().option_names]
+
+
 def unread_fields(method: Any, loss: Any, schedule: Any) -> set[str]:
     """Fields that a job of this kind does not read, and so does not hold."""
-    unread = set(ICASC_FIELDS) if method == "baseline" else set()
+    declared = study.at_hand().methods.get(method) if isinstance(method, str) else None
+    unread = set(METHOD_FIELDS) - set(declared.reads) if declared else set()
     unread |= set(MULTI_LABEL_FIELDS) if loss == "cross_entropy" else set()
     return unread | ({"milestones"} if schedule == "cosine" else set())
 
 
 def make_job(fields: dict[str, Any], source: str) -> Job:
-    """Job from plain values. UserError names the field, `source`, what was expected and the nearest valid name."""
+    """Job from plain values, its method's options among them; what it does not read is left out. UserError names the
+    field, `source`, what was expected and the nearest valid name."""
     unread = unread_fields(*(fields.get(name) for name in ("method", "loss", "schedule")))
-    fields = {name: value for name, value in fields.items() if name not in unread}
+    method, options = fields.get("method"), study.at_hand().option_names
+    declared = study.at_hand().methods.get(method) if isinstance(method, str) else None
+    chosen = {name: fields[name] for name in (declared.option_names if declared else ()) if name in fields}
+    fields = {name: value for name, value in fields.items() if name not in unread and name not in options}
+    if chosen:
+        fields["options"] = (fields.get("options") or {}) | chosen
     try:
         return Job(**fields)
     except ValidationError as error:
@@ -173,6 +232,8 @@ def explain(error: ValidationError, valid: tuple[str, ...]) -> str:
         return f"unknown key '{key}'" + nearest(problem["loc"][-1], valid)
     if problem["type"] == "missing":
         return f"'{key}' is missing"
+    if problem["type"] == "unknown_name":
+        return f"{key}: {problem['msg']}"
     if problem["type"] == "literal_error":
         allowed = problem["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
         return f"{key}: {problem['input']!r} is not a valid value" + nearest(problem["input"], allowed)

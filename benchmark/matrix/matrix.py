@@ -77,13 +77,13 @@ class Matrix:
         return {
             name: value
             for name, value in named.items()
-            if any(getattr(job, name) == value for job in self.jobs) or len(self.grid.axes.get(name, ())) != 1
+            if any(job.value(name) == value for job in self.jobs) or len(self.grid.axes.get(name, ())) != 1
         }
 
     def jobs_of(self, fields: dict[str, Any], method: str | None = None) -> list[Job]:
         """The jobs that a table's row shows, in one column or in all."""
         wanted = self.row_filter(fields) | ({} if method is None else {"method": method})
-        return [job for job in self.jobs if all(getattr(job, name) == value for name, value in wanted.items())]
+        return [job for job in self.jobs if all(job.value(name) == value for name, value in wanted.items())]
 
     @cached_property
     def departures(self) -> dict[str, set[str]]:

@@ -1,20 +1,60 @@
 """Methods turn a batch into logits and named loss terms. The training loop sums and logs the terms and never asks
-which method it runs."""
+which method it runs.
 
-from collections.abc import Callable
-from functools import partial
+A method is a function `(model, images_BCHW, labels, job, epoch) -> (logits_BC, terms)`:
 
-from torch import Tensor
+    model        a network in three pieces (models.py): model(images) -> logits, or step by step
+                 feat_inner = model.to_inner(images), feat_last = model.to_last(feat_inner), model.head(feat_last)
+    images_BCHW  normalised, of the job's precision
+    labels       (B,) class numbers; or (B, num_classes) of 1 present, 0 only difficult, -1 absent
+    job          its fields and, where the method has options of its own, job.options
+    epoch        from 0
+    terms        named scalars; their sum is what is differentiated, so weights are already in them
 
-from benchmark.matrix.job import Job
-from benchmark.methods import baseline, icasc
-from benchmark.methods.baseline import Terms
-from benchmark.methods.models import Backbone
+To add one, write the function in a file of this folder and declare it here. The declaration imports torch only when
+it is called:
 
-Method = Callable[[Backbone, Tensor, Tensor, Job, int], tuple[Tensor, Terms]]
+    class Options(BaseModel):                       # only where it has any; each with a default
+        placebo: bool = False
+
+    def _mine(*batch):
+        from benchmark.methods.mine import mine
+        return mine(*batch)
+
+    METHODS["mine"] = Method(_mine, reads=("sigma", "omega"), options=Options, title="Mine")
+
+`reads` names the fields of METHOD_FIELDS (matrix/job.py) that it reads. Options are set by name, like fields: in a
+grid's `options: {mine: {placebo: true}}`, in a scale's `set`, axes or readings, and with `--set placebo=true`. They are
+in the job's id where they differ from their defaults, so an option added later, whose default means what was done
+without it, orphans no run.
+"""
+
+from typing import Any
+
+from benchmark.matrix.job import METHOD_FIELDS
+from benchmark.matrix.study import Method
+
+
+def _baseline(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.baseline import baseline
+
+    return baseline(*batch)
+
+
+def _grad_cam(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.icasc import icasc
+
+    return icasc(*batch, "grad_cam")
+
+
+def _a_ch(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.icasc import icasc
+
+    return icasc(*batch, "a_ch")
+
 
 METHODS: dict[str, Method] = {
-    "baseline": baseline.baseline,
-    "icasc-grad_cam": partial(icasc.icasc, kind="grad_cam"),
-    "icasc-a_ch": partial(icasc.icasc, kind="a_ch"),
+    "baseline": Method(_baseline, title="Baseline"),
+    "icasc-grad_cam": Method(_grad_cam, reads=METHOD_FIELDS, title="ICASC_{Grad-CAM}"),
+    "icasc-a_ch": Method(_a_ch, reads=METHOD_FIELDS, title="ICASC_{A_ch}"),
 }

@@ -1,11 +1,11 @@
 """Which code made a run, and whether what trains has changed since. Reads git; never imports torch.
 
-Training code is every definition that ENTRANCES reach through the names and imports in them, but for what keeps
-records (the room `store` without its metrics, train/recording.py) and what names jobs (`matrix`, whose every choice is
-in a job's id): these change what is written about a number, not the number. A definition is compared by its syntax tree
-without comments, docstrings, annotations, assertions, and without the names of local variables and of modules. So a
-file that moves, a function that moves to another file, or a better name of a variable makes no run stale; any other
-edit does.
+Training code is every definition that ENTRANCES, and the functions of the table METHODS, reach through the names and
+imports in them, but for what keeps records (the room `store` without its metrics, train/recording.py) and what names
+jobs (`matrix`, whose every choice is in a job's id): these change what is written about a number, not the number. A
+definition is compared by its syntax tree without comments, docstrings, annotations, assertions, and without the names
+of local variables and of modules. So a file that moves, a function that moves to another file, or a better name of a
+variable makes no run stale; any other edit does.
 
 Limits: what is reached by another way than by a name (getattr) is not followed; packages are not looked into, their
 versions stand in environment.json; that an edit changes no bit, only running it again would show.
@@ -25,6 +25,7 @@ from benchmark.store.records import Code
 
 ROOT = Path(benchmark.__file__).parent.parent
 ENTRANCES = ("open_splits", "start", "train_and_test")  # what train/loop.py calls for a job, one after the other
+METHODS = ("benchmark/methods/__init__.py", "METHODS")  # whose functions a job names
 NO_NUMBER = ("benchmark/store/", "benchmark/matrix/", "benchmark/train/recording.py", "benchmark/errors.py")
 NUMBERS = ("benchmark/store/metrics.py",)
 
@@ -131,12 +132,13 @@ class Tree:
         """Each name that training reaches, with the digests of what it means."""
         loops = [path for path, names in self._definitions.items() if ENTRANCES[-1] in names]
         waiting = [(path, name) for path in loops for name in ENTRANCES if name in self._definitions[path]]
+        waiting += [METHODS] if METHODS[1] in self._definitions.get(METHODS[0], ()) else []
         seen = set(waiting)
         digests: dict[str, set[str]] = {}
         while waiting:
             path, name = waiting.pop()
             plain = self._plain(path, self._definitions[path][name])
-            if not path.startswith(NO_NUMBER) or path in NUMBERS:
+            if (path, name) != METHODS and (not path.startswith(NO_NUMBER) or path in NUMBERS):
                 digests.setdefault(name, set()).add(hashlib.sha256(ast.dump(plain).encode()).hexdigest()[:16])
             for place in self._mentioned(path, self._definitions[path][name]):
                 if place not in seen:

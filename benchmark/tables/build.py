@@ -334,7 +334,7 @@ def _as_they_ran(matrix: Matrix) -> list[str]:
     """The assumptions, each with the values that the jobs have: an override is printed as it ran."""
     texts = []
     for name, assumption in matrix.grid.assumptions.items():
-        ran = [value for job in matrix.jobs if (value := getattr(job, name, None)) is not None]
+        ran = [value for job in matrix.jobs if (value := job.value(name)) is not None]
         values = list(dict.fromkeys(ran)) or [matrix.definition if name == "ap_definition" else assumption.value]
         texts.append(f"{name} {'/'.join(map(shown, values))}")
     return texts

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import UserError, nearest
-from benchmark.matrix import strict_yaml
-from benchmark.matrix.job import FIELDS, METHODS, Float, Int, explain, first_problem
+from benchmark.matrix import strict_yaml, study
+from benchmark.matrix.job import Float, Int, explain, first_problem, settable
 
 
 class _Strict(BaseModel):
@@ -113,13 +113,13 @@ def load(name: str, folder: Path) -> Spec:
                 f"{len(row.published)} published cells for {len(spec.columns)} columns"
             )
         for field in row.where:
-            if field not in FIELDS:
+            if field not in settable():
                 line = strict_yaml.line_of(lines, ("rows", i, "where"))
-                raise UserError(f"{path}:{line}: unknown job field '{field}'" + nearest(field, FIELDS))
+                raise UserError(f"{path}:{line}: unknown job field '{field}'" + nearest(field, settable()))
     for i, column in enumerate(spec.columns):
-        if spec.grid and column.key not in METHODS:
+        if spec.grid and column.key not in (known := study.at_hand().methods):
             line = strict_yaml.line_of(lines, ("columns", i))
-            raise UserError(f"{path}:{line}: unknown method '{column.key}'" + nearest(column.key, METHODS))
+            raise UserError(f"{path}:{line}: unknown method '{column.key}'" + nearest(column.key, known))
     rows = [row.model_copy(update={"class_cells": _class_cells(row, spec, folder)}) for row in spec.rows]
     return spec.model_copy(update={"rows": rows})
 

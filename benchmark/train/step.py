@@ -12,8 +12,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from benchmark.matrix import study
 from benchmark.matrix.job import Job
-from benchmark.methods import METHODS, Terms
+from benchmark.methods.baseline import Terms
 from benchmark.methods.models import Backbone
 from benchmark.train import distributed
 
@@ -72,7 +73,7 @@ class Step:
         return self._terms
 
     def _compute(self, images_BCHW: Tensor, labels: Tensor, epoch: int, weight: float = 1.0) -> Terms:
-        _, terms = METHODS[self._job.method](self._model, images_BCHW, labels, self._job, epoch)
+        _, terms = study.method(self._job.method)(self._model, images_BCHW, labels, self._job, epoch)
         loss = torch.stack(list(terms.values())).sum()
         self._optimizer.zero_grad(set_to_none=True)
         (loss if weight == 1.0 else loss * weight).backward()
