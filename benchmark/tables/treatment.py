@@ -1,0 +1,161 @@
+"""Was the treatment applied? A method that is to move attention maps, and did not, was not tested by its gain.
+
+All from saved records: the overlap of the true and the confusing class's maps after the last epoch, the loss terms, the
+test scores. A gain of nothing says something about a method only where its maps came apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from benchmark.errors import UserError
+from benchmark.matrix.matrix import Matrix
+from benchmark.store import scores
+from benchmark.store.records import Epoch
+from benchmark.store.run import Run
+from benchmark.tables import stats
+from benchmark.tables.stats import LEVEL, Interval
+
+Answer = Literal["not applied", "applied, no effect", "applied, effect", "not known"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Of the overlap, ours - the baseline's of the same seed: mean and interval over seeds, None for a single one.
+
+    Overlaps are shares in [0, 1], means over the test images whose true map is not blank.
+    """
+
+    mean: float
+    interval: Interval | None
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """changes: by what was measured, as `a_ch_last`. share: of the method's own terms in the loss of the last epoch.
+
+    agreement: of the test scores with the baseline's of the same seed; agreement_of_seeds: of two seeds of the baseline
+    with each other, which is what another draw of luck changes. Both in [-1, 1] (Spearman, mean over classes) or, of
+    one label an image, the share of images with the same first class. None where they were not saved.
+    """
+
+    answer: Answer
+    reason: str
+    changes: dict[str, Change]
+    share: float | None = None
+    agreement: float | None = None
+    agreement_of_seeds: float | None = None
+
+
+def treatment(matrix: Matrix, ours: dict[int, str], theirs: dict[int, str], effect: bool | None, maps: str) -> Treatment:
+    """ours, theirs: run ids by seed, of the method and of what it is compared with, tested on the same images.
+
+    effect: whether the interval of the gain excludes zero, None where it has none. maps: the kind that the method
+    moves, as the records name it. Applied is what lowers the overlap at one of the layers beyond what seeds do, at a
+    level shared out among the layers (Bonferroni).
+    """
+    pairs = [
+        (Run(matrix.runs / matrix.scale / ours[s]), Run(matrix.runs / matrix.scale / theirs[s]))
+        for s in ours
+        if s in theirs
+    ]
+    last = [(_last_epoch(run), _last_epoch(other)) for run, other in pairs]
+    changes = _changes(last, maps)
+    own = [share for epoch, _ in last if (share := _share(epoch)) is not None]
+    saved = [(_scores(run), _scores(other)) for run, other in pairs]
+    answer, reason = _answer(changes, effect)
+    return Treatment(
+        answer, reason, changes,
+        share=float(np.mean(own)) if own else None,
+        agreement=_mean_agreement(saved),
+        agreement_of_seeds=_mean_agreement(list(combinations([other for _, other in saved], 2))),
+    )  # fmt: skip
+
+
+def _answer(changes: dict[str, Change], effect: bool | None) -> tuple[Answer, str]:
+    if not changes:
+        return "not known", "the overlap of the maps was not measured"
+    if any(change.interval is None for change in changes.values()):
+        return "not known", "one seed has no spread; 2 are the least"
+    fell = {name: change for name, change in changes.items() if change.interval and change.interval[1] < 0}
+    if not fell:
+        return "not applied", f"no overlap of maps fell beyond what seeds do: {_told(changes)}"
+    if effect is None:
+        return "not known", f"the gain has no interval; overlap of maps {_told(fell)}"
+    return ("applied, effect" if effect else "applied, no effect"), f"overlap of maps {_told(fell)}"
+
+
+def _told(changes: dict[str, Change]) -> str:
+    return ", ".join(
+        f"{name} {change.mean:+.3f} [{change.interval[0]:+.3f}, {change.interval[1]:+.3f}]"
+        for name, change in changes.items()
+        if change.interval
+    )
+
+
+def _changes(pairs: list[tuple[Epoch | None, Epoch | None]], maps: str) -> dict[str, Change]:
+    names = (f"{maps}_inner", f"{maps}_last")
+    level = 1 - (1 - LEVEL) / len(names)
+    changes = {}
+    for name in names:
+        both = [(_shown_overlap(a, name), _shown_overlap(b, name)) for a, b in pairs]
+        of = [ours - theirs for ours, theirs in both if ours is not None and theirs is not None]
+        if of:
+            changes[name] = Change(float(np.mean(of)), stats.t_interval(of, level, (-1.0, 1.0)), len(of))
+    return changes
+
+
+def _shown_overlap(epoch: Epoch | None, name: str) -> float | None:
+    """Mean over images whose true map is not blank: blank maps, of a network that sees nothing, do not overlap."""
+    overlap, blank = (epoch.overlap(key) if epoch else None for key in (name, f"{name}_blank"))
+    if overlap is None or (blank or 0.0) >= 1:
+        return None
+    return overlap / (1 - (blank or 0.0))
+
+
+def _share(epoch: Epoch | None) -> float | None:
+    if epoch is None or epoch.loss is None:
+        return None
+    own = sum(abs(value) for name, value in epoch.train.items() if name not in ("classification", "loss"))
+    return own / (own + abs(epoch.loss)) if own + abs(epoch.loss) else None
+
+
+def _last_epoch(run: Run) -> Epoch | None:
+    try:
+        return next(iter(run.metrics()[::-1]), None)
+    except UserError:  # a damaged record is no evidence; who reads the runs names it
+        return None
+
+
+def _scores(run: Run) -> scores.Scores | None:
+    try:
+        return scores.read(run) if run.path("scores.npz").exists() else None
+    except UserError:
+        return None
+
+
+def _mean_agreement(pairs: list[tuple[scores.Scores | None, scores.Scores | None]]) -> float | None:
+    found = [agreement(a, b) for a, b in pairs if a is not None and b is not None]
+    return float(np.mean(found)) if found else None
+
+
+def agreement(a: scores.Scores, b: scores.Scores) -> float:
+    """Of two networks on the same test images: Spearman's correlation of a class's scores, mean over the classes; or,
+    of one label an image, the share of images whose first class is the same."""
+    measure: Callable[[np.ndarray, np.ndarray], float] = _spearman if a.labels.ndim == 2 else _same_first
+    return measure(a.predicted, b.predicted)
+
+
+def _same_first(a_NK: np.ndarray, b_NK: np.ndarray) -> float:
+    return float(np.mean(a_NK[:, 0] == b_NK[:, 0]))
+
+
+def _spearman(a_NC: np.ndarray, b_NC: np.ndarray) -> float:
+    ranks = [np.argsort(np.argsort(x_NC, axis=0), axis=0) for x_NC in (a_NC, b_NC)]
+    centred = [r - r.mean(axis=0) for r in ranks]
+    squares = [np.sqrt((c**2).sum(axis=0)) for c in centred]
+    return float(np.mean((centred[0] * centred[1]).sum(axis=0) / (squares[0] * squares[1])))

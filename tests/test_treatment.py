@@ -1,0 +1,112 @@
+"""The gate before every gain: did the method move the maps that it is to move?"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmark.matrix.matrix import Matrix
+from benchmark.store.run import submit
+from benchmark.tables import treatment
+from benchmark.tables.treatment import Change
+from tests.evidence import GOLDEN, save_scores
+from benchmark.matrix import grid
+
+METHOD = "icasc-a_ch"
+RNG = np.random.default_rng(0)
+
+
+def _runs(folder: Path, moved: dict[str, list[float]], blank: float = 0.0) -> tuple[Matrix, dict[int, str], dict[int, str]]:
+    """Finished pairs whose overlap at the last layer is the baseline's and so much more; by method, run ids by seed."""
+    matrix = Matrix(grid.load("voc", GOLDEN), "paper", runs=folder)
+    ids: dict[str, dict[int, str]] = {"baseline": {}, METHOD: {}}
+    for job in matrix.jobs:
+        if job.method not in ids or job.seed >= len(moved["a_ch_last"]):
+            continue
+        run = submit(folder, job)
+        ids[job.method][job.seed] = run.id
+        overlap = {}
+        for name, by in moved.items():
+            overlap[name] = (0.6 + 0.01 * job.seed + (by[job.seed] if job.method == METHOD else 0)) * (1 - blank)
+            overlap[f"{name}_blank"] = blank
+        train = {"classification": 0.3} | ({"separability_last": 0.1} if job.method == METHOD else {})
+        epochs = [{"epoch": 1, "attention_overlap": dict.fromkeys(overlap, 0.5)}]
+        epochs.append({"epoch": 2, "train": train, "attention_overlap": overlap})
+        run.path("metrics.jsonl").write_text("".join(json.dumps(e) + "\n" for e in epochs))
+    return matrix, ids[METHOD], ids["baseline"]
+
+
+def _of(folder: Path, effect: bool | None = False, **moved: list[float]) -> treatment.Treatment:
+    return treatment.treatment(*_runs(folder, moved), effect, "a_ch")
+
+
+def test_maps_that_come_apart_in_every_seed_are_a_treatment(tmp_path):
+    found = _of(tmp_path, a_ch_inner=[0.0, 0.01, -0.01], a_ch_last=[-0.10, -0.11, -0.09])
+    assert found.answer == "applied, no effect"
+    assert "a_ch_last" in found.reason
+    assert "a_ch_inner" not in found.reason
+    assert found.changes["a_ch_last"].mean == pytest.approx(-0.10)
+    assert found.share == pytest.approx(0.25)
+
+
+def test_an_effect_is_the_gain_s(tmp_path):
+    moved = {"a_ch_inner": [0.0, 0.01, -0.01], "a_ch_last": [-0.10, -0.11, -0.09]}
+    assert _of(tmp_path, True, **moved).answer == "applied, effect"
+    assert _of(tmp_path, None, **moved).answer == "not known"
+
+
+@pytest.mark.parametrize("last", [[0.0, 0.01, -0.01], [-0.2, 0.0, -0.05], [0.1, 0.11, 0.09]])
+def test_maps_that_moved_no_more_than_seeds_do_or_came_closer_are_none(tmp_path, last):
+    found = _of(tmp_path, True, a_ch_inner=[0.0, 0.01, -0.01], a_ch_last=last)
+    assert found.answer == "not applied"
+
+
+def test_two_layers_share_the_level(tmp_path):
+    """At 95% alone this fall would count; looking at two layers, it may be luck."""
+    last = [-0.05, -0.10, -0.15]
+    half = 4.303 * np.std(last, ddof=1) / np.sqrt(3)
+    assert np.mean(last) + half > -0.03  # just beyond zero or within: the level decides
+    found = _of(tmp_path, a_ch_inner=[0.0, 0.0, 0.001], a_ch_last=[x - 0.026 for x in last])
+    assert np.mean(last) - 0.026 + half < 0
+    assert found.answer == "not applied"
+
+
+def test_blank_maps_do_not_count_as_apart(tmp_path):
+    """A network whose maps are blank has no overlap either: what is left is compared."""
+    matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=0.5)
+    found = treatment.treatment(matrix, ours, theirs, False, "a_ch")
+    assert found.changes["a_ch_last"].mean == pytest.approx(-0.1)
+    matrix, ours, theirs = _runs(tmp_path / "blank", {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=1.0)
+    assert treatment.treatment(matrix, ours, theirs, False, "a_ch").answer == "not known"
+
+
+def test_one_seed_or_no_measurement_says_nothing(tmp_path):
+    assert _of(tmp_path, a_ch_inner=[-0.1], a_ch_last=[-0.1]).changes["a_ch_last"] == Change(pytest.approx(-0.1), None, 1)
+    assert _of(tmp_path / "one", a_ch_inner=[-0.1], a_ch_last=[-0.1]).answer == "not known"
+    matrix, ours, theirs = _runs(tmp_path / "none", {"a_ch_last": [-0.1, -0.1, -0.2]})
+    for run in (tmp_path / "none").rglob("metrics.jsonl"):
+        run.unlink()
+    assert treatment.treatment(matrix, ours, theirs, False, "a_ch").reason == "the overlap of the maps was not measured"
+
+
+@pytest.mark.parametrize("damage", ["{", '{"epoch": "x"}'])
+def test_a_damaged_record_is_no_evidence(tmp_path, damage):
+    matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.11, -0.09]})
+    (tmp_path / "paper" / ours[0] / "metrics.jsonl").write_text(damage + "\n")
+    assert treatment.treatment(matrix, ours, theirs, False, "a_ch").changes["a_ch_last"].num_seeds == 2
+
+
+def test_agreement_of_scores_is_by_class_and_of_ranks(tmp_path):
+    matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.11, -0.09]})
+    labels = np.where(RNG.random((50, 20)) < 0.3, 1, -1).astype(np.int8)
+    ap = {"ap": {"area": dict.fromkeys(map(chr, range(97, 117)), 0.5)}, "mAP": {"area": 0.5}}
+    base = {seed: RNG.normal(size=(50, 20)).astype(np.float32) for seed in theirs}
+    for job in matrix.jobs:
+        if job.id in ours.values():
+            save_scores(submit(tmp_path, job), labels, np.exp(base[job.seed]), **ap)  # the same order
+        elif job.id in theirs.values():
+            save_scores(submit(tmp_path, job), labels, base[job.seed], **ap)
+    found = treatment.treatment(matrix, ours, theirs, False, "a_ch")
+    assert found.agreement == pytest.approx(1)
+    assert abs(found.agreement_of_seeds) < 0.1
