@@ -78,6 +78,17 @@ def test_no_gain_is_not_reproduced(tmp_path):
     assert table.cells["mAP", "icasc-a_ch"].gain_verdict.outcome == "not reproduced"
 
 
+def test_no_gain_of_a_method_that_moved_nothing_is_no_answer(tmp_path):
+    plant(tmp_path, lambda job, item: 77.44 + 0.1 * job.seed + 0.02 * job.seed * (job.method != "baseline"), moved=0.0)
+    table = golden_table("paper", tmp_path)
+    cell = table.cells["mAP", "icasc-a_ch"]
+    assert cell.treatment.answer == "not applied"
+    assert cell.gain_verdict.outcome == "inconclusive"
+    assert cell.gain_verdict.reason.startswith("treatment not applied: no overlap of maps fell")
+    assert table.cells["cow", "icasc-a_ch"].treatment is None, "no claim is made of a class"
+    assert any(note.startswith("Treatment, mAP, icasc-a_ch: not applied") for note in table.notes)
+
+
 @pytest.mark.parametrize(
     ("share", "outcome"), [(1.0, "reproduced"), (0.7, "reproduced"), (0.5, "inconclusive"), (0.3, "not reproduced")]
 )

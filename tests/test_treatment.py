@@ -6,18 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.run import submit
 from benchmark.tables import treatment
 from benchmark.tables.treatment import Change
 from tests.evidence import GOLDEN, save_scores
-from benchmark.matrix import grid
 
 METHOD = "icasc-a_ch"
 RNG = np.random.default_rng(0)
 
 
-def _runs(folder: Path, moved: dict[str, list[float]], blank: float = 0.0) -> tuple[Matrix, dict[int, str], dict[int, str]]:
+def _runs(
+    folder: Path, moved: dict[str, list[float]], blank: float = 0.0
+) -> tuple[Matrix, dict[int, str], dict[int, str]]:
     """Finished pairs whose overlap at the last layer is the baseline's and so much more; by method, run ids by seed."""
     matrix = Matrix(grid.load("voc", GOLDEN), "paper", runs=folder)
     ids: dict[str, dict[int, str]] = {"baseline": {}, METHOD: {}}
@@ -82,7 +84,9 @@ def test_blank_maps_do_not_count_as_apart(tmp_path):
 
 
 def test_one_seed_or_no_measurement_says_nothing(tmp_path):
-    assert _of(tmp_path, a_ch_inner=[-0.1], a_ch_last=[-0.1]).changes["a_ch_last"] == Change(pytest.approx(-0.1), None, 1)
+    assert _of(tmp_path, a_ch_inner=[-0.1], a_ch_last=[-0.1]).changes["a_ch_last"] == Change(
+        pytest.approx(-0.1), None, 1
+    )
     assert _of(tmp_path / "one", a_ch_inner=[-0.1], a_ch_last=[-0.1]).answer == "not known"
     matrix, ours, theirs = _runs(tmp_path / "none", {"a_ch_last": [-0.1, -0.1, -0.2]})
     for run in (tmp_path / "none").rglob("metrics.jsonl"):

@@ -80,6 +80,7 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "size": interval and cell.published_gain and claims.claim_size(cell.published_gain, interval),
         "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
         "crosses": cell.crosses, "unpaired": list(cell.unpaired),
+        "treatment": cell.treatment and asdict(cell.treatment) | {"told": cell.treatment.told},
         "sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None,
     } | {
         name: value  # the interval of both is the table's, whose spread methods may share
@@ -203,6 +204,7 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
         ratio, interval = gain["share_of_claim"]["ratio"], gain["share_of_claim"]["interval"]
         span = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
         lines.append(f"{ratio:.2f}{span} of the paper's gain: {gain['size']}")
+    lines += [f"treatment: {gain['treatment']['told']}"] if gain["treatment"] else []
     lines += ["trained by two versions of the training code"] if gain["crosses"] else []
     lines += [*gain["unpaired"], *_measures(gain)]
     if gain["sign_flip_p"] is not None:

@@ -19,13 +19,15 @@ class Method:
     reads: the METHOD_FIELDS of a job (matrix/job.py) that it reads; a job of it holds no others, so that varying these
     gives it no new id. options: a pydantic model of what it reads beside them, each with a default. Where a grid sets
     them they are named like fields; `job.options` is an instance, and is part of the id where it differs from the
-    defaults. title: of its column in tables that give it none.
+    defaults. title: of its column in tables that give it none. maps: the kind of attention maps that it is to move
+    apart, as `a_ch`, so that tables say whether it did; None for one that moves none.
     """
 
     function: Callable[..., tuple[Any, dict[str, Any]]]
     reads: tuple[str, ...] = ()
     options: type[BaseModel] | None = None
     title: str | None = None
+    maps: str | None = None
 
     def __call__(self, *batch: Any) -> tuple[Any, dict[str, Any]]:
         return self.function(*batch)

@@ -44,17 +44,17 @@ def _baseline(*batch: Any) -> tuple[Any, dict[str, Any]]:
 def _grad_cam(*batch: Any) -> tuple[Any, dict[str, Any]]:
     from benchmark.methods.icasc import icasc
 
-    return icasc(*batch, "grad_cam")
+    return icasc(*(*batch, "grad_cam"))
 
 
 def _a_ch(*batch: Any) -> tuple[Any, dict[str, Any]]:
     from benchmark.methods.icasc import icasc
 
-    return icasc(*batch, "a_ch")
+    return icasc(*(*batch, "a_ch"))
 
 
 METHODS: dict[str, Method] = {
     "baseline": Method(_baseline, title="Baseline"),
-    "icasc-grad_cam": Method(_grad_cam, reads=METHOD_FIELDS, title="ICASC_{Grad-CAM}"),
-    "icasc-a_ch": Method(_a_ch, reads=METHOD_FIELDS, title="ICASC_{A_ch}"),
+    "icasc-grad_cam": Method(_grad_cam, reads=METHOD_FIELDS, title="ICASC_{Grad-CAM}", maps="grad_cam"),
+    "icasc-a_ch": Method(_a_ch, reads=METHOD_FIELDS, title="ICASC_{A_ch}", maps="a_ch"),
 }

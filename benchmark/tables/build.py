@@ -8,6 +8,7 @@ import pandas as pd
 
 from benchmark.data import DATASETS
 from benchmark.errors import UserError
+from benchmark.matrix import study
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import scores
@@ -18,6 +19,7 @@ from benchmark.tables import claims, collect, stats
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Verdict
+from benchmark.tables.treatment import treatment
 
 TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in either split
 
@@ -83,7 +85,8 @@ def _with_gains(table: Table, matrix: Matrix, records: dict[str, Result]) -> dic
             cell, gains=tuple(gains.values()), paired_seeds=tuple(gains), gain=mean, crosses=crosses,
             unpaired=tuple(unpaired),
         )  # fmt: skip
-    return cells | _with_intervals(replace(table, cells=table.cells | cells), matrix)
+    cells |= _with_intervals(replace(table, cells=table.cells | cells), matrix)
+    return cells | _with_treatments(replace(table, cells=table.cells | cells), matrix)
 
 
 def _tested_on(run: Run, record: Result) -> str | None:
@@ -104,6 +107,20 @@ def _with_intervals(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]
             if cell.gains:
                 interval = claims.gain_interval(cell.gains, paired_over(samples, table, cell), pooled)
                 cells[row.key, cell.column] = replace(cell, gain_interval=interval)
+    return cells
+
+
+def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
+    """The cells of claims, each with whether its method moved what it is to move."""
+    cells: dict[tuple[str, str], Cell] = {}
+    for at, cell in table.cells.items():
+        maps = study.at_hand().methods[cell.column].maps if table.row(cell).claim else None
+        if cell.gains and maps:
+            ours, theirs = (dict(zip(c.seeds, c.runs, strict=True)) for c in (cell, table.baseline(cell)))
+            ours = {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}
+            interval = cell.gain_interval
+            effect = None if interval is None else not interval.low <= 0 <= interval.high
+            cells[at] = replace(cell, treatment=treatment(matrix, ours, theirs, effect, maps))
     return cells
 
 
@@ -196,7 +213,10 @@ def judged_claim(spec: Spec, cell: Cell, claimed: float) -> Verdict:
         return Verdict("not comparable", "a baseline and a method were trained by different code")
     level = claims.level_of_look(len(cell.gains), spec.looks)
     interval = cell.gain_interval and level and cell.gain_interval.at(level)
-    return claims.judge_claim(cell.gains, claimed, interval or None, spec.looks)
+    verdict = claims.judge_claim(cell.gains, claimed, interval or None, spec.looks)
+    if verdict.outcome == "not reproduced" and cell.treatment and not cell.treatment.applied:
+        return Verdict("inconclusive", f"treatment {cell.treatment.answer}: {cell.treatment.reason}; {verdict.reason}")
+    return verdict
 
 
 def _open(cell: Cell, why_not: str) -> Verdict | None:
@@ -276,6 +296,7 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
     if spec.tolerance is not None:
         notes.append(verdict_line(table))
     notes.append(f"Assumptions: {'; '.join(_as_they_ran(matrix))}.")
+    notes += treatments(table)
     unseen = list(dict.fromkeys(cell.row for cell in table.cells.values() if cell.status in TOO_FEW))
     if unseen and matrix.min_positives > 1:
         notes.append(
@@ -289,6 +310,15 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
     notes += [f"Nothing to compare with where no published cell is shown: {spec.missing}."] if spec.missing else []
     notes += [f"In the paper: {text}" for text in spec.discrepancies]
     return notes
+
+
+def treatments(table: Table) -> list[str]:
+    """A line for each claim whose method is to move maps: did it?"""
+    return [
+        f"Treatment, {table.label(cell.row)}, {cell.column}: {cell.treatment.told}."
+        for cell in table.cells.values()
+        if cell.treatment
+    ]
 
 
 def _warnings(table: Table, records: dict[str, Result]) -> list[str]:

@@ -8,6 +8,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.tables.claims import GainInterval
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Interval, Verdict
+from benchmark.tables.treatment import Treatment
 
 LEVELS = ("value", "gain", "order")  # what a verdict is about: a cell, its lead over the baseline, a row's best method
 
@@ -22,7 +23,8 @@ class Cell:
     `gain_interval` its interval over seeds and test images together. `crosses`: runs of a pair were trained by
     different code. `unpaired`: pairs that were not made, and why. `status`: done; partial (some seeds); no or few
     positives (of the class); or, without any value, not run, running, failed, diverged, corrupt. A verdict is None
-    where the paper prints nothing to judge by, or claims nothing of the row.
+    where the paper prints nothing to judge by, or claims nothing of the row. `treatment`: of a row that is a claim,
+    whether the method moved the maps that it is to move; None of one that moves none.
     """
 
     row: str
@@ -47,6 +49,7 @@ class Cell:
     unpaired: tuple[str, ...] = ()
     verdict: Verdict | None = None
     gain_verdict: Verdict | None = None
+    treatment: Treatment | None = None
     text: str | None = None  # a cell of words, as Table 1's
 
     @property

@@ -11,7 +11,7 @@ from benchmark.matrix import grid
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import Job
 from benchmark.tables import claims, stats
-from benchmark.tables.build import judged_claim
+from benchmark.tables.build import judged_claim, treatments
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Verdict
@@ -28,6 +28,7 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str) -> Table:
     comparable = all(tables[row.table].comparable for row in spec.rows if row.table in tables)
     cells = {(row.key, c.key): _claimed(spec, row, c.key, tables) for row in spec.rows for c in spec.columns}
     cells, corrected = _corrected(spec, cells)
+    table = Table(spec, scale, cells, (), comparable)
     why = "" if comparable else "; not comparable with the published gains (†)"
     notes = [
         f"Scale {scale}{why}.",
@@ -35,10 +36,11 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str) -> Table:
         "images together; share: of the paper's gain. Every method and network is shown, none chosen. Last epoch.",
         corrected,
         *_marks(list(cells.values())),
+        *treatments(table),
         *(f"{row.key}: {note}." for row in spec.rows if (note := _stood_in(row, tables))),
         *(f"In the paper: {text}" for text in spec.discrepancies),
     ]
-    return Table(spec, scale, cells, tuple(notes), comparable)
+    return replace(table, notes=tuple(notes))
 
 
 def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cell:
@@ -55,6 +57,7 @@ def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cel
         source.paired_seeds, source.gains, source.runs, source.gain, stats.sample_std(source.gains), gains=source.gains,
         paired_seeds=source.paired_seeds, gain=source.gain, gain_interval=source.gain_interval,
         published_over=source.published_over, crosses=source.crosses, unpaired=source.unpaired,
+        treatment=source.treatment,
     )  # fmt: skip
     if claim is None or source.gain is None:
         return cell

@@ -19,6 +19,8 @@ from benchmark.store.run import Run
 from benchmark.tables import stats
 from benchmark.tables.stats import LEVEL, Interval
 
+LAYERS = ("inner", "last")
+LAYER_LEVEL = 1 - (1 - LEVEL) / len(LAYERS)  # of each layer's interval, so that looking at both is wrong in 5%
 Answer = Literal["not applied", "applied, no effect", "applied, effect", "not known"]
 
 
@@ -50,8 +52,25 @@ class Treatment:
     agreement: float | None = None
     agreement_of_seeds: float | None = None
 
+    @property
+    def applied(self) -> bool:
+        return self.answer.startswith("applied")
 
-def treatment(matrix: Matrix, ours: dict[int, str], theirs: dict[int, str], effect: bool | None, maps: str) -> Treatment:
+    @property
+    def told(self) -> str:
+        """In a line, with what else helps to judge it."""
+        parts = [f"{self.answer} ({self.reason})"]
+        if self.share is not None:
+            parts.append(f"{self.share:.0%} of the loss is the method's")
+        if self.agreement is not None:
+            seeds = "" if self.agreement_of_seeds is None else f", two baseline seeds {self.agreement_of_seeds:.2f}"
+            parts.append(f"test scores agree with the baseline's by {self.agreement:.2f}{seeds}")
+        return "; ".join(parts)
+
+
+def treatment(
+    matrix: Matrix, ours: dict[int, str], theirs: dict[int, str], effect: bool | None, maps: str
+) -> Treatment:
     """ours, theirs: run ids by seed, of the method and of what it is compared with, tested on the same images.
 
     effect: whether the interval of the gain excludes zero, None where it has none. maps: the kind that the method
@@ -90,22 +109,21 @@ def _answer(changes: dict[str, Change], effect: bool | None) -> tuple[Answer, st
 
 
 def _told(changes: dict[str, Change]) -> str:
-    return ", ".join(
+    shown = (
         f"{name} {change.mean:+.3f} [{change.interval[0]:+.3f}, {change.interval[1]:+.3f}]"
         for name, change in changes.items()
         if change.interval
     )
+    return f"{', '.join(shown)}, intervals of {LAYER_LEVEL:.1%}"
 
 
 def _changes(pairs: list[tuple[Epoch | None, Epoch | None]], maps: str) -> dict[str, Change]:
-    names = (f"{maps}_inner", f"{maps}_last")
-    level = 1 - (1 - LEVEL) / len(names)
     changes = {}
-    for name in names:
+    for name in (f"{maps}_{layer}" for layer in LAYERS):
         both = [(_shown_overlap(a, name), _shown_overlap(b, name)) for a, b in pairs]
         of = [ours - theirs for ours, theirs in both if ours is not None and theirs is not None]
         if of:
-            changes[name] = Change(float(np.mean(of)), stats.t_interval(of, level, (-1.0, 1.0)), len(of))
+            changes[name] = Change(float(np.mean(of)), stats.t_interval(of, LAYER_LEVEL, (-1.0, 1.0)), len(of))
     return changes
 
 
