@@ -68,6 +68,26 @@ def test_a_planted_effect_moves_the_gain(tmp_path):
     assert [line["moved"] for line in found] == pytest.approx([0.0, 0.0, -3.0, -3.0])
 
 
+def test_a_gain_has_the_interval_of_the_tables():
+    _, found, *_ = lines("ap_definition")
+    interval = golden_table().cells["mAP", "icasc-a_ch"].gain_interval
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert found["over"] == "seeds and images"
+    _, reread, *_ = [line for line in lines("difficult_test") if line["value"] == "positive"] * 2
+    assert reread["over"] == "seeds only", "labels that are read anew were not resampled"
+
+
+def test_runs_tested_on_other_images_are_not_compared(tmp_path):
+    for run in plant(tmp_path, lambda job, item: 70.0 + job.seed):
+        if "baseline" in run.id:
+            record = json.loads(run.path("result.json").read_bytes())
+            record["data"]["test"]["sha256"] = "of others"
+            run.path("result.json").write_text(json.dumps(record))
+    found = lines("ap_definition", "--scale", "paper", runs=tmp_path)
+    assert {(line["n"], line["gain"], line["low"]) for line in found} == {(0, None, None)}
+    assert "were tested on different images" in found[0]["unpaired"][0]
+
+
 @pytest.mark.parametrize(
     ("vary", "message"),
     [
@@ -133,6 +153,7 @@ def test_readings_pair_with_the_baseline_of_their_own_loss(study, tmp_path):
     found = {tuple(line["reading"]): line for line in lines if line["method"] == "icasc-a_ch"}
     assert found["sigma",]["gain"] == pytest.approx(10)
     assert found["class_reduction",]["gain"] == pytest.approx(-20)
+    assert found["sigma",]["over"] == "seeds and images"
     assert found["sigma",]["mean"] == pytest.approx(50), "class c1 is in too few training images to count"
     assert found["sigma",]["loss"] == pytest.approx(0.6)
     assert found["sigma",]["overlap_last"] == found["sigma",]["baseline_blank_last"] == 0.25
@@ -147,6 +168,24 @@ def test_readings_as_text_hide_nothing(study, tmp_path):
     assert text.count("not run") == len(lines) == 4
     assert r"sigma 0.25" in text
     assert r"class\_reduction sum" in text
+
+
+def test_one_seed_is_over_images_only_and_other_images_are_no_pair(study, tmp_path):
+    for job in study.jobs("mini", readings=[{"sigma": 0.25}], only={"seed": [0]}):
+        _finish(tmp_path, job, 0.4, shown_by=1, kind=job.method.removeprefix("icasc-"))
+    matrix = Matrix(study, "mini", selection={"seed": [0]}, runs=tmp_path, readings=({"sigma": 0.25},))
+    lines = sensitivity.readings(matrix)
+    assert {line["over"] for line in lines} == {"images only"}
+    assert "(images only)" in sensitivity.readings_text(matrix, lines, "pipe")
+    run = next(run for run in run_module.all_runs(tmp_path) if "grad_cam" in run.id)
+    record = json.loads(run.path("result.json").read_bytes())
+    scores = np.random.default_rng(1).normal(size=(40, 3))
+    save_scores(
+        run, np.ones((40, 3), np.int8), scores, **{k: v for k, v in record.items() if k[:3] in ("ap", "mAP", "num")}
+    )
+    other, same = sensitivity.readings(matrix)
+    assert (other["n"], other["state"], same["state"]) == (0, "no pair", "done")
+    assert "Not paired: " in sensitivity.readings_text(matrix, [other, same], "pipe")
 
 
 def test_a_scale_without_readings_says_which_has_them(tmp_path):

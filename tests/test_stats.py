@@ -67,11 +67,6 @@ def test_binomial_sizes(share, images, points):
     assert 100 * stats.binomial_std(share, images) == pytest.approx(points, abs=0.006)
 
 
-def test_percentile_interval_skips_what_is_no_number():
-    assert stats.percentile_interval(np.array([np.nan, 1.0])) is None
-    assert stats.percentile_interval(np.append(np.linspace(0, 1, 1001), np.nan)) == pytest.approx((0.025, 0.975))
-
-
 def test_combined_interval_covers_new_seeds_and_new_images():
     """Truth 0; a seed shifts a run, the drawn test images shift all runs of an experiment alike."""
     rng = np.random.default_rng(5)

@@ -12,7 +12,7 @@ from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
 from benchmark.store.run import Run
-from benchmark.tables import collect, stats
+from benchmark.tables import claims, collect
 from benchmark.tables.build import shown
 
 # Read from saved scores, no training: what becomes of a test image that shows a class only as a difficult object.
@@ -42,8 +42,9 @@ def in_use(matrix: Matrix, name: str) -> Any:
 def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None) -> list[dict[str, Any]]:
     """A line for each value, backbone and method but the baseline: the gain over the baseline, paired by seed.
 
-    Columns: value, in_use, backbone, method, n, planned, mean, gain, low, high, moved (gain - the gain at the value in
-    use), command (to make what is missing; None where nothing is). `item` defaults to mAP, or top1.
+    Columns: value, in_use, backbone, method, n, planned, mean, gain, low, high (95%, over what `over` says), unpaired
+    (why pairs were not made), crosses, moved (gain - the gain at the value in use), command (to make what is missing;
+    None where nothing is). `item` defaults to mAP, or top1.
     """
     used = in_use(matrix, name)
     lines = []
@@ -55,7 +56,8 @@ def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None)
             read = matrix.asked_otherwise(average_precision=value)
         numbers = {job.id: _number(Run(read.folder(job)), read, name, value, item) for job in read.jobs}
         for backbone in dict.fromkeys(job.backbone for job in read.jobs):
-            lines += _lines(read, backbone, numbers, value)
+            # Scores are resampled with the labels as recorded; with difficult objects read anew, seeds alone are known.
+            lines += _lines(read, backbone, numbers, value, item, name != "difficult_test" or value == used)
     for line in lines:
         line["in_use"] = line["value"] == used
         reference = next((o["gain"] for o in lines if o["value"] == used and _same(o, line)), None)
@@ -67,26 +69,57 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a["method"] == b["method"] and a["backbone"] == b["backbone"]
 
 
-def _lines(matrix: Matrix, backbone: str, numbers: dict[str, float | None], value: Any) -> list[dict[str, Any]]:
+def _lines(
+    matrix: Matrix, backbone: str, numbers: dict[str, float | None], value: Any, item: str | None, resample: bool
+) -> list[dict[str, Any]]:
     jobs = [job for job in matrix.jobs if job.backbone == backbone]
-    by_method = {m: {job.seed: numbers[job.id] for job in jobs if job.method == m} for m in matrix.methods}
-    baseline, *methods = [method for method, by_seed in by_method.items() if by_seed]
+    by_method = {m: [job for job in jobs if job.method == m] for m in matrix.methods}
+    baseline, *methods = [method for method, of in by_method.items() if of]
+    measured = {
+        method: {job.seed: (job.id, number) for job in of if (number := numbers[job.id]) is not None}
+        for method, of in by_method.items()
+    }
+    compared = _gains_over(baseline, measured, matrix, item, resample)
     lines = []
     for method in methods:
-        measured = {seed: v for seed, v in by_method[method].items() if v is not None}
-        gains = [v - theirs for seed, v in measured.items() if (theirs := by_method[baseline].get(seed)) is not None]
-        interval = stats.t_interval(gains)
+        pairs, interval = compared[method]
         lines.append(
             {
-                "value": value, "backbone": backbone, "method": method, "n": len(gains),
-                "planned": len(by_method[method]), "mean": _mean(list(measured.values())), "gain": _mean(gains),
-                "low": interval and interval[0],
-                "high": interval and interval[1],
+                "value": value, "backbone": backbone, "method": method, "n": len(pairs.gains),
+                "planned": len(by_method[method]), "mean": _mean([v for _, v in measured[method].values()]),
+                "gain": pairs.mean, "low": interval and interval.low, "high": interval and interval.high,
+                "over": interval and interval.over, "unpaired": list(pairs.unpaired), "crosses": pairs.crosses,
             }
         )  # fmt: skip
     missing = [line["method"] for line in lines if line["n"] < line["planned"]]
     command = matrix.command([baseline, *missing])
     return [line | {"command": command if line["method"] in missing else None} for line in lines]
+
+
+def _gains_over(
+    baseline: str, measured: dict[str, dict[int, tuple[str, float]]], matrix: Matrix, item: str | None,
+    resample: bool = True,
+) -> dict[str, tuple[collect.Pairs, claims.GainInterval | None]]:  # fmt: skip
+    """Each method's pairs with the baseline and the interval of their gain, as a table has them. measured: method ->
+    seed -> run and value."""
+    ids = list(dict.fromkeys(run for by_seed in measured.values() for run, _ in by_seed.values()))
+    runs = {name: Run(matrix.runs / matrix.scale / name) for name in ids}
+    records = {name: record for name, run in runs.items() if (record := collect.readable(run))}
+    images = {name: collect.tested_on(runs[name], record) for name, record in records.items()}
+    pairs = {
+        method: collect.pair(by_seed, measured[baseline], records, images)
+        for method, by_seed in measured.items()
+        if method != baseline
+    }
+    item = item or next((record.headline for record in records.values()), None)
+    samples = collect.image_samples(matrix, ids, item=item) if resample and any(p.gains for p in pairs.values()) else {}
+    pooled = claims.pooled_std([of.gains for of in pairs.values()])
+    found = {}
+    for method, of in pairs.items():
+        ours, theirs = ({seed: measured[m][seed][0] for seed in of.seeds} for m in (method, baseline))
+        drawn = collect.paired_over(samples, ours, theirs, item) if item else None
+        found[method] = of, claims.gain_interval(of.gains, drawn, pooled)
+    return found
 
 
 def _mean(values: list[float]) -> float | None:
@@ -126,7 +159,6 @@ def text_row(line: dict[str, Any]) -> dict[str, str]:
     def number(value: float | None, sign: str = "+") -> str:
         return "–" if value is None else f"{value:{sign}.2f}"
 
-    interval = "–" if line["low"] is None else f"[{line['low']:+.2f}, {line['high']:+.2f}]"
     return {
         "value": shown(line["value"]) + (" (in use)" if line["in_use"] else ""),
         "backbone": line["backbone"],
@@ -134,7 +166,7 @@ def text_row(line: dict[str, Any]) -> dict[str, str]:
         "runs": f"{line['n']} of {line['planned']}",
         "mean": number(line["mean"], ""),
         "gain": number(line["gain"]),
-        "95% over seeds": interval,
+        "95%": _span(line),
         "gain moves": "" if line["in_use"] else number(line["moved"]),
     }
 
@@ -143,61 +175,78 @@ def readings(matrix: Matrix) -> list[dict[str, Any]]:
     """A line for each of the matrix's readings, backbone and method but the baseline. None is left out: what did not
     run has its state.
 
-    Columns: reading, backbone, method, state, n, planned, mean (%), gain (points over the baseline of the same seed),
-    over_images (95% interval of the gain by the paired bootstrap over test images), loss and baseline_loss
-    (classification, mean of the last epoch), overlap_inner and overlap_last (attention.overlap of the method's own kind
-    of map after the last epoch), blank_last (share of blank true maps there), and the baseline's as baseline_<name>.
+    Columns: reading, backbone, method, state, n (pairs), planned, mean (%), gain (points over the baseline of the same
+    seed and test images), low, high and over (its 95% interval and what that covers, as in tables), unpaired, crosses,
+    loss and baseline_loss (classification, mean of the last epoch), overlap_inner and overlap_last (attention.overlap
+    of the method's own kind of map after the last epoch), blank_last (share of blank true maps there), and the
+    baseline's as baseline_<name>.
     """
     lines = []
     for reading in matrix.readings or matrix.overlay.readings:
         read = matrix.asked_otherwise(readings=(reading,))
-        for backbone, method in dict.fromkeys((job.backbone, job.method) for job in read.jobs):
-            if method == read.jobs[0].method:
-                continue
-            runs = {(j.method, j.seed): Run(read.folder(j)) for j in read.jobs if j.backbone == backbone}
-            seeds = [seed for name, seed in runs if name == method]
-            pairs = [(runs[read.jobs[0].method, seed], runs[method, seed]) for seed in seeds]
-            head = {"reading": reading, "backbone": backbone, "method": method, "planned": len(seeds)}
-            lines.append(head | _compared(pairs, read))
+        for backbone in dict.fromkeys(job.backbone for job in read.jobs):
+            lines += [{"reading": reading, "backbone": backbone} | line for line in _of_reading(read, backbone)]
     return lines
 
 
-def _compared(pairs: list[tuple[Run, Run]], matrix: Matrix) -> dict[str, Any]:
-    """Means over the finished pairs of baseline and method."""
-    done = [pair for pair in pairs if all(run.state() == "done" for run in pair)]
-    if not done:
-        states = [pair[1].state() for pair in pairs]
-        return {"n": 0, "state": next((s for s in states if s in ("diverged", "failed", "running")), "not run")}
-    records = [[record for run in pair if (record := run.result())] for pair in done]
-    item = records[0][0].headline
-    measured = [[collect.items(r, matrix.definition, matrix.min_positives)[item] for r in pair] for pair in records]
-    values = np.array(measured, dtype=float)
-    last = [[run.metrics()[-1] for run in pair] for pair in done]
-    kind = done[0][1].job().method.removeprefix("icasc-")
+def _of_reading(matrix: Matrix, backbone: str) -> list[dict[str, Any]]:
+    runs: dict[str, dict[int, Run]] = {}
+    for job in matrix.jobs:
+        if job.backbone == backbone:
+            runs.setdefault(job.method, {})[job.seed] = Run(matrix.folder(job))
+    numbers = {
+        method: {seed: (run.id, value) for seed, run in of.items() if (value := _headline(run, matrix)) is not None}
+        for method, of in runs.items()
+    }
+    baseline, *methods = runs
+    compared = _gains_over(baseline, numbers, matrix, None)
+    lines = []
+    for method in methods:
+        pairs, interval = compared[method]
+        head = {"method": method, "planned": len(runs[method]), "n": len(pairs.seeds), "unpaired": list(pairs.unpaired)}
+        if not pairs.seeds:
+            states = [run.state() for run in runs[method].values()]
+            found = next((s for s in states if s in ("diverged", "failed", "running")), "not run")
+            lines.append(head | {"state": "no pair" if pairs.unpaired else found})
+            continue
+        line = head | {
+            "state": "done" if len(pairs.seeds) == len(runs[method]) else "partial",
+            "mean": _mean([numbers[method][seed][1] for seed in pairs.seeds]), "gain": pairs.mean,
+            "low": interval and interval.low, "high": interval and interval.high, "over": interval and interval.over,
+            "crosses": pairs.crosses,
+        }  # fmt: skip
+        kind = method.removeprefix("icasc-")
+        for name, prefix in ((baseline, "baseline_"), (method, "")):
+            line |= _last_epoch([runs[name][seed] for seed in pairs.seeds], kind, prefix)
+        lines.append(line)
+    return lines
+
+
+def _headline(run: Run, matrix: Matrix) -> float | None:
+    record = collect.readable(run) if run.state() == "done" else None
+    return collect.items(record, matrix.definition, matrix.min_positives)[record.headline] if record else None
+
+
+def _last_epoch(runs: list[Run], kind: str, prefix: str) -> dict[str, float | None]:
+    """What runs logged after their last epoch, as means; None where some did not."""
+    last = [run.metrics()[-1] for run in runs]
 
     def mean(numbers: list[float | None]) -> float | None:
         known = [number for number in numbers if number is not None]
         return _mean(known) if len(known) == len(numbers) else None
 
-    def loss(side: int) -> float | None:
-        return mean([pair[side].loss for pair in last])
-
-    def apart(side: int, key: str) -> float | None:
-        return mean([pair[side].overlap(f"{kind}_{key}") for pair in last])
-
-    samples = collect.image_samples(matrix, [run.id for pair in done for run in pair])
-    theirs, ours = (dict(enumerate(run.id for run in side)) for side in zip(*done, strict=True))
-    gained = collect.paired_over(samples, ours, theirs, item)
-    return {
-        "n": len(done), "state": "done" if len(done) == len(pairs) else "partial",
-        "mean": float(values[:, 1].mean()), "gain": float((values[:, 1] - values[:, 0]).mean()),
-        "over_images": None if gained is None else stats.percentile_interval(gained),
-        "loss": loss(1), "baseline_loss": loss(0),
-    } | {
-        f"{prefix}{name}": apart(side, key)
-        for side, prefix in ((0, "baseline_"), (1, ""))
+    return {f"{prefix}loss": mean([epoch.loss for epoch in last])} | {
+        f"{prefix}{name}": mean([epoch.overlap(f"{kind}_{key}") for epoch in last])
         for name, key in (("overlap_inner", "inner"), ("overlap_last", "last"), ("blank_last", "last_blank"))
-    }  # fmt: skip
+    }
+
+
+def _span(line: dict[str, Any]) -> str:
+    """The interval of a line's gain, and what it covers where that is not seeds and images."""
+    if line.get("low") is None:
+        return "–"
+    over = "" if line["over"] == "seeds and images" else f" ({line['over']})"
+    return f"[{line['low']:+.2f}, {line['high']:+.2f}]{over}" + (" ††" if line["crosses"] else "")
 
 
 def reading_row(line: dict[str, Any]) -> dict[str, str]:
@@ -209,14 +258,13 @@ def reading_row(line: dict[str, Any]) -> dict[str, str]:
     def beside(key: str, form: str) -> str:
         return f"{number(key, form)} ({number(f'baseline_{key}', form)})"
 
-    interval = line.get("over_images")
     return {
         "reading": ", ".join(f"{name} {shown(value)}" for name, value in line["reading"].items()),
         "method": line["method"],
         "n": str(line["n"]) if line["state"] == "done" else f"{line['n']} [{line['state']}]",
         "mean": number("mean"),
         "gain": number("gain", "+.2f"),
-        "95% over images": "–" if interval is None else f"[{interval[0]:+.2f}, {interval[1]:+.2f}]",
+        "95%": _span(line),
         "loss (baseline's)": beside("loss", ".4f"),
         "overlap, inner": beside("overlap_inner", ".3f"),
         "overlap, last": beside("overlap_last", ".3f"),
@@ -229,13 +277,17 @@ def readings_text(matrix: Matrix, lines: list[dict[str, Any]], form: str) -> str
     rows = [reading_row(line) for line in lines]
     notes = [
         f"Scale {matrix.scale}: {matrix.overlay.why}. Other assumptions as in the grid; not comparable with the paper.",
-        "mean: mAP or top-1 in % after the last epoch, over n seeds; gain: method - baseline, paired by seed, with the"
-        " paired bootstrap over the images tested on. loss: classification, training mean of the last epoch. overlap:"
+        "mean: mAP or top-1 in % after the last epoch, over n seeds; gain: method - baseline, paired by seed and test"
+        " images, with its 95% interval over seeds and test images together (images only: one seed, so how much the gain"
+        " varies over seeds is not in it). loss: classification, training mean of the last epoch. overlap:"
         " of the true and the confusing class's maps on 64 of these images, 0 ... 1; blank: share of the 64 whose true"
         " map is zero everywhere, where there is nothing to overlap. In parentheses the baseline's.",
     ]
     least = matrix.min_positives
     notes += [f"Classes that fewer than {least} images of either split show are left out."] if least > 1 else []
+    notes += [f"Not paired: {text}." for text in dict.fromkeys(text for line in lines for text in line["unpaired"])]
+    if any(line.get("crosses") for line in lines):
+        notes.append("††: a pair was trained by two versions of the training code.")
     head = f"Readings of ICASC: {matrix.grid.title}"
     table = tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
     if form == "pipe":

@@ -11,8 +11,6 @@ from benchmark.errors import UserError
 from benchmark.matrix import study
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
-from benchmark.store import scores
-from benchmark.store.code import same_code
 from benchmark.store.records import Result
 from benchmark.store.run import Run
 from benchmark.tables import claims, collect, stats
@@ -63,37 +61,20 @@ def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarra
 
 def _with_gains(table: Table, matrix: Matrix, records: dict[str, Result]) -> dict[tuple[str, str], Cell]:
     """The cells with their gains: of runs of one seed that were tested on the same images."""
-    images = {run: _tested_on(Run(matrix.runs / matrix.scale / run), records[run]) for run in _runs(table)}
+    images = {run: collect.tested_on(Run(matrix.runs / matrix.scale / run), records[run]) for run in _runs(table)}
     cells: dict[tuple[str, str], Cell] = {}
     for at, cell in table.cells.items():
         baseline = table.baseline(cell)
         if cell is baseline or cell.mean is None:
             continue
         ours, theirs = (dict(zip(c.seeds, zip(c.runs, c.values, strict=True), strict=True)) for c in (cell, baseline))
-        gains, unpaired, crosses = {}, [], False
-        for seed in (seed for seed in ours if seed in theirs):
-            (run, value), (other, its_value) = ours[seed], theirs[seed]
-            if None in (images[run], images[other]):
-                unpaired.append(f"{run} or {other} does not say which images it was tested on")
-            elif images[run] != images[other]:
-                unpaired.append(f"{run} and {other} were tested on different images")
-            else:
-                gains[seed] = value - its_value
-                crosses = crosses or same_code(records[run].code, records[other].code) is False
-        mean = float(np.mean(list(gains.values()))) if gains else None
+        pairs = collect.pair(ours, theirs, records, images)
         cells[at] = replace(
-            cell, gains=tuple(gains.values()), paired_seeds=tuple(gains), gain=mean, crosses=crosses,
-            unpaired=tuple(unpaired),
+            cell, gains=pairs.gains, paired_seeds=pairs.seeds, gain=pairs.mean, crosses=pairs.crosses,
+            unpaired=pairs.unpaired,
         )  # fmt: skip
     cells |= _with_intervals(replace(table, cells=table.cells | cells), matrix)
     return cells | _with_treatments(replace(table, cells=table.cells | cells), matrix)
-
-
-def _tested_on(run: Run, record: Result) -> str | None:
-    try:
-        return scores.tested_on(run, record)
-    except UserError:  # damaged scores: image_samples names them
-        return None
 
 
 def _with_intervals(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:

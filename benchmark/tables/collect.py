@@ -14,6 +14,7 @@ from benchmark.errors import UserError
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
+from benchmark.store.code import same_code
 from benchmark.store.records import Result
 from benchmark.store.run import Run
 from benchmark.tables import bootstrap
@@ -87,6 +88,47 @@ def items(record: Result, definition: str, min_positives: int = 1) -> dict[str, 
             mean = metrics.mean_ap(list(ap.values()))
         values = ap | {"mAP": mean}
     return {item: None if value is None else 100 * value for item, value in values.items()}
+
+
+class Pairs(NamedTuple):
+    """Gains of runs of one seed over the baseline's. unpaired: pairs that were not made, and why. crosses: a pair was
+    trained by two versions of the training code."""
+
+    seeds: tuple[int, ...]
+    gains: tuple[float, ...]
+    unpaired: tuple[str, ...]
+    crosses: bool
+
+    @property
+    def mean(self) -> float | None:
+        return float(np.mean(self.gains)) if self.gains else None
+
+
+def pair(
+    ours: dict[int, tuple[str, float]], theirs: dict[int, tuple[str, float]], records: dict[str, Result],
+    images: dict[str, str | None],
+) -> Pairs:  # fmt: skip
+    """The only pairing there is: of one seed, and tested on the same images. ours, theirs: seed -> run and value;
+    images: what `tested_on` says of each run."""
+    gains, unpaired, crosses = {}, [], False
+    for seed in (seed for seed in ours if seed in theirs):
+        (run, value), (other, its_value) = ours[seed], theirs[seed]
+        if None in (images[run], images[other]):
+            unpaired.append(f"{run} or {other} does not say which images it was tested on")
+        elif images[run] != images[other]:
+            unpaired.append(f"{run} and {other} were tested on different images")
+        else:
+            gains[seed] = value - its_value
+            crosses = crosses or same_code(records[run].code, records[other].code) is False
+    return Pairs(tuple(gains), tuple(gains.values()), tuple(unpaired), crosses)
+
+
+def tested_on(run: Run, record: Result) -> str | None:
+    """Which images, as a digest; None where it is not known."""
+    try:
+        return scores.tested_on(run, record)
+    except UserError:  # damaged scores: image_samples names them
+        return None
 
 
 def image_samples(

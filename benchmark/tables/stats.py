@@ -126,15 +126,6 @@ def binomial_std(share: float, num_images: int) -> float:
     return math.sqrt(share * (1 - share) / num_images)
 
 
-def percentile_interval(samples: np.ndarray, level: float = LEVEL) -> Interval | None:
-    """The middle `level` of bootstrap samples; None where fewer than two are numbers."""
-    samples = samples[np.isfinite(samples)]
-    if len(samples) < 2:
-        return None
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def image_interval(
     point: float, samples: np.ndarray, level: float = LEVEL, bounds: Interval | None = None
 ) -> Interval | None:
