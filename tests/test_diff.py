@@ -97,6 +97,7 @@ def test_status_3_nothing_in_common(tmp_path):
     assert call(RUNS, tmp_path / "runs")[0] == 3
 
 
+@pytest.mark.usefixtures("planted_numbers")
 def test_two_run_folders(tmp_path):
     shutil.copytree(RUNS, tmp_path / "runs")
     code, text = call(RUNS, tmp_path / "runs")

@@ -105,6 +105,7 @@ def test_a_wrong_address_has_a_hint(address, message):
         explain.locate(address, {"table2": published.load("table2", TABLES)})
 
 
+@pytest.mark.usefixtures("planted_numbers")
 def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):
     runs = plant(tmp_path, as_published)[:3]
     scores = np.random.default_rng(0).normal(size=(40, 10))
@@ -116,6 +117,7 @@ def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):
     assert (first != other).any()
 
 
+@pytest.mark.usefixtures("planted_numbers")
 def test_single_label_runs_are_resampled(tmp_path):
     rng = np.random.default_rng(0)
     run = plant(tmp_path, as_published)[0]

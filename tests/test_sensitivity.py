@@ -27,7 +27,7 @@ def lines(vary, *arguments, runs=RUNS):
     result = CliRunner().invoke(cli.app, words)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return json.loads(result.output)
+    return json.loads(result.stdout)
 
 
 def test_ap_definitions_come_from_the_scores():
@@ -54,6 +54,7 @@ def test_what_is_missing_has_a_command():
     assert "--set sigma=0.25 --only method=baseline,method=icasc-grad_cam,method=icasc-a_ch" in other["command"]
 
 
+@pytest.mark.usefixtures("planted_numbers")
 def test_a_planted_effect_moves_the_gain(tmp_path):
     effect = {0.25: 2.0, 0.55: 5.0}
     for sigma in effect:
@@ -137,6 +138,7 @@ def _finish(runs, job, ap, shown_by, kind="a_ch"):
     return run
 
 
+@pytest.mark.usefixtures("planted_numbers")
 def test_readings_pair_with_the_baseline_of_their_own_loss(study, tmp_path):
     runs = tmp_path / "runs"
     for reading, gain in (({"sigma": 0.25}, 0.1), ({"class_reduction": "sum"}, -0.2)):

@@ -118,6 +118,7 @@ def _with_scores(runs, ids_of, scale="paper", **record):
         save_scores(run, labels, scores_NC, ids_of(run.job()), **known, **record)
 
 
+@pytest.mark.usefixtures("planted_numbers")
 def test_runs_tested_on_other_images_are_not_paired(tmp_path):
     _with_scores(tmp_path, lambda job: [f"{'a' if job.method == 'baseline' else 'b'}{i}" for i in range(6)])
     table = golden_table("paper", tmp_path)

@@ -12,6 +12,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.store.code import changed_since
 from benchmark.store.records import Code, Environment, Result
 from benchmark.store.run import Run
+from benchmark.store.verify import checked
 from benchmark.tables import claims, collect, published, stats
 from benchmark.tables.build import paired_over, shown
 from benchmark.tables.cells import Cell, Table
@@ -124,13 +125,15 @@ def _in_one_run(cell: Cell) -> bool | None:
 
 def _run(run: Run, job: Job, cell: Cell) -> dict[str, Any]:
     try:
-        record, on, failure = run.result() or Result(job=run.id), run.environment() or Environment(), run.failure()
+        (result, unverified), on, failure = checked(run), run.environment() or Environment(), run.failure()
     except UserError as error:
         return {"id": run.id, "seed": job.seed, "state": str(error)}
+    record = result or Result(job=run.id)
     code = record.code or on.code
     by_seed = dict(zip(cell.seeds, cell.values, strict=True))
     return {
         "id": run.id, "seed": job.seed, "state": run.state(), "value": by_seed.get(job.seed),
+        "unverified": unverified,
         "seconds": record.seconds, "epoch": record.epoch,
         "best_on_test": record.best_on_test and record.best_on_test.model_dump(exclude_none=True),
         "error": failure and failure.error, "commit": code and code.commit, "dirty": code and code.dirty,
@@ -263,6 +266,8 @@ def _measures(measured: dict[str, Any]) -> list[str]:
 def _run_lines(run: dict[str, Any]) -> list[str]:
     value = "" if run.get("value") is None else f" {run['value']:.2f}"
     lines = [f"seed {run['seed']}:{value} {run['state']}  {run['id']}"]
+    if run.get("unverified"):
+        lines.append(f"    unverified: {run['unverified']}")
     if run.get("error"):
         lines.append(f"    {run['error']}")
     if run.get("commit"):

@@ -142,7 +142,7 @@ def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -
 
 def rescored(run: Run, matrix: Matrix, difficult: int) -> dict[str, float | None]:
     """As collect.items, with label 0 (only difficult objects) read as `difficult`."""
-    saved, record = scores.read(run), run.result()
+    saved, record = scores.read(run), collect.readable(run)
     if record is None or saved.labels.ndim == 1:
         raise UserError(f"{run.id}: single-label images have no difficult objects")
     labels = np.where(saved.labels == 0, difficult, saved.labels)

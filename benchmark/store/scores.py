@@ -83,13 +83,24 @@ def tested_on(run: Run, record: Result) -> str | None:
 
 def read(run: Run) -> Scores:
     """The saved test scores. UserError where they are missing, damaged, or not the ones the result was made from."""
-    path, record = run.path("scores.npz"), run.result()
+    record = run.result()
+    return parse(run, content(run, record), record)
+
+
+def content(run: Run, record: Result | None) -> bytes:
+    """scores.npz as it lies there, compared with the digest in the record. UserError as in `read`."""
+    path = run.path("scores.npz")
     saved = read_regular(path)
     if saved is None:
         raise UserError(f"{path}: missing")
     digest = record.scores_sha256 if record else None
     if digest not in (None, hashlib.sha256(saved).hexdigest()):
         raise UserError(f"{path}: not the scores that result.json was made from; restore it, or move the folder away")
+    return saved
+
+
+def parse(run: Run, saved: bytes, record: Result | None) -> Scores:
+    """UserError as in `read`."""
     try:
         with np.load(io.BytesIO(saved)) as arrays:
             ids, labels = arrays["ids"], arrays["labels"]
@@ -101,6 +112,7 @@ def read(run: Run) -> Scores:
             ap = record.ap if record else None
             classes = _classes(arrays, ap, predicted.shape[1]) if labels.ndim == 2 else []
     except Exception as error:  # whatever a damaged zip can raise, zlib.error and EOFError among them
+        path = run.path("scores.npz")
         raise UserError(f"{path}: not a file of scores ({type(error).__name__}: {error})") from None
     return Scores(ids, labels, predicted, classes)
 

@@ -24,7 +24,7 @@ TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in
 
 def build(spec: Spec, matrix: Matrix) -> Table:
     """The table of the matrix's jobs, from what their run folders hold."""
-    frame, records, warnings = collect.collect(matrix)
+    frame, records, warnings, unverified = collect.collect(matrix)
     departures = [*_departures(spec, matrix), *_missing_data(matrix, records)]
     comparable = matrix.scale == "paper" and not departures
     why_not = "" if comparable else f"scale {matrix.scale}: {'; '.join(departures) or matrix.overlay.why}"
@@ -49,7 +49,7 @@ def build(spec: Spec, matrix: Matrix) -> Table:
         order = _order(spec, of_columns, why_not)
         orders |= {row.key: order} if order else {}
     table = replace(table, orders=orders)
-    return replace(table, notes=tuple(_notes(table, matrix, records)))
+    return replace(table, notes=(*_notes(table, matrix, records), *_unverified(unverified)))
 
 
 def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarray | None:
@@ -325,6 +325,15 @@ def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
     if finished:
         notes.append(f"Results in no row of this table: {len(finished)}, such as {finished[0]}.")
     return notes
+
+
+def _unverified(unverified: dict[str, str]) -> list[str]:
+    """A line for each reason why numbers are only what the records say."""
+    lines = []
+    for why in dict.fromkeys(unverified.values()):
+        runs = [run for run, its in unverified.items() if its == why]
+        lines.append(f"Unverified, of {len(runs)} runs such as {runs[0]}: {why}, so no number of its was computed again.")
+    return lines
 
 
 def _as_printed(table: Table) -> str:

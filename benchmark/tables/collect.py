@@ -13,7 +13,7 @@ import pandas as pd
 from benchmark.errors import UserError
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
-from benchmark.store import metrics, scores
+from benchmark.store import metrics, scores, verify
 from benchmark.store.code import same_code
 from benchmark.store.records import Result
 from benchmark.store.run import Run
@@ -27,15 +27,17 @@ Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in per
 
 
 class Collected(NamedTuple):
-    """frame: see `collect`. records: of the finished runs, by id. warnings: a line for each that cannot be read."""
+    """frame: see `collect`. records: of the finished runs, by id. warnings: a line for each that cannot be read.
+    unverified: ids of results whose numbers could not be computed again, and why."""
 
     frame: pd.DataFrame
     records: dict[str, Result]
     warnings: list[str]
+    unverified: dict[str, str]
 
 
 def collect(matrix: Matrix) -> Collected:
-    """What a matrix's run folders hold, each result read once; numbers in percent.
+    """What a matrix's run folders hold, each result read once and compared with its scores; numbers in percent.
 
     Columns: job (its id), state, every field of Job, item, value. `item` is a class name, `mAP`, `top1` or `top5`;
     `value` is NaN where too few images show the class (see `items`). A job without a result has one line whose item is
@@ -43,11 +45,12 @@ def collect(matrix: Matrix) -> Collected:
     """
     lines, warnings = [], []
     records: dict[str, Result] = {}
+    unverified: dict[str, str] = {}
     for job in matrix.jobs:
         run = Run(matrix.folder(job))
         head = {"job": job.id} | job.model_dump()
         try:
-            record = run.result()
+            record, why = verify.checked(run)
             state = "done" if record else run.state()
             values = items(record, matrix.definition, matrix.min_positives) if record else {}
         except UserError as error:
@@ -55,19 +58,23 @@ def collect(matrix: Matrix) -> Collected:
             state, values = "corrupt", {}
         else:
             records |= {job.id: record} if record else {}
+            unverified |= {job.id: why} if why else {}
         head["state"] = state
         lines += [head | {"item": item, "value": value} for item, value in values.items()] or [head]
-    return Collected(pd.DataFrame(lines, columns=COLUMNS), records, warnings)
+    return Collected(pd.DataFrame(lines, columns=COLUMNS), records, warnings, unverified)
 
 
 def readable(run: Run) -> Result | None:
-    """The run's result; None, with a warning that names the record, where it cannot be read: one is left out, the
-    others are shown."""
+    """The run's result; None, with a warning that names the record, where it cannot be read or is contradicted by its
+    scores: one is left out, the others are shown."""
     try:
-        return run.result()
+        record, unverified = verify.checked(run)
     except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
         return None
+    if unverified:
+        print(f"warning: {run.path('result.json')}: unverified: {unverified}", file=sys.stderr)
+    return record
 
 
 def items(record: Result, definition: str, min_positives: int = 1) -> dict[str, float | None]:
@@ -141,10 +148,10 @@ def image_samples(
     """
     samples: Samples = {}
     for run in (Run(matrix.runs / matrix.scale / name) for name in ids):
-        record = readable(run)
-        if record is None or not run.path("scores.npz").exists():
-            continue
         try:
+            record, _ = verify.checked(run)
+            if record is None or not run.path("scores.npz").exists():
+                continue
             drawn = _resampled(run, record, matrix, rounds, cache)
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
