@@ -1,4 +1,4 @@
-"""Run under torch's launcher: one step of each method on this rank's share of some batches, as the training loop takes
+"""Run by launch.in_ranks: one step of each method on this rank's share of some batches, as the training loop takes
 it; the first rank saves losses and gradients. With one rank it gives what they are compared with."""
 
 import copy
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmark.executors import launch
 from benchmark.matrix import grid
 from benchmark.methods import METHODS, models
 from benchmark.train import distributed
@@ -44,7 +45,7 @@ def everything() -> dict[str, dict[str, torch.Tensor]]:
 
 
 if __name__ == "__main__":
-    with distributed.group(distributed.started(), "cpu"):
+    with distributed.group(launch.started_ranks(), "cpu"):
         found = everything()
         turns = [slice(i, i + 1) for i in range(5)]
         seen = torch.zeros(5)

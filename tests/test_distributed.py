@@ -3,8 +3,6 @@ any other."""
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +10,13 @@ import pytest
 import torch
 
 from benchmark.errors import UserError
+from benchmark.executors import launch
 from benchmark.methods import METHODS
 from benchmark.store import run as run_module
 from benchmark.train import distributed, loop
 from tests import ranks
-from tests.test_cli import ROOT, _env, bench, saved_scores, scores, start, wait_for
+from tests.sockets import is_loopback, listened_on
+from tests.test_cli import bench, saved_scores, scores, start, wait_for
 
 QUICK = ["--grid", "voc", "--set", "epochs=2", "--set", "limit_train=50", "--set", "image_size=32", "--device", "cpu"]
 ONE_JOB = ["--set", "seed=0", "--only", "method=icasc-a_ch"]
@@ -25,8 +25,7 @@ ONE_JOB = ["--set", "seed=0", "--only", "method=icasc-a_ch"]
 @pytest.fixture(scope="module")
 def of_two_ranks(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
     path = tmp_path_factory.mktemp("ranks") / "found.pt"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*command, "-m", "tests.ranks", str(path)], cwd=ROOT, env=_env(), check=True, timeout=200)
+    assert launch.in_ranks(2, ["-m", "tests.ranks", str(path)]) == 0
     return torch.load(path, weights_only=True)
 
 
@@ -69,9 +68,32 @@ def test_ranks_that_were_not_started_are_named():
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, small_cache):
     folder = tmp_path_factory.mktemp("two")
-    ended = bench(folder, "run", *QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return folder
+    options = [*QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none"]
+    process = start(folder, "run", *options)
+    seen = listened_on(process) if Path("/proc/net/tcp").exists() else None
+    printed, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, printed
+    return folder, seen
+
+
+def test_nothing_but_the_loopback_interface_is_listened_on(undisturbed):
+    """By the scheduler, its worker and two ranks, from the start to the end."""
+    if undisturbed[1] is None:
+        pytest.skip("no /proc/net/tcp here")
+    assert undisturbed[1], "ranks talk to each other"
+    assert all(map(is_loopback, undisturbed[1])), undisturbed[1]
+
+
+def test_ranks_meet_in_a_folder_that_only_this_user_can_enter(capfd):
+    code = f"import os; print(oct(os.stat(os.path.dirname(os.environ[{launch.MEETING!r}])).st_mode))"
+    assert launch.in_ranks(2, ["-c", code]) == 0
+    assert capfd.readouterr().out.splitlines() == ["0o40700"] * 2
+
+
+@pytest.mark.parametrize(("code", "status"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 137)])
+def test_the_first_rank_that_fails_ends_the_others(code, status):
+    code = f"import os, sys, time\nif os.environ['RANK'] == '1': {code}\ntime.sleep(60)"
+    assert launch.in_ranks(2, ["-c", code]) == status
 
 
 def test_whole_job_in_two_ranks_equals_one(tmp_path, small_cache):
@@ -116,12 +138,12 @@ def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(undisturbed, tmp_path
     log = run_module.all_runs(runs)[0].path("log.txt").read_text()
     assert log.count("killed by signal 9") == 2
     assert "attempt 3 on CPU" in log, "the scheduler repeats it"
-    (ours,), (expected,) = scores(runs).values(), scores(undisturbed / "runs").values()
+    (ours,), (expected,) = scores(runs).values(), scores(undisturbed[0] / "runs").values()
     assert (ours == expected).all()
 
 
 def test_job_of_two_ranks_that_another_process_runs_is_left_to_it(undisturbed, tmp_path):
-    run = next(iter(run_module.all_runs(undisturbed / "runs")))
+    run = next(iter(run_module.all_runs(undisturbed[0] / "runs")))
     other = run_module.submit(tmp_path, run.job())
     with other.claim():
         ended = bench(tmp_path, "run-job", str(other.folder), "--device", "cpu")

@@ -1,7 +1,6 @@
 """The commands that run jobs: run, for all of a grid, and run-job, for one; executors call that."""
 
 import math
-import os
 import re
 import sys
 import time
@@ -31,7 +30,7 @@ from benchmark.cli.common import (
     resolve_scale,
 )
 from benchmark.errors import UserError
-from benchmark.executors import local
+from benchmark.executors import launch, local
 from benchmark.executors.local import Slots
 from benchmark.executors.outcome import ALREADY_CLAIMED, OUT_OF_TIME, UNFINISHED, How, Outcome, exit_status
 from benchmark.matrix.job import Job
@@ -201,14 +200,12 @@ def run_job(
 ) -> None:
     """Train one job in its folder. Executors call this; a job of several ranks starts a process for each."""
     run = Run(folder)
-    if "RANK" not in os.environ and run.state() == "running":  # known before torch is imported
+    if launch.started_ranks() == 1 and run.state() == "running":  # known before torch is imported
         sys.exit(ALREADY_CLAIMED)
     ranks = run.job().ranks
-    from benchmark.train import distributed
-
-    if ranks > 1 and distributed.started() == 1:
-        sys.exit(distributed.launch(ranks, sys.argv[1:]))
-    from benchmark.train import checkpoint, loop  # not for the launcher: they take as long to import as torch
+    if ranks > 1 and launch.started_ranks() == 1:
+        sys.exit(launch.in_ranks(ranks, ["-m", "benchmark", *sys.argv[1:]]))
+    from benchmark.train import checkpoint, loop
 
     try:
         threads = max(1, threads // ranks)

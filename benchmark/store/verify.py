@@ -1,7 +1,8 @@
 """Whether a record's numbers are those of its scores: every reader of results asks here before it shows one. No torch.
 
-What cannot be found out from the files of one run: that somebody wrote scores and record to fit each other. Training the
-job again would show it."""
+What cannot be found out from the files of one run: that somebody wrote scores and record to fit each other. Training
+the job again would show it.
+"""
 
 import hashlib
 import json

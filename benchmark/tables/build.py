@@ -332,7 +332,9 @@ def _unverified(unverified: dict[str, str]) -> list[str]:
     lines = []
     for why in dict.fromkeys(unverified.values()):
         runs = [run for run, its in unverified.items() if its == why]
-        lines.append(f"Unverified, of {len(runs)} runs such as {runs[0]}: {why}, so no number of its was computed again.")
+        lines.append(
+            f"Unverified, of {len(runs)} runs such as {runs[0]}: {why}, so no number of its was computed again."
+        )
     return lines
 
 

@@ -28,11 +28,9 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.run import main as torchrun
 
 from benchmark.errors import UserError
+from benchmark.executors import launch
 
 # How long ranks wait for each other: the first one may decode a whole data set. One that ends is noticed at once.
 TIMEOUT = timedelta(hours=6)
@@ -53,37 +51,22 @@ def leads() -> bool:
     return rank() == 0
 
 
-def started() -> int:
-    """How many ranks torch's launcher has started, this process being one; 1 where it was not used."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def launch(ranks: int, arguments: list[str]) -> int:
-    """`python -m benchmark` with `arguments` in `ranks` processes of this machine, under torch's launcher; the exit
-    status, which is the first one's that failed."""
-    try:
-        torchrun(["--standalone", "--nproc-per-node", str(ranks), "-m", "benchmark", *arguments])
-    except ChildFailedError as error:
-        status = error.get_first_failure()[1].exitcode
-        return status if status >= 0 else 128 - status
-    except SignalException as error:
-        return 128 + error.sigval
-    return 0
-
-
 @contextmanager
 def group(ranks: int, device: str) -> Iterator[str]:
-    """Join the job's ranks, one of which torch.distributed.run has made this process; the device of this one.
+    """Join the job's ranks, one of which `launch.in_ranks` has made this process; the device of this one.
+
+    They meet in a file of a folder that is theirs alone: torch's store on a port, any process here could write to.
 
     UserError where the processes or the GPUs are not as many as `ranks`.
     """
     if ranks == 1:
         yield device
         return
-    if started() != ranks:
-        raise UserError(f"the job has ranks={ranks}, but {started()} started; 'python -m benchmark run' starts as many")
+    started = launch.started_ranks()
+    if started != ranks:
+        raise UserError(f"the job has ranks={ranks}, but {started} started; 'python -m benchmark run' starts as many")
     if device.startswith("cuda"):
-        local = int(os.environ["LOCAL_RANK"])
+        local = int(os.environ["RANK"])
         if torch.cuda.device_count() <= local:
             raise UserError(
                 f"the job has ranks={ranks}, a GPU each, but torch sees {torch.cuda.device_count()}; "
@@ -93,7 +76,10 @@ def group(ranks: int, device: str) -> Iterator[str]:
         torch.cuda.set_device(device)
     _end_with_parent()
     # Tensors on the CPU, such as scores and signals between ranks, go through gloo in any case.
-    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=TIMEOUT)
+    store = dist.FileStore(os.environ[launch.MEETING], ranks)
+    store.set_timeout(TIMEOUT)
+    backends = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backends, store=store, rank=int(os.environ["RANK"]), world_size=ranks, timeout=TIMEOUT)
     try:
         yield device
     finally:
