@@ -8,6 +8,7 @@ from collections import Counter
 from threading import Thread
 
 import pytest
+import torch
 
 from benchmark.errors import UserError
 from benchmark.executors import local, view
@@ -142,6 +143,56 @@ def test_gpus_that_are_not_there_are_named(text, visible, message, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     with pytest.raises(UserError, match=message):
         local.named_gpus(text)
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """machine(smi=2, torch=1): nvidia-smi lists so many GPUs (None: there is none), and torch can use so many."""
+
+    def made(smi: int | None, torch: int, warning: str = "") -> None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        if smi is not None:
+            lines = "\n".join(f"GPU {i}: NVIDIA H100 (UUID: GPU-{i})" for i in range(smi))
+            (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{lines}'\n")
+            (tmp_path / "nvidia-smi").chmod(0o755)
+        monkeypatch.setattr(local, "torch_has_cuda", lambda: True)
+        said = f"echo 'GPUs: {torch} 2.13.0+cu130'; echo 'cuda.py:9: UserWarning: {warning}' >&2"
+        monkeypatch.setattr(local, "COUNT_GPUS", ("/bin/sh", "-c", said))
+
+    return made
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_and_not_done_without(machine):
+    machine(smi=1, torch=0, warning="The NVIDIA driver on your system is too old")
+    for device in ("auto", "cuda"):
+        with pytest.raises(UserError, match=r"GPU 0 is here, but torch can use none \(torch 2\.13.*too old\)"):
+            local.find_gpus(device, None)
+    assert local.find_gpus("cpu", None) == ()
+
+
+def test_gpus_are_found_without_nvidia_smi(machine):
+    """Else a worker a core would go to the same GPU."""
+    machine(smi=None, torch=2)
+    assert local.find_gpus("auto", None) == ("0", "1")
+
+
+def test_the_gpus_that_are_named_count(machine):
+    machine(smi=3, torch=1)
+    assert local.find_gpus("auto", "2") == ("2",)
+    with pytest.raises(UserError, match="GPU 0, 1, 2 are here, but torch can use 1"):
+        local.find_gpus("auto", None)
+
+
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(machine):
+    machine(smi=None, torch=0)
+    assert local.find_gpus("auto", None) == ()
+    with pytest.raises(UserError, match="--device cuda: torch sees no CUDA device"):
+        local.find_gpus("cuda", None)
+
+
+def test_whether_torch_has_cuda_is_known_without_importing_it():
+    assert local.torch_has_cuda() == (torch.version.cuda is not None)
 
 
 def test_gpus_by_number_or_name(monkeypatch):

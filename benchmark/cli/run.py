@@ -151,11 +151,11 @@ def find_place(
             raise UserError(f"{option} is the local executor's; --executor {executor} is told in --settings FILE")
         # A GPU that was asked for is not quietly done without.
         return Place(settings, "cuda" if settings.gpus and device == "auto" else device)
-    on_gpus = local.named_gpus(gpus) if gpus is not None else local.visible_gpus() if device != "cpu" else ()
+    on_gpus = local.find_gpus(device, gpus)
     ranks = max((job.ranks for job in matrix.jobs), default=1)
     slots = local.make_slots(len(matrix.jobs), workers, on_gpus, jobs_per_gpu, ranks)
     slots = replace(slots, timeout=limits.timeout, hang_timeout=limits.hang_timeout, deadline=limits.deadline)
-    return Place(slots, "cuda" if gpus is not None else device)
+    return Place(slots, "cuda" if on_gpus else "cpu")
 
 
 def execute(executor: str, folders: list[Run], arguments: list[str], slots: Any) -> dict[str, Outcome]:

@@ -6,12 +6,14 @@ that grows. What the job did (a result, divergence, bad input, a crash of the co
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmark.errors import UserError
@@ -121,6 +123,62 @@ def visible_gpus() -> tuple[str, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU "))
+
+
+# Of a process that sees what a worker will see: numbers as nvidia-smi's.
+COUNT_GPUS = (
+    sys.executable, "-c",
+    "import torch; print('GPUs:', torch.cuda.device_count() if torch.cuda.is_available() else 0, torch.__version__)",
+)  # fmt: skip
+BY_SLOT = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as a person and nvidia-smi number them; CUDA begins with the fastest
+
+
+def find_gpus(device: str, named: str | None) -> tuple[str, ...]:
+    """The GPUs to run on; none: the CPU. Decided here for all workers, by what is seen and by what torch can use.
+
+    UserError where a GPU is there that torch cannot use, or `device` is cuda and there is none.
+    """
+    if device == "cpu":
+        return ()
+    gpus = named_gpus(named) if named is not None else visible_gpus()
+    # CUDA can be there without nvidia-smi.
+    unseen = not gpus and "CUDA_VISIBLE_DEVICES" not in os.environ and torch_has_cuda()
+    usable, said = _usable_gpus(gpus) if gpus or unseen else (0, "")
+    gpus = tuple(map(str, range(usable))) if unseen else gpus
+    if usable < len(gpus):
+        shown = f"GPU {', '.join(gpus)} {'is' if len(gpus) == 1 else 'are'} here, but torch can use {usable or 'none'}"
+        raise UserError(
+            f"{shown} ({said}); install a torch that fits the driver, name others with --gpus, or --device cpu"
+        )
+    if device == "cuda" and not gpus:
+        raise UserError("--device cuda: torch sees no CUDA device; --device cpu runs without")
+    return gpus
+
+
+def torch_has_cuda() -> bool:
+    """Whether the installed torch was built with CUDA, without importing it."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    version = Path(found.origin).with_name("version.py")
+    return not version.exists() or re.search(r"^cuda\b.*= None$", version.read_text(), re.MULTILINE) is None
+
+
+def _usable_gpus(gpus: tuple[str, ...]) -> tuple[int, str]:
+    """How many of them torch can use (of all, where none is named), and what it says about it."""
+    seen = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+    try:
+        asked = subprocess.run(
+            COUNT_GPUS, capture_output=True, text=True, timeout=300, env=os.environ | BY_SLOT | seen
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        return 0, str(error)
+    found = re.search(r"^GPUs: (\d+) (.*)$", asked.stdout, re.MULTILINE)
+    told = [line.strip() for line in asked.stderr.splitlines() if line.strip()]
+    if found is None:
+        return 0, told[-1] if told else "it cannot be imported"
+    warned = [line.partition("UserWarning: ")[2] for line in told if "UserWarning: " in line]
+    return int(found[1]), f"torch {found[2]}" + "".join(f": {line}" for line in warned[:1])
 
 
 def named_gpus(text: str) -> tuple[str, ...]:
@@ -243,9 +301,7 @@ def _free_slot(job: Scheduled, slots: Slots, active: set[int], alone: dict[str, 
 def _start(run: Run, arguments: list[str], slots: Slots, slot: int, number: int) -> Worker:
     environment = launch.environment(slots.threads)
     if slots.gpus:
-        # By default CUDA numbers the fastest GPU first; nvidia-smi, and so a person, numbers them by their slot.
-        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-        environment["CUDA_VISIBLE_DEVICES"] = slots.gpus_of(slot)
+        environment |= BY_SLOT | {"CUDA_VISIBLE_DEVICES": slots.gpus_of(slot)}
     command = [*RUN_JOB, str(run.folder), "--threads", str(slots.threads), *arguments]
     _log(run, f"attempt {number} on {slots.place(slot)}")
     try:
