@@ -5,6 +5,8 @@ DATA ?=
 WEIGHTS ?=
 ARGS ?=
 PY := .venv/bin/python
+# A machine with a GPU may bring its own torch, and reach no registry.
+HERE = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
 GRIDS := cifar100 caltech256 ilsvrc2012 cub200 voc
 TABLE_SCALE = $(if $(filter auto,$(SCALE)),$(if $(DATA),paper,mini),$(SCALE))
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
@@ -61,8 +63,8 @@ figures: setup ## draw gains, values and training curves as PNG and PDF
 test: setup ## run the tests but those that are marked slow
 	$(PYTEST) -m "not slow" --numprocesses auto --dist worksteal
 
-test-gpu: setup ## run the tests that need a GPU (elsewhere they are skipped, by name)
-	$(PY) -m pytest -m gpu
+test-gpu: ## run the tests that need a GPU (elsewhere they are skipped, by name); installs nothing
+	$(HERE) -m pytest -m gpu
 
 bench: setup ## measure speed as ratios, each of two sides that compute the same (ARGS="--quick", "--only time")
 	@$(PY) -m benchmark bench $(ARGS)

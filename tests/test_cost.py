@@ -7,11 +7,11 @@ from benchmark.store import run as run_module
 from benchmark.store.files import write_json
 
 
-def _ran(runs, job, seconds, device="cpu", threads=2):
+def _ran(runs, job, seconds, device="cpu", threads=2, **more):
     run = run_module.submit(runs, job)
     run.write_metrics([{"epoch": i + 1, "seconds": s} for i, s in enumerate(seconds)])
     machine = {"processor": "A processor"}
-    write_json(run.path("environment.json"), {"device": device, "threads": threads, "machine": machine})
+    write_json(run.path("environment.json"), {"device": device, "threads": threads, "machine": machine} | more)
     return run
 
 
@@ -34,6 +34,13 @@ def test_the_fastest_machine_is_taken_and_named(make_job, tmp_path):
     _ran(tmp_path, make_job(seed=0), [36, 36])
     _ran(tmp_path, make_job(seed=1), [18, 18], device="A GPU")
     assert cost.hours(make_job(epochs=100), cost.epoch_seconds(tmp_path)) == (pytest.approx(0.5), "A GPU")
+
+
+def test_recorded_steps_are_a_machine_of_their_own(make_job, tmp_path):
+    _ran(tmp_path, make_job(seed=0), [36], device="A GPU")
+    _ran(tmp_path, make_job(seed=1), [18], device="A GPU", cuda_graph=True)
+    (machines,) = cost.epoch_seconds(tmp_path).values()
+    assert machines == {"A GPU": 36, "A GPU, recorded steps": 18}
 
 
 def test_damaged_and_empty_records_measure_nothing(make_job, tmp_path):

@@ -39,6 +39,24 @@ def test_measure_leaves_the_network_as_it_was(backbone, make_job):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_measure_keeps_no_graph_of_what_is_below_the_maps_and_takes_few_images_at_once(make_job, monkeypatch):
+    """On a GPU both decide whether the test after an epoch fits where the training did."""
+    model = models.build("resnet8", 4, seed=0).double()
+    images, targets = torch.randn(6, 3, 32, 32, dtype=torch.float64), np.array([0, 1, 2, 3, 0, 1])
+    sizes, to_inner = [], model.to_inner
+
+    def seen(images):
+        assert not torch.is_grad_enabled()
+        sizes.append(len(images))
+        return to_inner(images)
+
+    monkeypatch.setattr(model, "to_inner", seen)
+    whole = overlap.measure(model, images, targets, make_job(precision="float64"))
+    monkeypatch.setattr(overlap, "AT_ONCE", {"cpu": 4})
+    assert overlap.measure(model, images, targets, make_job(precision="float64")) == pytest.approx(whole, abs=2e-6)
+    assert sizes == [6, 4, 2]
+
+
 def test_measure_is_the_overlap_of_the_method_s_own_maps(make_job):
     """Against the plain way: autograd at both layers, one image after the other."""
     model = models.build("resnet8", 4, seed=0).double().eval()

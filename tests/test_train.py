@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmark import data
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.methods import METHODS, models
@@ -18,7 +19,7 @@ from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.records import Progress
 from benchmark.store.run import Run
-from benchmark.train import batches, checkpoint, loop, weights
+from benchmark.train import batches, checkpoint, loop, recording, weights
 from tests import networks
 
 QUICK = {"limit_train": 48, "epochs": 3, "image_size": 32}
@@ -195,8 +196,64 @@ def test_seeds_differ(make_job, execution):
 @pytest.mark.parametrize("precision", ["tf32", "float32", "bfloat16"])
 def test_a_gpu_rounds_to_tf32_only_where_the_job_says_so(precision, make_job, execution):
     loop.start(make_job(precision=precision), 20, execution)
-    flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    assert flags == (precision == "tf32",) * 2
+    assert torch.backends.cudnn.allow_tf32 == (precision == "tf32")
+    assert not torch.backends.cuda.matmul.allow_tf32  # the maps' einsum is float32 at least
+
+
+def test_a_gpu_s_test_batch_is_bounded_in_pixels_and_a_cpu_s_is_what_it_was():
+    sizes = (32, 80, 224, 299, 448)
+    assert [loop.test_batch(torch.device("cpu"), size) for size in sizes] == [64] * 5
+    on_gpu = [loop.test_batch(torch.device("cuda"), size) for size in sizes]
+    assert on_gpu[0] == 512
+    assert all(64 * batch * size**2 < 2**31 for batch, size in zip(on_gpu, sizes, strict=True))  # VGG's first layer
+    assert loop.test_batch(torch.device("cuda"), 10_000) == 1
+
+
+def test_voc_s_pixels_stay_on_a_gpu():
+    assert data.DATASETS["voc2012"].num_images["train"] * 299 * 299 * 3 <= batches.RESIDENT_BYTES
+
+
+def test_out_of_memory_within_a_capture_is_told_by_what_came_before():
+    def raised(first, second):
+        try:
+            try:
+                raise first
+            finally:
+                raise second
+        except RuntimeError as error:
+            return error
+
+    capture = "operation failed due to a previous error during capture"
+    assert recording.failure_kind(raised(torch.OutOfMemoryError("CUDA"), RuntimeError(capture))) == "out_of_memory"
+    assert recording.failure_kind(raised(RuntimeError("launch timed out"), RuntimeError(capture))) == "lost_device"
+    assert recording.failure_kind(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")) == "out_of_memory"
+    assert recording.failure_kind(raised(ValueError("x"), RuntimeError(capture))) == "crash"
+
+
+def test_a_checkpoint_holds_the_generator_of_its_own_device_alone(make_job, execution, tmp_path, monkeypatch):
+    """On a machine with GPUs, a job on the CPU: it asks none of them."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *_: pytest.fail("asked a GPU"))
+    run = run_module.submit(tmp_path, make_job(**QUICK))
+    state = loop.start(run.job(), 20, execution)
+    stop = checkpoint.Stop(run, state, 0.0)
+    with pytest.raises(checkpoint.OutOfTimeError):
+        stop.in_test()
+    assert set(state.partial["rng"]) == {"cpu"}
+
+
+def test_a_checkpoint_of_another_device_leaves_the_optimiser_its_own_kernels(make_job, execution, tmp_path):
+    run = run_module.submit(tmp_path, make_job(**QUICK))
+    checkpoint.save(run, loop.start(run.job(), 20, execution))  # of a CPU: not fused
+
+    def start():
+        state = loop.start(run.job(), 20, execution)
+        state.optimizer = torch.optim.SGD(state.model.parameters(), 0.1, fused=True)  # as on a GPU
+        return state
+
+    (group,) = checkpoint.resume(run, start).optimizer.param_groups
+    assert group["fused"]
+    assert group["momentum"] == run.job().momentum
 
 
 def test_divergence_is_recorded_with_the_last_good_epoch(make_job, execution, tmp_path):

@@ -1,14 +1,19 @@
 """A ratio of two sides, measured in turns, and only after both were seen to compute the same thing."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmark.bench.sides import Settings, seconds
+from benchmark.bench.sides import Settings, random_batch, seconds
+from benchmark.matrix.job import Job
 from benchmark.methods.baseline import Terms
+from benchmark.train import loop
+from benchmark.train.step import EAGER_STEPS, Step
 
 # How far apart the two sides may be: relative difference of each loss, and of the whole gradient.
 TOLERANCE = {"float32": (1e-4, 1e-2), "bfloat16": (2e-2, 0.5)}
@@ -78,3 +83,27 @@ def same_gradients(a: torch.nn.Module, b: torch.nn.Module, precision: str) -> No
     distance = float((mine - its).norm() / its.norm())
     if not distance <= TOLERANCE[precision][1]:
         raise NotTheSameError(f"the gradients are {100 * distance:.2g}% apart")
+
+
+def replay_apart(job: Job, device: torch.device, num_classes: int = 20, batch: int = 4) -> list[float]:
+    """How far a recorded step's change of the weights is from an eager one's, relative to it, for each of some steps
+    that fall in rate; before each the eager network is made the other's copy. A network with dropout draws twice."""
+    torch.backends.cudnn.deterministic = True
+    execution = loop.Execution(None, None, Path(), str(device), torch.get_num_threads())
+    eager, recorded = (loop.start(job, num_classes, execution) for _ in range(2))
+    steps = [Step(s.model.train(), s.optimizer, job, s is recorded) for s in (eager, recorded)]
+    images, labels = random_batch(job, num_classes, batch, device)
+    apart = []
+    for i in range(EAGER_STEPS + 3):
+        eager.model.load_state_dict(recorded.model.state_dict())
+        eager.optimizer.load_state_dict(copy.deepcopy(recorded.optimizer.state_dict()))
+        before = _flat(eager.model)
+        for step in steps:
+            step(images.roll(i, 0), labels, 0, 0.1 * 0.5**i)
+        change, its = (_flat(s.model) - before for s in (eager, recorded))
+        apart.append(float((its - change).norm() / change.norm()))
+    return apart
+
+
+def _flat(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().double().flatten() for p in model.parameters()])

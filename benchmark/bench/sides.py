@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmark.data import ImageSet, Pixels
 from benchmark.matrix import grid
@@ -61,14 +62,22 @@ class Side:
         self.model = state.model.train()
         recorded = settings.on_gpu if recorded is None else recorded
         self._step = Step(state.model, state.optimizer, self.job, recorded)
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randn(batch, 3, size, size, generator=generator)
-        labels = torch.randint(0, 2, (batch, 20), generator=generator) * 2 - 1
-        self.images = images.to(settings.device).contiguous(memory_format=torch.channels_last)
-        self.labels = labels.to(settings.device)
+        self.images, self.labels = random_batch(self.job, 20, batch, settings.device)
 
     def __call__(self) -> Terms:
         return self._step(self.images, self.labels, 0, 0.0)
+
+
+def random_batch(job: Job, num_classes: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images as a network sees them and labels as a job's loss takes them, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = torch.float64 if job.precision == "float64" else torch.float32
+    images = torch.randn(batch, 3, job.image_size, job.image_size, generator=generator).to(device, dtype)
+    if job.loss == "cross_entropy":
+        labels = torch.randint(0, num_classes, (batch,), generator=generator)
+    else:
+        labels = torch.randint(0, 2, (batch, num_classes), generator=generator) * 2 - 1
+    return images.contiguous(memory_format=torch.channels_last), labels.to(device)
 
 
 class Loop:

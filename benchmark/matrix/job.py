@@ -113,7 +113,7 @@ class Job(BaseModel):
     milestones: tuple[Positive, ...] | None = None  # epochs, for `step`
     momentum: Annotated[Float, Field(ge=0, lt=1)]
     weight_decay: Annotated[Float, Field(ge=0)]
-    # Of the network; attention maps are float32 at least. tf32: float32 whose products a GPU takes of 10-bit fractions.
+    # Of the network; attention maps are float32 at least. tf32: float32, but in a GPU's convolutions 10-bit fractions.
     precision: Literal["float32", "tf32", "bfloat16", "float64"]
     ranks: Positive = 1  # processes that share each batch; BatchNorm sees a rank's own images only
 

@@ -11,6 +11,7 @@ from benchmark.matrix.job import Job
 from benchmark.methods import attention, baseline, icasc
 from benchmark.methods.models import Backbone
 
+AT_ONCE = {"cpu": 64, "cuda": 16}  # images: the maps' gradients of 64 need more memory than training, on a GPU
 HELD_OUT = 64  # test images; which ones depends on no seed, so that all runs on a data set measure the same
 
 
@@ -36,8 +37,18 @@ def measure(model: Backbone, images_BCHW: Tensor, targets: np.ndarray, job: Job)
     In evaluation mode, where BatchNorm couples no images; of logits, whatever the job's own maps are made of.
     """
     model.eval()
+    size = AT_ONCE[images_BCHW.device.type]
+    parts = [slice(i, i + size) for i in range(0, len(images_BCHW), size)]
+    per_image = [_per_image(model, images_BCHW[part], targets[part], job) for part in parts]
+    return {name: round(float(torch.cat([values[name] for values in per_image]).mean()), 6) for name in per_image[0]}
+
+
+def _per_image(model: Backbone, images_BCHW: Tensor, targets: np.ndarray, job: Job) -> dict[str, Tensor]:
+    """What `measure` is the mean of, (B,) each."""
     with baseline.autocast(images_BCHW.device, job):
-        inner = model.to_inner(images_BCHW).detach().requires_grad_()
+        with torch.no_grad():
+            inner = model.to_inner(images_BCHW)
+        inner.requires_grad_()
         last = model.to_last(inner)
         logits_BC = model.head(last)
     true_and_absent = (x.to(logits_BC.device) for x in shown(targets, logits_BC.shape[1]))
@@ -51,6 +62,6 @@ def measure(model: Backbone, images_BCHW: Tensor, targets: np.ndarray, job: Job)
                 attention.attention_map(baseline.wide(feat).detach(), baseline.wide(g).detach(), kind)
                 for g in gradients
             )
-            measured[f"{kind}_{layer}"] = round(float(attention.overlap(true, confusing).mean()), 6)
-            measured[f"{kind}_{layer}_blank"] = round(float((true.amax(dim=(1, 2)) == 0).float().mean()), 6)
+            measured[f"{kind}_{layer}"] = attention.overlap(true, confusing)
+            measured[f"{kind}_{layer}_blank"] = (true.amax(dim=(1, 2)) == 0).float()
     return measured

@@ -52,9 +52,11 @@ def _kind(job: Job) -> tuple:
 
 
 def _machine(run: Run) -> str | None:
-    """The GPU's name, or the processor's with the threads that were used."""
+    """The GPU's name, and whether steps were recorded there; or the processor's with the threads that were used."""
     record = run.environment()
-    if record is None or record.device != "cpu":
-        return record.device if record else None
+    if record is None or record.device is None:
+        return None
+    if record.device != "cpu":
+        return f"{record.device}, recorded steps" if record.cuda_graph else record.device
     threads = "1 thread" if record.threads == 1 else f"{record.threads} threads"
     return f"{record.machine.processor}, {threads}"

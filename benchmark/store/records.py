@@ -104,6 +104,20 @@ class Splits(_Part):
     test: str
 
 
+class Cuda(_Part):
+    """A GPU's side of what a run ran on."""
+
+    version: str | None = None  # of CUDA, as torch was built
+    cudnn: Count | None = None
+    driver: str | None = None
+    capability: str | None = None
+    memory_bytes: Count | None = None
+    cudnn_benchmark: bool | None = None
+    cudnn_deterministic: bool | None = None
+    deterministic_algorithms: bool | None = None
+    allocator: str | None = None  # torch's settings of it in the process's environment
+
+
 class Environment(Record):
     """environment.json: what a run ran on."""
 
@@ -114,8 +128,9 @@ class Environment(Record):
     device: str | None = None  # the GPU's name, or cpu
     threads: Count | None = None
     memory_format: str | None = None
-    cuda_graph: bool = False
-    tf32: bool | None = None
+    cuda_graph: bool = False  # the step was recorded and replayed
+    tf32: bool | None = None  # in convolutions
+    cuda: Cuda | None = None
     # of the pixels; the first records called it by another name
     data_sha256: Splits | None = Field(default=None, validation_alias=AliasChoices("data_sha256", "pixels_sha256"))
 
@@ -129,6 +144,7 @@ class Epoch(Record):
     test_top1: Share | None = None
     attention_overlap: dict[str, float] | None = None
     seconds: Seconds | None = None
+    peak_bytes: Count | None = None  # most that tensors held on the GPU, since the process began
 
     @property
     def loss(self) -> float | None:

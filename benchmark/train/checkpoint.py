@@ -89,8 +89,9 @@ class Stop:
     def _keep(self) -> None:
         if distributed.size() == 1:
             done, sums, seconds = self.position
+            device = _device(self._state)
             rng = {"cpu": torch.get_rng_state()}
-            rng |= {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+            rng |= {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
             self._state.partial = {"done": done, "sums": sums, "seconds": seconds, "rng": rng}
             save(self._run, self._state)
 
@@ -106,10 +107,14 @@ def resume_epoch(state: State) -> tuple[int, dict[str, Tensor], float]:
     if partial is None:
         return 0, {}, 0.0
     torch.set_rng_state(partial["rng"]["cpu"])
-    if torch.cuda.is_available() and "cuda" in partial["rng"]:
-        torch.cuda.set_rng_state(partial["rng"]["cuda"])
-    device = next(state.model.parameters()).device
+    device = _device(state)
+    if device.type == "cuda" and "cuda" in partial["rng"]:
+        torch.cuda.set_rng_state(partial["rng"]["cuda"], device)
     return partial["done"], {name: total.to(device) for name, total in partial["sums"].items()}, partial["seconds"]
+
+
+def _device(state: State) -> torch.device:
+    return next(state.model.parameters()).device
 
 
 def save(run: Run, state: State) -> None:
@@ -141,7 +146,7 @@ def resume(run: Run, start: Callable[[], State]) -> State:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state.model.load_state_dict(saved["model"])
-        state.optimizer.load_state_dict(saved["optimizer"])
+        _load_optimizer(state.optimizer, saved["optimizer"])
         if [epoch["epoch"] for epoch in saved["epochs"]] != list(range(1, len(saved["epochs"]) + 1)):
             raise ValueError("its epochs are not 1, 2, ...")
         return State(state.model, state.optimizer, int(saved["threads"]), list(saved["epochs"]), saved.get("partial"))
@@ -150,3 +155,11 @@ def resume(run: Run, start: Callable[[], State]) -> State:
         path.rename(aside)
         print(f"{path}: corrupt checkpoint ({type(error).__name__}); set aside as {aside.name}, starting anew")
         return start()
+
+
+def _load_optimizer(optimizer: torch.optim.SGD, saved: dict[str, Any]) -> None:
+    """Its state and settings, but those of the device: which kernels step is the device's that it steps on now."""
+    of_device = [{name: group[name] for name in ("fused", "foreach")} for group in optimizer.param_groups]
+    optimizer.load_state_dict(saved)
+    for group, own in zip(optimizer.param_groups, of_device, strict=True):
+        group.update(own)

@@ -30,6 +30,7 @@ from benchmark.train.recording import DivergedError
 from benchmark.train.step import Step
 
 TEST_BATCH = {"cpu": 64, "cuda": 512}
+TEST_PIXELS = 2**22  # of a GPU's test batch at most: 512 images of 299 would need 23 GiB in VGG-19
 MAX_IDS = 20_000  # training images are named in the record up to this many: Caltech-256's split is drawn anew each seed
 HEARTBEAT_SECONDS = 2.0
 
@@ -115,6 +116,7 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
             apart = overlap.measure(state.model, probe_BCHW, test.images.targets[held_out], job)
             seconds = round(spent + time.perf_counter() - started, 3)
             numbers = {"train": means, f"test_{name}": value, "attention_overlap": apart, "seconds": seconds}
+            numbers |= {"peak_bytes": torch.cuda.max_memory_allocated(device)} if device.type == "cuda" else {}
             state.epochs.append({"epoch": epoch + 1} | numbers)
             if distributed.leads():
                 run.write_metrics(state.epochs)
@@ -144,7 +146,8 @@ def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
 def start(job: Job, num_classes: int, execution: Execution) -> State:
     """Model and optimiser as they are before the first step."""
     # PyTorch's own default would run a GPU's convolutions in TF32, and float32 would not be what the job says.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = job.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = job.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = False  # the attention maps' own products are float32 at least
     model = models.build(job.backbone, num_classes, job.seed, job.inner_layer)
     if job.weights != "scratch":
         weights.load(model, job.backbone, weights.find(job, execution.weights_file))
@@ -174,7 +177,7 @@ def predict(
     model.eval()
     device = view.mean.device
     scores_NC = torch.zeros((len(test), len(test.images.classes)), device=device)
-    size = TEST_BATCH[device.type]
+    size = test_batch(device, job.image_size)
     parts = [slice(i, i + size) for i in range(0, len(test), size)]
     indices = np.arange(len(test))
     for part, pixels in ahead(distributed.in_turns(parts), lambda part: pinned(test.test_batch(indices[part]), device)):
@@ -184,6 +187,12 @@ def predict(
         scores_NC[part] = logits.float()
         after_batch()
     return distributed.summed({"scores": scores_NC.cpu()})["scores"].numpy()
+
+
+def test_batch(device: torch.device, image_size: int) -> int:
+    """Images that are tested together. On a CPU always as many: another number rounds some logits otherwise."""
+    most = TEST_BATCH[device.type]
+    return min(most, max(1, TEST_PIXELS // image_size**2)) if device.type == "cuda" else most
 
 
 class Heartbeat:
@@ -207,7 +216,7 @@ class Heartbeat:
 
 
 def resolve(device: str) -> str:
-    """`auto` is the GPU where there is one."""
+    """`auto` is the GPU where torch sees one."""
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch sees no CUDA device; --device cpu runs without")
     return device if device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,6 +1,8 @@
 """What a run writes down about itself: its result, what it ran on, why it failed. None of it changes a number."""
 
+import os
 import traceback
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,13 +12,29 @@ from benchmark.errors import UserError
 from benchmark.matrix.job import Job
 from benchmark.store import environment, metrics, scores
 from benchmark.store.code import code_version, training_digest
-from benchmark.store.records import BestOnTest, Code, Environment, Failure, FailureKind, Read, Result, Split, Splits
+from benchmark.store.records import (
+    BestOnTest,
+    Code,
+    Cuda,
+    Environment,
+    Failure,
+    FailureKind,
+    Read,
+    Result,
+    Split,
+    Splits,
+)
 from benchmark.store.run import Run
 from benchmark.train.checkpoint import State
 
 # What torch says where its exceptions have no type of their own. A device-side assert or an illegal access is missing
 # on purpose: those are errors of the code.
-OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: ",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 LOST_DEVICE = (
     "uncorrectable ECC error", "uncorrectable NVLink error", "busy or unavailable", "no CUDA-capable device",
     "hardware stack error", "unspecified launch failure", "launch timed out", "CUDA error: unknown error",
@@ -66,8 +84,25 @@ def describe(device: torch.device, cuda_graph: bool, state: State, train: Pixels
         threads=state.threads,
         memory_format="channels_last",
         cuda_graph=cuda_graph,
-        tf32=torch.backends.cuda.matmul.allow_tf32 if device.type == "cuda" else None,
+        tf32=torch.backends.cudnn.allow_tf32 if device.type == "cuda" else None,
         data_sha256=Splits(train=train.digest(), test=test.digest()),
+        cuda=_cuda(device) if device.type == "cuda" else None,
+    )
+
+
+def _cuda(device: torch.device) -> Cuda:
+    """What a result on a GPU can hang on, beside the GPU's name."""
+    properties = torch.cuda.get_device_properties(device)
+    return Cuda(
+        version=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version(),
+        driver=environment.nvidia_driver(),
+        capability=f"{properties.major}.{properties.minor}",
+        memory_bytes=properties.total_memory,
+        cudnn_benchmark=torch.backends.cudnn.benchmark,
+        cudnn_deterministic=torch.backends.cudnn.deterministic,
+        deterministic_algorithms=torch.are_deterministic_algorithms_enabled(),
+        allocator=os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF"),
     )
 
 
@@ -85,10 +120,23 @@ def failure(error: Exception, state: State | None) -> Failure:
 
 def failure_kind(error: Exception) -> FailureKind:
     """diverged, input or crash, which repeating would not mend; out_of_memory or lost_device, which it may."""
-    text = str(error)
     if isinstance(error, DivergedError | UserError):
         return "diverged" if isinstance(error, DivergedError) else "input"
+    kinds = {_machine_s(each) for each in _chain(error)} - {None}
+    return "out_of_memory" if "out_of_memory" in kinds else "lost_device" if kinds else "crash"
+
+
+def _machine_s(error: BaseException) -> FailureKind | None:
+    """Which fault of the machine the exception tells of, if any."""
+    text = str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(t in text for t in OUT_OF_MEMORY):
         return "out_of_memory"
-    lost = isinstance(error, RuntimeError) and any(t in text for t in LOST_DEVICE)
-    return "lost_device" if lost else "crash"
+    return "lost_device" if isinstance(error, RuntimeError) and any(t in text for t in LOST_DEVICE) else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and those that it came of: a capture that memory ran out in ends with an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)

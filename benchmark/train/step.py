@@ -1,5 +1,4 @@
-"""One training step: forward, losses, backward, update. On a GPU it can be recorded once an epoch, then
-replayed.
+"""One training step: forward, losses, backward, update. On a GPU it can be recorded, then replayed.
 
 A small network's step is thousands of kernels, each shorter than Python needs to launch it; a CUDA graph launches them
 all at once. It reads its batch and its learning rate from tensors that stay where they are, so each step first copies
@@ -23,16 +22,21 @@ from benchmark.train import distributed
 EAGER_STEPS = 3
 
 
+def warmed_up(job: Job, epoch: int) -> bool:
+    """All of an epoch that a method's step depends on: a recording serves as long as it stays."""
+    return job.warmup_epochs is not None and epoch >= job.warmup_epochs
+
+
 class Step:
     """step(images, labels, epoch, rate) -> loss terms and their sum, `loss`, detached, after one update of the model.
 
     The terms hold until the next call. weight: of these images in the whole batch, where ranks share it; each rank's
     terms are its own images'.
 
-    recorded: the first batch is a full one; from an epoch's fourth full batch on, a recording is replayed, made anew
-    in each epoch, since a method may depend on it. A smaller batch, the epoch's last, is computed as it comes. On the
-    CPU, where there is nothing to record, the same function runs on the same buffers instead: the tests cover there
-    all but the recording itself.
+    recorded: from the fourth full batch on a recording is replayed, made anew where an epoch changes what the method
+    computes. A full batch is the largest so far; a smaller one, the epoch's last or the first after a resumption, is
+    computed as it comes. On the CPU, where there is nothing to record, the same function runs on the same buffers
+    instead: the tests cover there all but the recording itself.
     """
 
     def __init__(self, model: Backbone, optimizer: torch.optim.SGD, job: Job, recorded: bool = False) -> None:
@@ -44,7 +48,8 @@ class Step:
         # optimiser reads.
         self._rate = torch.zeros((), device=device) if recorded else None
         self._buffers: tuple[Tensor, Tensor] | None = None
-        self._epoch, self._taken = -1, 0
+        self._phase: int | bool | None = None
+        self._taken = 0
         self._replay: Callable[[], None] | None = None
         self._terms: Terms = {}
 
@@ -55,10 +60,10 @@ class Step:
             group["lr"] = rate if self._rate is None else self._rate
         if not self._recorded:
             return self._compute(images_BCHW, labels, epoch, weight)
-        if epoch != self._epoch:
-            self._epoch, self._taken, self._replay, self._terms = epoch, 0, None, {}
-        if self._buffers is None:
-            self._buffers = torch.empty_like(images_BCHW), torch.empty_like(labels)
+        if self._buffers is None or len(images_BCHW) > len(self._buffers[0]):
+            self._buffers, self._phase = (torch.empty_like(images_BCHW), torch.empty_like(labels)), None
+        if self._phase != (phase := warmed_up(self._job, epoch)):
+            self._phase, self._taken, self._replay, self._terms = phase, 0, None, {}
         if images_BCHW.shape != self._buffers[0].shape:
             return self._compute(images_BCHW, labels, epoch)
         for buffer, given in zip(self._buffers, (images_BCHW, labels), strict=True):
