@@ -1,5 +1,6 @@
 """What stands beside the code says what the code is: one version everywhere, links that lead somewhere."""
 
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -37,3 +38,37 @@ def test_no_photograph_is_committed():
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     pictures = [name for name in listed.splitlines() if name.lower().endswith((".jpg", ".jpeg", ".png", ".webp"))]
     assert [name for name in pictures if not name.startswith("docs/figures/")] == []
+
+
+def _site():
+    """docs/build.py, which lies in no package."""
+    spec = importlib.util.spec_from_file_location("site_build", ROOT / "docs" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_page_has_its_place_in_the_site():
+    assert _site().left_out() == []
+
+
+def test_problems_of_a_site_are_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top"></h1><a href="b.html#part">b</a><a href="#top"></a><a href="https://example.org">far</a>'
+        '<a href="c.html"></a><a href="#nowhere"></a><script src="https://example.org/x.js"></script>'
+    )
+    (tmp_path / "b.html").write_text('<h2 id="part"></h2><img src="gone.png">')
+    (tmp_path / "s.css").write_text('@font-face { src: url("https://example.org/f.woff") }')
+    assert _site().problems(tmp_path) == [
+        "a.html loads https://example.org/x.js",
+        "a.html links to #nowhere, which has no such part",
+        "a.html links to c.html, which is not there",
+        "b.html links to gone.png, which is not there",
+        "s.css loads https://example.org/f.woff",
+    ]
+
+
+def test_reference_shows_what_is_public():
+    text = _site().api()
+    assert "class Matrix" in text
+    assert "def _" not in text

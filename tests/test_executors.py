@@ -70,8 +70,8 @@ def test_engine_that_is_not_installed_is_named(executor, package, extra, tmp_pat
         EXECUTORS[executor](runs, [], SETTINGS[executor](), lambda *_: None)
 
 
-def test_examples_of_the_readme_are_valid(tmp_path):
-    examples = re.findall(r"```yaml\n# (ray|slurm)\.yaml(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_examples_of_the_documents_are_valid(tmp_path):
+    examples = re.findall(r"```yaml\n# (ray|slurm)\.yaml(.*?)```", (ROOT / "docs" / "run.md").read_text(), re.DOTALL)
     assert [name for name, _ in examples] == ["ray", "slurm"]
     for name, text in examples:
         (tmp_path / "example.yaml").write_text(f"#{text}")

@@ -62,6 +62,7 @@ VOC_CLASSES = (
 @pytest.mark.parametrize(
     ("document", "table", "first"),
     [
+        ("docs/run.md", "mini/table2.md", ("aeroplane", "cow", "person", "mAP")),
         ("README.md", "reduced/cifar100.md", ("ResNet-110, top-1", "ResNet-110, top-5")),
         ("README.md", "subset/table2.md", ("mAP",)),
         ("README.md", "reduced/table2.md", ("mAP",)),
@@ -75,7 +76,7 @@ VOC_CLASSES = (
         ("docs/reproduction.md", "reduced/table2.md", (*VOC_CLASSES, "mAP")),
     ],
 )
-def test_rows_of_real_data_are_the_tables_rows(document, table, first):
+def test_rows_of_documents_are_the_tables_rows(document, table, first):
     """In full: the document's rows are looked for in the table, and none may be missing."""
     shown = (ROOT / document).read_text(encoding="utf-8").splitlines()
     made = (ROOT / "tables" / table).read_text(encoding="utf-8").splitlines()
@@ -84,7 +85,7 @@ def test_rows_of_real_data_are_the_tables_rows(document, table, first):
     assert set(rows) <= set(shown)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/reproduction.md"])
+@pytest.mark.parametrize("document", ["README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))])
 def test_gains_in_prose_are_the_tables(document):
     """Every `gain [low, high]` that a sentence states stands in a committed table, to the last digit."""
     stated = re.findall(r"([-+]\d+\.\d\d) \[([-+]\d+\.\d\d), ([-+]\d+\.\d\d)\]", _prose(document))
@@ -96,6 +97,16 @@ def test_gains_in_prose_are_the_tables(document):
         for c in cells
         if c["gain_low"] is not None
     }
+    assert set(stated) <= known
+
+
+def test_mini_numbers_of_the_document_are_the_tables():
+    """Of the data sets that docs/run.md sums up in one table."""
+    lines = (ROOT / "docs" / "run.md").read_text().partition("| data set, stand-in |")[2].partition("\n\n")[0]
+    stated = re.findall(r"\d+\.\d\d", lines)
+    tables = [json.loads(path.read_text()) for path in (ROOT / "tables" / "mini").glob("*.json")]
+    known = {f"{cell['mean']:.2f}" for table in tables for cell in table["cells"] if cell["mean"] is not None}
+    assert stated
     assert set(stated) <= known
 
 
