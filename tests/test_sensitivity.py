@@ -172,6 +172,7 @@ def test_readings_as_text_hide_nothing(study, tmp_path):
     assert r"class\_reduction sum" in text
 
 
+@pytest.mark.usefixtures("planted_numbers")
 def test_one_seed_is_over_images_only_and_other_images_are_no_pair(study, tmp_path):
     for job in study.jobs("mini", readings=[{"sigma": 0.25}], only={"seed": [0]}):
         _finish(tmp_path, job, 0.4, shown_by=1, kind=job.method.removeprefix("icasc-"))

@@ -278,8 +278,8 @@ def readings_text(matrix: Matrix, lines: list[dict[str, Any]], form: str) -> str
     notes = [
         f"Scale {matrix.scale}: {matrix.overlay.why}. Other assumptions as in the grid; not comparable with the paper.",
         "mean: mAP or top-1 in % after the last epoch, over n seeds; gain: method - baseline, paired by seed and test"
-        " images, with its 95% interval over seeds and test images together (images only: one seed, so how much the gain"
-        " varies over seeds is not in it). loss: classification, training mean of the last epoch. overlap:"
+        " images, with its 95% interval over seeds and test images together (images only: one seed, so how much the"
+        " gain varies over seeds is not in it). loss: classification, training mean of the last epoch. overlap:"
         " of the true and the confusing class's maps on 64 of these images, 0 ... 1; blank: share of the 64 whose true"
         " map is zero everywhere, where there is nothing to overlap. In parentheses the baseline's.",
     ]
