@@ -1,12 +1,18 @@
 """The commands, each a few lines over the rooms below; what needs torch is imported when its command runs."""
 
+import inspect
 from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from benchmark.cli import data, develop, diff, evidence, matrix, run, tables
+from benchmark.cli import data, develop, diff, evidence, init, matrix, run, tables
+from benchmark.matrix import study
 
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init.init,
     "plan": matrix.plan,
     "run": run.run,
     "status": matrix.status,
@@ -28,6 +34,29 @@ app = typer.Typer(
     help="Does ICASC reproduce? Train the grid, regenerate the paper's tables, compare with the published numbers.",
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
 )  # fmt: skip
+
+Study = Annotated[
+    Path | None,
+    typer.Option(
+        "--study", help="Folder of your own methods.py, grids/ and tables/", is_eager=True, callback=study.use
+    ),
+]
+
+
+def of_a_study(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with --study, which is read before its other options."""
+
+    @wraps(command)
+    def called(*arguments: Any, study_folder: Path | None = None, **options: Any) -> None:
+        command(*arguments, **options)
+
+    added = inspect.Parameter("study_folder", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Study)
+    signature = inspect.signature(command)
+    called.__signature__ = signature.replace(parameters=[*signature.parameters.values(), added])  # type: ignore[attr-defined]
+    called.__annotations__ = command.__annotations__ | {"study_folder": Study}
+    return called
+
+
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name)(of_a_study(command))
 app.add_typer(data.app, name="data")

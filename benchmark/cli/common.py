@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.errors import UserError
-from benchmark.matrix import grid, strict_yaml
+from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import IMAGENET1K_V1
 from benchmark.matrix.matrix import Matrix
@@ -27,7 +27,17 @@ Only = Annotated[list[str] | None, typer.Option("--only", help="key=value[,key=v
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none")]
 Weights = Annotated[Path | None, typer.Option("--weights", "--weights-dir", help="Pretrained weights: file, or folder")]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records")]
-Tables = Annotated[Path, typer.Option("--tables", help="Folder of the table files, and of what is generated")]
+
+
+def _tables(folder: Path) -> Path:
+    """The study's own, where it has them and no other was named."""
+    own = study.at_hand().folder
+    return own / "tables" if folder == TABLES and own and (own / "tables").is_dir() else folder
+
+
+Tables = Annotated[
+    Path, typer.Option("--tables", help="Folder of the table files, and of what is generated", callback=_tables)
+]
 Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and decoded images")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 MeasuredScale = Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")]
@@ -41,6 +51,8 @@ def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Pat
     if scale != "auto":
         return chosen, scale, chosen.scale_of(scale).why
     dataset = chosen.base["dataset"]
+    if chosen.data or "mini" not in chosen.scales:
+        return chosen, "paper", chosen.scale_of("paper").why
     if data_root is None:
         return (
             chosen,

@@ -33,6 +33,7 @@ from benchmark.errors import UserError
 from benchmark.executors import launch, local
 from benchmark.executors.local import Slots
 from benchmark.executors.outcome import ALREADY_CLAIMED, OUT_OF_TIME, UNFINISHED, How, Outcome, exit_status
+from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import environment
@@ -93,6 +94,7 @@ def run(
     folders = [submit(runs, job) for job in matrix.jobs]
     announce(matrix.jobs, folders, place.slots)
     arguments = ["--cache", str(cache), "--device", place.device]
+    arguments += ["--study", str(study.at_hand().folder)] if study.at_hand().folder else []
     arguments += ["--data-root", str(data_root)] if data_root else []
     arguments += ["--weights", str(weights)] if weights else []
     arguments += ["--keep-weights"] if keep_weights else []
@@ -228,12 +230,16 @@ def run_job(
 
 def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache: Path) -> None:
     """Find bad data and missing weights before any job starts; draw what is drawn."""
-    from benchmark.data import DATASETS, locate
+    from benchmark.data import find, locate
 
     for name, seed, *splits in {(j.dataset, j.seed, j.train_split, j.test_split) for j in jobs}:
         root = locate(name, data_root, cache)
         for split in splits:
-            DATASETS[name].load(root, split, seed)
+            multi_label = find(name).load(root, split, seed).targets.ndim == 2
+            for job in jobs:
+                if job.dataset == name and multi_label != (job.loss == "multilabel_soft_margin"):
+                    labels = "several labels" if multi_label else "one label"
+                    raise UserError(f"{name} gives an image {labels}, which is not for loss: {job.loss}")
     for job in jobs:
         if job.weights.startswith("sha256:") and weights is None:
             raise UserError(

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmark.data import caltech, cifar, cub, imagenet, mini, sources, voc
+from benchmark.data import caltech, cifar, cub, imagenet, mini, own, sources, voc
 from benchmark.data.loading import ImageSet, Pixels, decode, open_pixels
 from benchmark.errors import UserError, nearest
+from benchmark.matrix import grid
 from benchmark.store.files import write_json
 
 __all__ = ["DATASETS", "Dataset", "ImageSet", "Pixels", "decode", "find", "locate", "open_pixels", "state", "verified"]
@@ -29,6 +30,7 @@ class Dataset:
     source: sources.Source | None = None
     draw: Callable[[Path], None] | None = None
     count_images: Callable[[Path], int] | None = None  # all of them, where the splits are not all
+    folder: Path | None = None  # where a study's own lie, whatever the data root
 
 
 CIFAR_FILES = (f"{cifar.FOLDER}/*", "cifar-100-python.tar.gz")
@@ -97,14 +99,22 @@ DATASETS = {
 
 def find(name: str) -> Dataset:
     """The registry's entry. UserError with the nearest name for an unknown one."""
-    if name not in DATASETS:
-        raise UserError(f"unknown data set '{name}'" + nearest(name, DATASETS))
-    return DATASETS[name]
+    if name in DATASETS:
+        return DATASETS[name]
+    described = grid.own_data()
+    if name not in described:
+        raise UserError(f"unknown data set '{name}'" + nearest(name, [*DATASETS, *described]))
+    return Dataset(
+        load=partial(own.load, described[name]), verify=lambda root: "", num_classes=len(described[name].classes),
+        num_images={}, evidence=(), folder=own.folder(described[name]),
+    )  # fmt: skip
 
 
 def locate(name: str, data_root: Path | None, cache: Path) -> Path:
     """The folder that holds data set `name`: drawn under `cache` for a mini one, `data_root` for a real one."""
     dataset = find(name)
+    if dataset.folder is not None:
+        return dataset.folder
     if dataset.draw is not None:
         return mini.drawn(name, dataset.draw, cache)
     if data_root is None:

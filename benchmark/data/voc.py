@@ -22,22 +22,25 @@ NUM_IMAGES = {"train": 5717, "val": 5823}
 PRESENT, DIFFICULT, ABSENT = 1, 0, -1
 
 
-def load(root: Path, split: str, seed: int = 0) -> ImageSet:
-    """One split: paths and targets (N, 20) of 1, 0, -1. UserError names the file (and line) that is missing or wrong.
+def load(
+    root: Path, split: str, seed: int = 0, classes: tuple[str, ...] = CLASSES, folder: Path | None = None
+) -> ImageSet:
+    """One split: paths and targets (N, num_classes) of 1, 0, -1. UserError names the file (and line) that is missing
+    or wrong.
 
     A split without class files of its own (a part of the official ones) takes its labels from `trainval`'s. `seed` is
     not used, the splits are official.
     """
-    folder = _folder(root)
+    folder = folder or _folder(root)
     main = folder / "ImageSets" / "Main"
     ids = _read_ids(main / f"{split}.txt")
-    labelled = split if (main / f"{CLASSES[0]}_{split}.txt").exists() else "trainval"
+    labelled = split if (main / f"{classes[0]}_{split}.txt").exists() else "trainval"
     known = ids if labelled == split else _read_ids(main / f"{labelled}.txt")
     row_of = {image_id: i for i, image_id in enumerate(known)}
     unlabelled = next((i for i in ids if i not in row_of), None)
     if unlabelled is not None:
         raise UserError(f"{main / f'{split}.txt'}: id {unlabelled} is not in {labelled}.txt, so it has no labels")
-    columns = [_read_labels(main / f"{name}_{labelled}.txt", row_of) for name in CLASSES]
+    columns = [_read_labels(main / f"{name}_{labelled}.txt", row_of) for name in classes]
     targets = np.stack(columns, axis=1)[[row_of[i] for i in ids]]
     paths = [folder / "JPEGImages" / f"{i}.jpg" for i in ids]
     missing = [p for p in paths if not p.is_file()]
@@ -46,7 +49,7 @@ def load(root: Path, split: str, seed: int = 0) -> ImageSet:
             f"{missing[0]}: missing, though {main / f'{split}.txt'} names it "
             f"({len(missing)} of {len(paths)} images are missing); complete the data or name another split"
         )
-    return ImageSet(classes=CLASSES, ids=tuple(ids), images=tuple(paths), targets=targets)
+    return ImageSet(classes=classes, ids=tuple(ids), images=tuple(paths), targets=targets)
 
 
 def verify(root: Path, num_images: dict[str, int] = NUM_IMAGES) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import UserError, nearest
+from benchmark.matrix import study
 from benchmark.matrix.grid import EVALUATION
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
@@ -146,6 +147,8 @@ def code_state(code: Code | None) -> str:
     """Whether what trains differs now from the run's commit: current, stale (with what changed), or unknown."""
     if code is None or code.commit is None:
         return "unknown: the run names no commit"
+    if code.study is not None and code.study != study.at_hand().sha256:
+        return "stale: the study's methods.py is another" if study.at_hand().sha256 else "unknown: of another study"
     changed = changed_since(code.commit)
     if changed is None:
         return f"unknown: commit {code.commit[:12]} is not in this checkout"

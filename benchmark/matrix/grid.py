@@ -4,13 +4,24 @@ import hashlib
 import itertools
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import strict_yaml, study
-from benchmark.matrix.job import BACKBONES, FIELDS, Job, explain, first_problem, make_job, settable, unread_fields
+from benchmark.matrix.job import (
+    BACKBONES,
+    FIELDS,
+    Float,
+    Job,
+    Name,
+    explain,
+    first_problem,
+    make_job,
+    settable,
+    unread_fields,
+)
 
 GRIDS = Path(__file__).parents[1] / "grids"
 MINI_WEIGHTS = Path(__file__).parents[1] / "mini_weights"  # <backbone>.safetensors
@@ -52,6 +63,20 @@ class Scale(_Strict):
     min_positives: int = 1
 
 
+class Data(_Strict):
+    """Images of a study's own (data/own.py reads them). path: from the study's folder. classes: none named are those
+    found. splits: shares of each class's images, drawn by the job's seed; none are those that the data name."""
+
+    layout: Literal["imagefolder", "voc", "csv"]
+    path: str
+    classes: list[str] = []
+    splits: dict[Name, Annotated[Float, Field(gt=0, le=1)]] = {}
+    multi_label: bool = False  # csv: several labels an image, with semicolons between
+
+
+WHOLE = Scale(why="the protocol as the grid states it")
+
+
 class Grid(_Strict):
     """One file of benchmark/grids, checked. options: of a method, by their names, where they are not its defaults."""
 
@@ -61,8 +86,10 @@ class Grid(_Strict):
     axes: dict[str, list[Any]]
     ties: list[dict[str, list[Any]]] = []
     exclude: list[dict[str, Any]] = []
-    scales: dict[str, Scale]
-    assumptions: dict[str, Assumption]
+    scales: dict[str, Scale] = {"paper": WHOLE}
+    assumptions: dict[str, Assumption] = {}
+    data: Data | None = None
+    of_study: bool = False  # whether it lies in the folder of --study
     options: dict[str, dict[str, Any]] = {}
 
     @cached_property
@@ -85,7 +112,10 @@ class Grid(_Strict):
         """The axes at `scale`, stand-ins in their places."""
         overlay = self.scale_of(scale)
         axes = self.axes | overlay.axes
-        return {k: [overlay.stand_ins.get(v, v) if isinstance(v, str) else v for v in axes[k]] for k in axes}
+        axes = {k: [overlay.stand_ins.get(v, v) if isinstance(v, str) else v for v in axes[k]] for k in axes}
+        if not self.of_study and "method" in axes:  # a study's methods stand beside those of a built-in grid
+            axes["method"] = [*axes["method"], *study.at_hand().own]
+        return axes
 
     def jobs(
         self,
@@ -105,7 +135,8 @@ class Grid(_Strict):
             if key not in settable():
                 raise UserError(f"{source}: unknown field '{key}'" + nearest(key, settable()))
         axes = self.matrix_axes(scale)
-        axes |= {k: overrides.pop(k) for k in list(overrides) if isinstance(overrides.get(k), list)}
+        lists = [k for k, v in overrides.items() if isinstance(v, list) and not (k == "milestones" and _of_numbers(v))]
+        axes |= {k: overrides.pop(k) for k in lists}
         axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
         fields = self.base | self.scale_of(scale).set | {"scale": scale}
 
@@ -166,6 +197,10 @@ class Grid(_Strict):
         return departures
 
 
+def _of_numbers(values: list[Any]) -> bool:
+    return not any(isinstance(value, list) for value in values)
+
+
 def _short(value: Any, nothing: str) -> str:
     text = nothing if value is None else "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
     return text[:19] if text.startswith("sha256:") else text
@@ -198,23 +233,42 @@ def _digest(path: Path, mtime_ns: int) -> str:
 
 
 def names() -> list[str]:
-    return sorted(path.stem for path in GRIDS.glob("*.yaml"))
+    """The study's grids; the built-in ones where it has none."""
+    return list(_files(_own_folder())) or list(_files(GRIDS))
 
 
-def load(name: str, folder: Path = GRIDS) -> Grid:
-    """The grid called `name`. UserError with file, line and the nearest valid name for anything wrong in it."""
-    path = folder / f"{name}.yaml"
-    known = sorted(p.stem for p in folder.glob("*.yaml"))
+def _own_folder() -> Path | None:
+    folder = study.at_hand().folder
+    return folder / "grids" if folder else None
+
+
+def _files(folder: Path | None) -> dict[str, Path]:
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def own_data() -> dict[str, Data]:
+    """The data sets that the study's grids describe, by the name that their protocol gives them."""
+    grids = [load(name) for name in _files(_own_folder())]
+    return {one.protocol["dataset"]: one.data for one in grids if one.data}
+
+
+def load(name: str, folder: Path | None = None) -> Grid:
+    """The grid called `name`, of `folder`, or of the study or the built-in ones. UserError with file, line and the
+    nearest valid name for anything wrong in it."""
+    own = {} if folder else _files(_own_folder())
+    known = _files(folder or GRIDS) | own
     if name not in known:
         raise UserError(f"unknown grid '{name}'" + nearest(name, known))
+    path = known[name]
     document, lines = strict_yaml.load(path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: a grid is a mapping with the keys {', '.join(Grid.model_fields)}")
     try:
-        grid = Grid(name=name, **{str(k): v for k, v in document.items() if k != "name"})
+        keys = {str(k): v for k, v in document.items() if k not in ("name", "of_study")}
+        grid = Grid(name=name, of_study=name in own, **keys)
     except ValidationError as error:
         line = strict_yaml.line_of(lines, first_problem(error)["loc"])
-        valid = (*Grid.model_fields, *Scale.model_fields, *Assumption.model_fields)
+        valid = (*Grid.model_fields, *Data.model_fields, *Scale.model_fields, *Assumption.model_fields)
         raise UserError(f"{path}:{line}: {explain(error, valid)}") from None
     _check_names(grid, path, lines)
     return grid
@@ -258,6 +312,8 @@ def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
         for i, reading in enumerate(scale.readings):
             for key in reading:
                 check(("scales", name, "readings", i, key), [*grid.assumptions, *study.at_hand().option_names])
+    if grid.data and not isinstance(grid.protocol.get("dataset"), str):
+        raise UserError(f"{path}:{strict_yaml.line_of(lines, ('data',))}: data: name them in protocol, dataset: NAME")
     if "paper" not in grid.scales:
         raise UserError(f"{path}:{lines[('scales',)]}: scales: 'paper' is missing")
     for name in grid.scales:

@@ -6,7 +6,8 @@ recorded with the run, not hashed, so that moving the data orphans no run.
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -37,21 +38,30 @@ Positive = Annotated[Int, Field(ge=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")]
 
 
-def _method(name: str) -> str:
-    if name not in (known := study.at_hand().methods):
-        raise PydanticCustomError(
-            "unknown_name", "{told}", {"told": f"{name!r} is not a valid value" + nearest(name, known)}
-        )
+def _known(name: str, known: Iterable[str]) -> str:
+    if name not in known:
+        told = f"{name!r} is not a valid value" + nearest(name, known)
+        raise PydanticCustomError("unknown_name", "{told}", {"told": told})
     return name
 
 
+def _method(name: str) -> str:
+    return _known(name, study.at_hand().methods)
+
+
 Method = Annotated[Name, AfterValidator(_method)]
-Backbone = Literal[
+BACKBONES = (
     "resnet18", "resnet50", "resnet101", "vgg19",
     "resnet8", "resnet20", "resnet32", "resnet56", "resnet110",
     "resnet18_narrow", "resnet50_narrow", "vgg11_narrow",
-]  # fmt: skip
-BACKBONES: tuple[str, ...] = get_args(Backbone)
+)  # fmt: skip
+
+
+def _backbone(name: str) -> str:
+    return _known(name, (*BACKBONES, *study.at_hand().backbones))
+
+
+Backbone = Annotated[Name, AfterValidator(_backbone)]
 
 # torchvision's files of ImageNet weights; the tail of a name is the start of the file's SHA-256.
 IMAGENET1K_V1 = {

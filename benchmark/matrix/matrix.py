@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmark.matrix import study
 from benchmark.matrix.grid import Grid, Scale
 from benchmark.matrix.job import Job
 
@@ -102,20 +103,24 @@ class Matrix:
 
     @property
     def subfolder(self) -> Path:
-        """For what is made of it, inside a folder of tables: the scale's; overrides have one of their own in it."""
-        return Path(self.scale, _folder_name(self.overrides)) if self.overrides else Path(self.scale)
+        """For what is made of it, inside a folder of tables: the scale's; a study that adds columns to a built-in grid,
+        and overrides, have one of their own in it."""
+        beside = study.at_hand()
+        parts = [beside.folder.resolve().name] if beside.folder and beside.own and not self.grid.of_study else []
+        return Path(self.scale, *parts, *([_folder_name(self.overrides)] if self.overrides else []))
 
     def command(self, methods: list[str], fields: dict[str, Any] | None = None) -> str:
         """The line that makes the numbers of these methods' jobs, of a table's row or of all, again."""
         fields = fields or {}
         words = ["python", "-m", "benchmark", "run", "--grid", self.grid.name, "--scale", self.scale]
+        words += ["--study", str(study.at_hand().folder)] if study.at_hand().folder else []
         for key, value in self.overrides.items():
             words += ["--set", f"{key}={_yaml(value)}"]
         named = {key: self.overlay.stand_ins.get(value, value) for key, value in fields.items()}
         only = [f"method={m}" for m in dict.fromkeys(methods)] + [f"{key}={value}" for key, value in named.items()]
         words += ["--only", ",".join(only)]
         jobs = [job for method in methods for job in self.jobs_of(fields, method)]
-        if any(not job.dataset.endswith("-mini") for job in jobs):
+        if self.grid.data is None and any(not job.dataset.endswith("-mini") for job in jobs):
             words += ["--data-root", "DIR"]
         if any(job.weights.startswith("sha256:") for job in jobs):
             words += ["--weights", "FILE"]

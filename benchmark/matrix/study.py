@@ -1,14 +1,29 @@
-"""The study at hand: the methods that a job may name. A method is declared here without torch, so that listing and
-tabulating stay quick; what it computes is imported when it is first called."""
+"""The study at hand: the methods and networks that a job may name, and where its grids and tables lie: those of the
+built-in study or, with `--study DIR`, these and what DIR adds:
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+    DIR/methods.py     METHODS, a dict of Method, and BACKBONES, of Architecture (methods/models.py), where it has any
+    DIR/grids/*.yaml   DIR/tables/*.yaml
+
+methods.py is the only code from outside that is ever run, and only where it is named. A built-in method is declared
+without torch, so that listing and tabulating stay quick; what it computes is imported when it is first called.
+"""
+
+import hashlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from benchmark.errors import UserError, nearest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]*")
 BUILT_IN = "benchmark.methods"  # read by its name like an outside study's file, since rooms import only from below
 
 
@@ -39,7 +54,14 @@ class Method:
 
 @dataclass(frozen=True)
 class Study:
-    methods: dict[str, Method]
+    """methods: all that may be named; own: those of them, and backbones: the networks, that the folder's file adds.
+    sha256: of that file."""
+
+    methods: Mapping[str, Method]
+    own: tuple[str, ...] = ()
+    backbones: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    sha256: str | None = None
 
     @property
     def option_names(self) -> tuple[str, ...]:
@@ -47,9 +69,76 @@ class Study:
         return tuple(dict.fromkeys(name for method in self.methods.values() for name in method.option_names))
 
 
-@cache
+_at_hand: Study | None = None
+
+
 def at_hand() -> Study:
+    global _at_hand
+    _at_hand = _at_hand or built_in()
+    return _at_hand
+
+
+def built_in() -> Study:
     return Study(dict(import_module(BUILT_IN).METHODS))
+
+
+def use(folder: Path | None) -> None:
+    """Make the study in `folder`, or without one the built-in study, the one at hand. UserError for what is wrong in
+    its methods.py, with the line."""
+    global _at_hand
+    _at_hand = load(folder.expanduser()) if folder else built_in()
+
+
+def load(folder: Path) -> Study:
+    """The built-in study and what `folder` adds to it."""
+    if not folder.is_dir():
+        raise UserError(f"--study {folder}: no such folder; 'python -m benchmark init {folder}' writes one")
+    path, methods = folder / "methods.py", built_in().methods
+    if not path.is_file():
+        return Study(methods, folder=folder)
+    module = _run(path)
+    own, backbones = getattr(module, "METHODS", {}), getattr(module, "BACKBONES", {})
+    _check(path, own, backbones, methods)
+    return Study({**methods, **own}, tuple(own), backbones, folder, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _run(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("study_methods", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # it is somebody's program: anything may go wrong in it
+        frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else 1
+        raise UserError(f"{path}:{line}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _check(path: Path, own: Any, backbones: Any, methods: Mapping[str, Method]) -> None:
+    from benchmark.matrix.job import BACKBONES, FIELDS, METHOD_FIELDS  # which asks for the study at hand
+
+    if not isinstance(own, dict) or not all(isinstance(declared, Method) for declared in own.values()):
+        raise UserError(f"{path}: METHODS: expected a dict of name: Method(function, ...)")
+    if not isinstance(backbones, dict) or not all(hasattr(network, "make") for network in backbones.values()):
+        raise UserError(f"{path}: BACKBONES: expected a dict of name: Architecture(make, trunk, ...)")
+    for kind, names, taken in (("METHODS", own, methods), ("BACKBONES", backbones, BACKBONES)):
+        for name in names:
+            if not isinstance(name, str) or not NAME.fullmatch(name):
+                raise UserError(f"{path}: {kind}: {name!r} is no name of letters, digits, -, _ and .")
+            if name in taken:
+                raise UserError(f"{path}: {kind}: '{name}' is built in; take another name")
+    for name, declared in own.items():
+        for read in declared.reads:
+            if read not in METHOD_FIELDS:
+                raise UserError(f"{path}: {name} reads '{read}', which is none" + nearest(read, METHOD_FIELDS))
+        for option, about in (declared.options.model_fields if declared.options else {}).items():
+            if option in FIELDS:
+                raise UserError(f"{path}: {name}: option '{option}' is a field of every job; take another name")
+            if about.is_required():
+                raise UserError(f"{path}: {name}: option '{option}' needs a default")
 
 
 def method(name: str) -> Method:

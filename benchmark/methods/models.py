@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.matrix import study
 from benchmark.methods.batch_norm import TwiceDifferentiableBatchNorm2d
 from benchmark.methods.torchvision_ops import torchvision
 
@@ -248,9 +249,13 @@ BACKBONES = {
 INNER_STAGE = {"stage_before_last": -2, "two_before_last": -3}
 
 
+def architecture_of(backbone: str) -> Architecture:
+    return BACKBONES[backbone] if backbone in BACKBONES else study.at_hand().backbones[backbone]
+
+
 def build(backbone: str, num_classes: int, seed: int, inner_layer: str | None = None) -> Backbone:
     """A freshly initialised network; the same seed gives the same parameters whatever the method."""
-    architecture = BACKBONES[backbone]
+    architecture = architecture_of(backbone)
     torch.manual_seed(seed)
     net = architecture.make(num_classes)
     inner = architecture.stages[INNER_STAGE[inner_layer or "stage_before_last"]]

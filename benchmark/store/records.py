@@ -31,6 +31,7 @@ class Code(_Part):
     commit: str | None = None
     dirty: bool | None = None
     training: str | None = None
+    study: str | None = None  # SHA-256 of the study's methods.py, where the method or the network is of it
 
 
 class Split(_Part):

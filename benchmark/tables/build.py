@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmark.data import DATASETS
+from benchmark import data
 from benchmark.errors import UserError
 from benchmark.matrix import study
-from benchmark.matrix.job import FIELDS
+from benchmark.matrix.job import settable
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.records import Result
 from benchmark.store.run import Run
@@ -128,7 +128,7 @@ def _cell(
     head = Cell(row.key, column, status="not run", **_published(spec, row, column, kept))
     planned = of_row[of_row["method"] == column]
     if planned.duplicated("seed").any():
-        differing = [f for f in FIELDS if planned[f].nunique(dropna=False) > 1 and f != "seed"]
+        differing = [f for f in settable() if planned[f].nunique(dropna=False) > 1 and f != "seed"]
         raise UserError(
             f"table {spec.name}: cell {row.key}, {column} would mix jobs that differ in "
             f"{', '.join(differing)}; choose one value with --set"
@@ -245,7 +245,7 @@ def _missing_data(matrix: Matrix, records: dict[str, Result]) -> list[str]:
     """Splits of which runs read less than the official data set has, whatever scale they are called by."""
     texts = []
     for job in matrix.jobs:
-        record, official = records.get(job.id), DATASETS[job.dataset].num_images
+        record, official = records.get(job.id), data.find(job.dataset).num_images
         if record is None:
             continue
         read = [("test", record.num_test, official.get(job.test_split))]
@@ -276,7 +276,7 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
     notes += _warnings(table, records)
     if spec.tolerance is not None:
         notes.append(verdict_line(table))
-    notes.append(f"Assumptions: {'; '.join(_as_they_ran(matrix))}.")
+    notes += [f"Assumptions: {'; '.join(_as_they_ran(matrix))}."] if matrix.grid.assumptions else []
     notes += treatments(table)
     unseen = list(dict.fromkeys(cell.row for cell in table.cells.values() if cell.status in TOO_FEW))
     if unseen and matrix.min_positives > 1:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.errors import UserError
+from benchmark.matrix import study
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores, verify
@@ -19,7 +20,6 @@ from benchmark.store.records import Result
 from benchmark.store.run import Run
 from benchmark.tables import bootstrap
 
-COLUMNS = ["job", "state", *FIELDS, "item", "value"]
 SINGLE_LABEL = ("top1", "top5")
 ROUNDS = bootstrap.ROUNDS
 
@@ -39,16 +39,18 @@ class Collected(NamedTuple):
 def collect(matrix: Matrix) -> Collected:
     """What a matrix's run folders hold, each result read once and compared with its scores; numbers in percent.
 
-    Columns: job (its id), state, every field of Job, item, value. `item` is a class name, `mAP`, `top1` or `top5`;
-    `value` is NaN where too few images show the class (see `items`). A job without a result has one line whose item is
-    None.
+    Columns: job (its id), state, every field of Job, every option of a method, item, value. `item` is a class name,
+    `mAP`, `top1` or `top5`; `value` is NaN where too few images show the class (see `items`). A job without a result
+    has one line whose item is None.
     """
     lines, warnings = [], []
+    named = [*(name for name in FIELDS if name != "options"), *study.at_hand().option_names]
+    columns = ["job", "state", *named, "item", "value"]
     records: dict[str, Result] = {}
     unverified: dict[str, str] = {}
     for job in matrix.jobs:
         run = Run(matrix.folder(job))
-        head = {"job": job.id} | job.model_dump()
+        head = {"job": job.id} | {name: job.value(name) for name in named}
         try:
             record, why = verify.checked(run)
             state = "done" if record else run.state()
@@ -61,7 +63,7 @@ def collect(matrix: Matrix) -> Collected:
             unverified |= {job.id: why} if why else {}
         head["state"] = state
         lines += [head | {"item": item, "value": value} for item, value in values.items()] or [head]
-    return Collected(pd.DataFrame(lines, columns=COLUMNS), records, warnings, unverified)
+    return Collected(pd.DataFrame(lines, columns=columns), records, warnings, unverified)
 
 
 def readable(run: Run) -> Result | None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmark.errors import UserError, nearest
-from benchmark.matrix import strict_yaml, study
+from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.job import Float, Int, explain, first_problem, settable
 
 
@@ -120,8 +120,29 @@ def load(name: str, folder: Path) -> Spec:
         if spec.grid and column.key not in (known := study.at_hand().methods):
             line = strict_yaml.line_of(lines, ("columns", i))
             raise UserError(f"{path}:{line}: unknown method '{column.key}'" + nearest(column.key, known))
+    spec = _with_columns_of_the_study(spec)
     rows = [row.model_copy(update={"class_cells": _class_cells(row, spec, folder)}) for row in spec.rows]
     return spec.model_copy(update={"rows": rows})
+
+
+def _with_columns_of_the_study(spec: Spec) -> Spec:
+    """The study's own methods beside those of a table of a built-in grid; nothing is published of them."""
+    here = study.at_hand()
+    if spec.grid is None or grid.load(spec.grid).of_study:
+        return spec
+    added = [name for name in here.own if name not in {column.key for column in spec.columns}]
+    blank: list[None] = [None] * len(added)
+    columns = [*spec.columns, *(Column(key=name, header=here.methods[name].title or name) for name in added)]
+    rows = [
+        row.model_copy(
+            update={
+                "published": [*row.published, *blank],
+                "published_gain": row.published_gain and [*row.published_gain, *blank],
+            }
+        )
+        for row in spec.rows
+    ]
+    return spec.model_copy(update={"columns": columns, "rows": rows})
 
 
 def _class_cells(row: Row, spec: Spec, folder: Path) -> dict[str, list[float | None]]:

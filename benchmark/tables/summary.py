@@ -166,7 +166,7 @@ def _facts(chosen: Grid, jobs: list[Job], data_root: Path | None, cache_folder: 
         values = list(dict.fromkeys(value_of(job) for job in jobs))
         return values[0] if len(values) == 1 else "/".join(map(_text, values))
 
-    dataset = data.DATASETS[jobs[0].dataset]
+    dataset = data.find(jobs[0].dataset)
     sets = _splits(jobs, dataset, data_root, cache_folder)
     present = [split for split in sets.values() if split is not None]
     whole = len(present) == len(sets)

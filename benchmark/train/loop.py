@@ -138,7 +138,7 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
 def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
     """Training and test images, ready to read. UserError for anything wrong with the data."""
     root = data.locate(job.dataset, execution.data_root, execution.cache)
-    splits = (data.DATASETS[job.dataset].load(root, split, job.seed) for split in (job.train_split, job.test_split))
+    splits = (data.find(job.dataset).load(root, split, job.seed) for split in (job.train_split, job.test_split))
     train, test = (data.open_pixels(s, job.image_size, job.resize, execution.cache) for s in splits)
     return train, test
 

@@ -9,6 +9,7 @@ import torch
 
 from benchmark.data import Pixels
 from benchmark.errors import UserError
+from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.store import environment, metrics, scores
 from benchmark.store.code import code_version, training_digest
@@ -64,11 +65,17 @@ def result(
         num_train=len(chosen),
         num_test=len(test),
         seconds=round(sum(e["seconds"] for e in state.epochs), 3),
-        code=Code(**code_version(), training=training_digest()),
+        code=Code(**code_version(), training=training_digest()).model_copy(update=_of_study(job)),
         scores_sha256=scores_sha256,
         data=Read(train=_split(train, chosen), test=_split(test, np.arange(len(test)))),
         **measured,
     )
+
+
+def _of_study(job: Job) -> dict[str, str | None]:
+    """The hash of the study's file, where that decides the number."""
+    here = study.at_hand()
+    return {"study": here.sha256} if job.method in here.own or job.backbone in here.backbones else {}
 
 
 def _split(pixels: Pixels, chosen: np.ndarray) -> Split:

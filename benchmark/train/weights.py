@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from benchmark.errors import UserError
 from benchmark.matrix.grid import mini_weights
 from benchmark.matrix.job import IMAGENET1K_V1, Job
-from benchmark.methods.models import BACKBONES, Backbone
+from benchmark.methods.models import Backbone, architecture_of
 
 
 def find(job: Job, given: Path | None) -> Path:
@@ -74,7 +74,7 @@ def load(model: Backbone, backbone: str, path: Path) -> None:
         raise UserError(f"{path}: no such weights file") from None
     except Exception as error:  # a damaged file, or one that holds other things than tensors, fails in many ways
         raise UserError(f"{path}: not a weights file ({type(error).__name__})") from None
-    prefix = BACKBONES[backbone].classifier
+    prefix = architecture_of(backbone).classifier
     own = model.net.state_dict()
     kept = {name: tensor for name, tensor in own.items() if name.startswith(prefix)}
     given = {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
