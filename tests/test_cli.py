@@ -88,6 +88,9 @@ def test_run_trains_and_ends_with_the_table(finished):
     folder, printed = finished
     assert printed.startswith("scale mini: no data root is given")
     assert "3 jobs, 0 done, 3 to run" in printed
+    written = "tables/mini/epochs=2,image_size=32,limit_train=32,seed=0"
+    assert f"writes a folder for each job to runs/mini/, and {written}/table2.*, {written}/voc.*\n" in printed
+    assert f"written: {written}/table2.{{md,tex,html,csv,json}}\n" in printed
     assert "not comparable with the published cells" in printed
     assert "epochs: 2 (paper: 20)" in printed
     generated = folder / "tables" / "mini" / "epochs=2,image_size=32,limit_train=32,seed=0"
@@ -102,6 +105,15 @@ def test_second_call_only_renders_the_same_bytes(finished, cache_option, call):
     assert "3 jobs, 3 done, 0 to run" in ended.stdout
     assert ended.returncode == 0
     assert {p: p.read_bytes() for p in files} == {p: b for p, (b, _) in before.items()}
+
+
+def test_tables_fit_the_terminal_unless_told_otherwise(finished, call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = ["tables", "--table", "table2", *QUICK[2:], "--scale", "mini"]
+    narrow, wide = (call(finished[0], *command, *more).stdout.splitlines() for more in ([], ["--wide"]))
+    assert "+ ICASC Grad-CAM; intervals over images only" in narrow
+    assert max(len(line) for line in narrow if line.startswith("mAP")) <= 80
+    assert max(len(line) for line in wide if line.startswith("mAP")) > 80
 
 
 def test_status_and_plan_show_the_states(finished, call):

@@ -36,6 +36,33 @@ def test_markdown_keeps_its_columns():
     assert "<script>" not in text.replace(r"\<script\>", "")
 
 
+def test_a_terminal_s_table_fits_and_keeps_what_matters():
+    table = golden_table()
+    narrow, whole = render.terminal(table, 80), render.terminal(table)
+    shown, notes = narrow.split("\n\n" + table.notes[0])[0], "\n".join(table.notes)
+    assert max(map(len, shown.splitlines())) <= 80 < max(map(len, whole.splitlines()[2:20]))
+    assert narrow.endswith(notes)
+    for cell in table.cells.values():
+        if cell.gain is not None:
+            kept = (render.value_text(cell, table), render.gain_text(cell, table))
+            pattern = r"\s+".join(
+                map(re.escape, (table.label(cell.row), *kept, render.signed(cell.published_gain, table)))
+            )
+            assert re.search(pattern, shown), pattern
+    assert render.terminal(table, 500) == whole
+
+
+def test_a_terminal_s_words_are_broken_to_fit():
+    shown = render.terminal(hostile_table(), 80).partition("\n\nScale mini")[0].splitlines()[2:]
+    assert max(map(len, [line for line in shown if "alert" not in line])) <= 80
+
+
+def test_a_method_that_has_not_run_is_one_line(tmp_path):
+    assert render.terminal(golden_table(runs=tmp_path), 80).splitlines()[2:7] == [
+        "ResNet18: not run", "", "+ ICASC Grad-CAM: not run", "", "+ ICASC A_ch: not run",
+    ]  # fmt: skip
+
+
 def test_html_runs_nothing():
     text = render.html(hostile_table())
     assert "<script>" not in text

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ Tables = Annotated[
     Path, typer.Option("--tables", help="Folder of the table files, and of what is generated", callback=_tables)
 ]
 Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and decoded images")]
+Wide = Annotated[bool, typer.Option("--wide", help="Print whole tables, wider than the terminal if need be")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 MeasuredScale = Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")]
 
@@ -139,10 +141,12 @@ def build_table(spec: published.Spec, matrix: Matrix) -> Table:
 
 
 def render_tables(
-    specs: list[published.Spec], asked: Asked, data_root: Path | None, tables: Path, cache: Path, again: bool = False
-) -> None:
+    specs: list[published.Spec], asked: Asked, data_root: Path | None, tables: Path, cache: Path, again: bool = False,
+    wide: bool = False,
+) -> None:  # fmt: skip
     """Write and print the tables of `specs` that exist at the scale, and the readings that it puts side by side. An
-    overridden matrix has a folder of its own inside its scale's. again: also in place of a table of more runs."""
+    overridden matrix has a folder of its own inside its scale's. again: also in place of a table of more runs. wide:
+    print the whole of each, else what fits the terminal."""
     from benchmark.tables import render
 
     for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
@@ -155,8 +159,14 @@ def render_tables(
         folder = built.matrix.subfolder if built.matrix else Path(asked.scale)
         paths = render.write(built, tables / folder, again)
         kept = f"kept: {tables / folder / spec.name}.*, which are of more runs; 'tables --replace' writes these"
-        told = f"written: {', '.join(map(str, paths))}" if paths else kept
-        print(f"\n{render.terminal(built)}\n\n{told}")
+        told = f"written: {one_name(paths)}" if paths else kept
+        width = None if wide else shutil.get_terminal_size().columns
+        print(f"\n{render.terminal(built, width)}\n\n{told}")
+
+
+def one_name(paths: list[Path]) -> str:
+    """`tables/mini/table2.{md,tex}` for files that differ in their ending."""
+    return f"{paths[0].with_suffix('')}.{{{','.join(path.suffix[1:] for path in paths)}}}"
 
 
 def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables: Path, cache: Path) -> Table | None:

@@ -25,6 +25,7 @@ from benchmark.cli.common import (
     Set,
     Tables,
     Weights,
+    Wide,
     duration,
     render_tables,
     resolve_scale,
@@ -75,6 +76,7 @@ def run(
     runs: Runs = RUNS,
     tables: Tables = TABLES,
     cache: Cache = CACHE,
+    wide: Wide = False,
 ) -> None:
     """Train what has no result yet, resuming what was cut short, then write and print the grid's tables.
 
@@ -93,6 +95,9 @@ def run(
     prepare(matrix.jobs, data_root, weights, cache)
     folders = [submit(runs, job) for job in matrix.jobs]
     announce(matrix.jobs, folders, place.slots)
+    print(
+        f"writes a folder for each job to {runs / scale}/, and {written_at_the_end(specs, matrix, tables)}", flush=True
+    )
     arguments = ["--cache", str(cache), "--device", place.device]
     arguments += ["--study", str(study.at_hand().folder)] if study.at_hand().folder else []
     arguments += ["--data-root", str(data_root)] if data_root else []
@@ -101,7 +106,7 @@ def run(
     arguments += ["--cuda-graph"] if cuda_graph else []
     arguments += ["--deadline", str(deadline)] if budget else []
     outcomes = execute(executor, folders, arguments, place.slots)
-    render_tables(specs, asked, data_root, tables, cache)
+    render_tables(specs, asked, data_root, tables, cache, wide=wide)
     report_what_is_left(folders, outcomes, budget)
 
 
@@ -133,6 +138,13 @@ def tables_of(grid_name: str, tables: Path) -> list[published.Spec]:
     if not specs:
         print(f"note: {tables}/ holds no table of grid {grid_name}, so none is written; --tables names the folder")
     return specs
+
+
+def written_at_the_end(specs: list[published.Spec], matrix: Matrix, tables: Path) -> str:
+    folder = tables / matrix.subfolder
+    if not matrix.grid.has_tables(matrix.scale):
+        return f"{folder / matrix.grid.name}-readings.md"
+    return ", ".join(f"{folder / spec.name}.*" for spec in specs) or "no table"
 
 
 def find_place(
@@ -174,7 +186,9 @@ def execute(executor: str, folders: list[Run], arguments: list[str], slots: Any)
 
 
 def report_what_is_left(folders: list[Run], outcomes: dict[str, Outcome], budget: str | None) -> None:
-    """Say what was not finished and what failed, and why, and end with the exit status that tells it."""
+    """Say what was not finished and what failed, and why, as the last of all, and end with the exit status that tells
+    it. Jobs that failed alike share a line."""
+    sys.stdout.flush()  # to a file, the tables would come after it
     by_id = {folder.id: folder for folder in folders}
     left = [by_id[job] for job, outcome in outcomes.items() if outcome.how == How.BUDGET_USED]
     status = exit_status(outcomes.values())
@@ -182,9 +196,13 @@ def report_what_is_left(folders: list[Run], outcomes: dict[str, Outcome], budget
         for folder in left:
             print(f"{folder.id}: {len(folder.metrics())} epochs kept{why_stopped(folder)}", file=sys.stderr)
         print(f"budget of {budget} used, {len(left)} of {len(folders)} jobs left; call again to go on", file=sys.stderr)
+    alike: dict[str, list[str]] = {}
     for job, outcome in outcomes.items():
         if outcome.how not in (How.DONE, How.BUDGET_USED):
-            print(f"{job}: {outcome}{explain_failure(by_id[job])}", file=sys.stderr)
+            alike.setdefault(f"{outcome}{explain_failure(by_id[job])}", []).append(job)
+    for reason, jobs in alike.items():
+        others = f" and {len(jobs) - 1} more" if len(jobs) > 1 else ""
+        print(f"{jobs[0]}{others}: {reason}", file=sys.stderr)
     if status:
         sys.exit(status)
 

@@ -17,6 +17,7 @@ from benchmark.cli.common import (
     Set,
     Tables,
     Weights,
+    Wide,
     print_rows,
     render_tables,
 )
@@ -35,6 +36,7 @@ def tables_command(
     tables: Tables = TABLES,
     cache: Cache = CACHE,
     again: Annotated[bool, typer.Option("--replace", help="Also in place of tables of more runs")] = False,
+    wide: Wide = False,
 ) -> None:
     """Write the tables from the run folders as Markdown, LaTeX, HTML, CSV and JSON, and print them."""
     specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
@@ -45,7 +47,7 @@ def tables_command(
         raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
     scales = [scale] if scale else [s for s in known if any((runs / s).glob("*/job.json"))] or ["mini"]
     for each in scales:
-        render_tables(specs, Asked(each, sets, weights, runs), data_root, tables, cache, again)
+        render_tables(specs, Asked(each, sets, weights, runs), data_root, tables, cache, again, wide)
 
 
 def published_command(

@@ -4,7 +4,7 @@ run folders, so it shows any executor's jobs; a scheduler adds what only it know
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -15,11 +15,12 @@ from benchmark.executors.outcome import Told, View
 from benchmark.store.run import STATES, Run
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 PLAIN_SECONDS = 30.0
 WATCH_SECONDS = 2.0
 MAX_BARS = 30  # more would scroll; the others are summed up in a line
+ENDED = ("done", "failed", "diverged")
 FIRST = ("running", "stale", "failed", "diverged")  # what is shown where not all fits
 
 
@@ -30,8 +31,9 @@ def make_view() -> Iterator[View]:
         return
     from rich.live import Live
 
+    pace = Pace()
     with Live(refresh_per_second=4) as live:
-        yield lambda runs, told: live.update(_bars(runs, told))
+        yield lambda runs, told: live.update(_bars(runs, told, pace))
 
 
 def watch(select: Any) -> None:
@@ -78,7 +80,44 @@ def _progress(run: Run, state: str) -> tuple[float, str]:
     return 1.0 if state == "done" else done, last
 
 
-def _bars(runs: list[Run], told: Told) -> "Table":
+class Pace:
+    """How long the jobs will still take, going by how much of them was done since the first look."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._first: tuple[float, float] | None = None
+
+    def summary(self, runs: list[Run], states: dict[Path, str]) -> str:
+        """`2 of 15 jobs ended, 20% of all; about 12 min left`; no time before a hundredth of it was done."""
+        shares = [_share(run, states[run.folder]) for run in runs]
+        ended = sum(states[run.folder] in ENDED for run in runs)
+        text = f"{ended} of {len(runs)} jobs ended, {100 * sum(shares) / max(1, len(runs)):.0f}% of all"
+        now, done = self._clock(), sum(shares)
+        began, at_first = self._first = self._first or (now, done)
+        if ended == len(runs) or done - at_first < 0.01 * len(runs):
+            return text
+        return f"{text}; about {_time((len(runs) - done) * (now - began) / (done - at_first))} left"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _share(run: Run, state: str) -> float:
+    """Of the job that needs no more work, in [0, 1]."""
+    if state in ENDED:
+        return 1.0
+    try:
+        progress = run.progress()
+    except UserError:
+        return 0.0
+    return progress.done if progress else 0.0
+
+
+def _bars(runs: list[Run], told: Told, pace: Pace) -> "Group":
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -97,7 +136,7 @@ def _bars(runs: list[Run], told: Told) -> "Table":
         table.add_row(name, bar, Text(f"{100 * done:3.0f}%"), Text(str(told.get(run.id, state))), Text(last))
     if len(order) > MAX_BARS:
         table.add_row(f"and {len(order) - MAX_BARS} more; all: {counted(list(states.values()))}")
-    return table
+    return Group(table, pace.summary(runs, states))
 
 
 class _Lines:
@@ -106,6 +145,8 @@ class _Lines:
     def __init__(self) -> None:
         self._seen: dict[Path, tuple[str, str]] = {}
         self._next = time.monotonic() + PLAIN_SECONDS
+        self._pace = Pace()
+        self._said: str | None = None
 
     def __call__(self, runs: list[Run], told: Told) -> None:
         quiet = True
@@ -121,9 +162,11 @@ class _Lines:
                     print(f"{run.id}: {shown}{', ' if last else ''}{last}", flush=True)
                     quiet = False
                 self._seen[run.folder] = (shown, last)
-        if not quiet or time.monotonic() < self._next:
+        due = quiet and time.monotonic() >= self._next
+        if self._said is not None and not due:  # to look at every run again takes long where they are many
             return
         self._next = time.monotonic() + PLAIN_SECONDS
-        for run in runs:
-            if _state(run) == "running":
-                print(f"{run.id}: {100 * _progress(run, 'running')[0]:.0f}%", flush=True)
+        summary = self._pace.summary(runs, {run.folder: _state(run) for run in runs})
+        if due and summary != self._said:
+            print(summary, flush=True)
+        self._said = summary

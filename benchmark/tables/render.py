@@ -2,6 +2,7 @@
 
 import json as json_text
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,16 +131,59 @@ def _flat_header(table: Table, name: Callable[[str], str]) -> list[str]:
     ]
 
 
-def terminal(table: Table) -> str:
-    header = _flat_header(table, lambda text: SUBSCRIPT.sub(r"\1 \2", text) + "\n")
-    grid = tabulate(
-        body(table, str),
-        header,
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=("left", *["right"] * (len(header) - 1)),
+def terminal(table: Table, width: int | None = None) -> str:
+    """The whole table side by side; where that is wider than `width` columns, what matters of it in a block for each
+    method below each other: row, ours, gain with its interval, the paper's gain."""
+    whole = _grid(body(table, str), _flat_header(table, lambda text: _words(text) + "\n"))
+    fits = width is None or all(len(line) <= width for line in whole.splitlines())
+    return "\n".join(
+        [table.spec.title, "", whole if fits or width is None else _blocks(table, width), "", *table.notes]
     )
-    return "\n".join([table.spec.title, "", grid, "", *table.notes])
+
+
+def _words(header: str) -> str:
+    return SUBSCRIPT.sub(r"\1 \2", header)
+
+
+def _grid(rows: list[list[str]], header: list[str], widths: list[int | None] | None = None) -> str:
+    aligned = ("left", *["right"] * (len(header) - 1))
+    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=aligned, maxcolwidths=widths)
+
+
+def _blocks(table: Table, width: int) -> str:
+    """One block a column of the table; rows, and columns, without any number of ours are counted in a line."""
+    rows = body(table, str)
+    blocks, first = [], 1
+    for column, (name, subs) in zip(table.spec.columns, columns(table), strict=True):
+        cells = [table.cells[row.key, column.key] for row in table.spec.rows]
+        kept = [i for i, sub in enumerate(subs) if "gain" not in subs or sub not in ("paper", "Δ")]
+        shown = [[row[0], *(row[first + i] for i in kept)] for row, c in zip(rows, cells, strict=True) if c.n or c.text]
+        left = Counter(cell.status for cell in cells if not (cell.n or cell.text))
+        counts = ", ".join(f"{status}: {num} of {len(rows)} rows" for status, num in left.items())
+        if shown:
+            block = _block(_words(name), [subs[i] for i in kept], shown, table.spec.row_header, width)
+            blocks.append("\n".join([block, *([counts] if counts else [])]))
+        else:
+            blocks.append(f"{_words(name)}: {', '.join(left)}")
+        first += len(subs)
+    return "\n\n".join(blocks)
+
+
+def _block(name: str, subs: list[str], rows: list[list[str]], row_header: str, width: int) -> str:
+    """`subs` under the method's name. What all gains have to be told stands above them; words are broken to fit."""
+    over = " (images only)"
+    at = next((1 + i for i, sub in enumerate(subs) if sub == "gain"), 1)
+    gains = [row[at] for row in rows if "[" in row[at]]
+    if gains and all(over in text for text in gains):
+        rows = [[text.replace(over, "") for text in row] for row in rows]
+        name += "; intervals over images only"
+    header = [row_header, *(sub.replace("paper's gain", "paper's\ngain") for sub in subs)]
+    text = _grid(rows, header)
+    if (too_wide := max(map(len, text.splitlines())) - width) > 0:
+        most = [max(len(line) for row in (header, *rows) for line in row[i].splitlines()) for i in range(len(header))]
+        widest = most.index(max(most))
+        text = _grid(rows, header, [max(12, m - too_wide) if i == widest else None for i, m in enumerate(most)])
+    return f"{name}\n{text}"
 
 
 def markdown(table: Table) -> str:
