@@ -14,7 +14,7 @@ PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff report figures docs test test-slow test-faults test-gpu bench lint format clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ status: setup ## list the jobs under runs/ by state
 
 diff: setup ## compare Table 2 with the published one (see --help for the exit status)
 	@$(PY) -m benchmark diff --table table2
+
+verify: setup ## compute every record under runs/ again from its scores
+	@$(PY) -m benchmark verify
 
 report: setup ## write tables/<scale>/report.html: verdicts, tables, figures, traces
 	@$(PY) -m benchmark report $(MEASURED)

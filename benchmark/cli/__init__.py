@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.cli import data, develop, diff, evidence, init, matrix, run, tables
+from benchmark.cli import data, develop, diff, evidence, init, matrix, records, run, tables
 from benchmark.matrix import study
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -24,6 +24,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sensitivity": evidence.sensitivity,
     "figures": evidence.figures,
     "report": evidence.report,
+    "verify": records.verify,
+    "import": records.import_command,
     "schema": develop.schema,
     "bench": develop.bench_command,
     "pretrain-mini": develop.pretrain_mini,

@@ -127,6 +127,7 @@ def _in_one_run(cell: Cell) -> bool | None:
 def _run(run: Run, job: Job, cell: Cell) -> dict[str, Any]:
     try:
         (result, unverified), on, failure = checked(run), run.environment() or Environment(), run.failure()
+        origin = run.origin()
     except UserError as error:
         return {"id": run.id, "seed": job.seed, "state": str(error)}
     record = result or Result(job=run.id)
@@ -134,7 +135,7 @@ def _run(run: Run, job: Job, cell: Cell) -> dict[str, Any]:
     by_seed = dict(zip(cell.seeds, cell.values, strict=True))
     return {
         "id": run.id, "seed": job.seed, "state": run.state(), "value": by_seed.get(job.seed),
-        "unverified": unverified,
+        "unverified": unverified, "origin": origin and origin.name,
         "seconds": record.seconds, "epoch": record.epoch,
         "best_on_test": record.best_on_test and record.best_on_test.model_dump(exclude_none=True),
         "error": failure and failure.error, "commit": code and code.commit, "dirty": code and code.dirty,
@@ -271,6 +272,8 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
     lines = [f"seed {run['seed']}:{value} {run['state']}  {run['id']}"]
     if run.get("unverified"):
         lines.append(f"    unverified: {run['unverified']}")
+    if run.get("origin"):
+        lines.append(f"    made by {run['origin']}")
     if run.get("error"):
         lines.append(f"    {run['error']}")
     if run.get("commit"):

@@ -14,6 +14,7 @@ versions stand in environment.json; that an edit changes no bit, only running it
 import ast
 import copy
 import hashlib
+import re
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -46,6 +47,18 @@ def code_version() -> dict[str, Any]:
     if commit is None or changed is None:
         return {"version": benchmark.__version__, "commit": None, "dirty": None}
     return {"version": benchmark.__version__, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
+
+
+@cache
+def is_commit(name: str) -> bool:
+    """Whether it is the full name of a commit that git knows here."""
+    return re.fullmatch("[0-9a-f]{40}", name) is not None and _git("cat-file", "-e", f"{name}^{{commit}}") is not None
+
+
+@cache
+def history_is_whole() -> bool:
+    """Whether every commit can be looked up: there is git, and not a clone of the last commits alone."""
+    return _git("rev-parse", "--is-shallow-repository") == b"false\n"
 
 
 Sources = dict[str, str]  # path in the repository -> text

@@ -194,7 +194,13 @@ class Submission(Record):
     submitted: float | None = None
 
 
+class Origin(Record):
+    """origin.json: whose run it is, where it was not made here. Tables name it."""
+
+    name: Annotated[str, Field(pattern=r"^[^\s].{0,79}$")]
+
+
 RECORDS: dict[str, type[Record]] = {
     "result.json": Result, "environment.json": Environment, "metrics.jsonl": Epoch, "failure.json": Failure,
-    "claim.json": Claim, "progress.json": Progress, "slurm.json": Submission,
+    "claim.json": Claim, "progress.json": Progress, "slurm.json": Submission, "origin.json": Origin,
 }  # fmt: skip

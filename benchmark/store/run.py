@@ -9,6 +9,7 @@
     scores.npz        test scores after the last epoch, compressed (scores.py)
     result.json       the outcome, written last; or
     failure.json      why there is none, with the traceback
+    origin.json       whose run it is, where somebody else made it (audit.py)
 
 Every file is written to a temporary name and renamed, so a reader sees the old one or the new one.
 """
@@ -32,7 +33,18 @@ from pydantic import ValidationError
 from benchmark.errors import UserError
 from benchmark.matrix.job import Job, first_problem
 from benchmark.store.files import read_regular, write_atomic, write_json
-from benchmark.store.records import RECORDS, Claim, Environment, Epoch, Failure, Progress, Record, Result, Submission
+from benchmark.store.records import (
+    RECORDS,
+    Claim,
+    Environment,
+    Epoch,
+    Failure,
+    Origin,
+    Progress,
+    Record,
+    Result,
+    Submission,
+)
 
 # Another host's process cannot be looked up. Its claim looks stale when the time of its last touch is this far from
 # this host's clock, before or after: clocks of two machines differ, and jump. It is taken over only when it also did
@@ -108,6 +120,10 @@ class Run:
 
     def submission(self) -> Submission | None:
         return self._read(Submission)
+
+    def origin(self) -> Origin | None:
+        """Whose run it is; None for one made here."""
+        return self._read(Origin)
 
     def _read(self, kind: type[R]) -> R | None:
         """The record of its kind; None where there is none. UserError names a corrupt one, which stays as it is: the

@@ -321,10 +321,26 @@ def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
     for text in dict.fromkeys(text for cell in cells for text in cell.unpaired):
         notes.append(f"Not paired: {text}.")
     shown = {run for cell in cells for run in cell.runs}
+    notes += _origins(table, shown)
     finished = [run for run in records if run not in shown]
     if finished:
         notes.append(f"Results in no row of this table: {len(finished)}, such as {finished[0]}.")
     return notes
+
+
+def _origins(table: Table, shown: set[str]) -> list[str]:
+    """Whose runs are in the table, where somebody else made them."""
+    assert table.matrix is not None, "a table of runs"
+    made: dict[str, int] = {}
+    for run in sorted(shown):
+        try:
+            origin = Run(table.matrix.runs / table.scale / run).origin()
+        except UserError as error:
+            made[f"nobody knows whom ({error})"] = 1
+            continue
+        if origin:
+            made[origin.name] = made.get(origin.name, 0) + 1
+    return [f"Of {len(shown)} runs, made by others: {', '.join(f'{made[o]} by {o}' for o in made)}."] if made else []
 
 
 def _unverified(unverified: dict[str, str]) -> list[str]:
