@@ -1,6 +1,7 @@
 """Traces: every number again from the run folder, staleness, the command that makes the cell again."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ def pinned_grid(monkeypatch):
     monkeypatch.setattr(grid.load, "__defaults__", (GOLDEN,))
 
 
-def call(*arguments, runs=RUNS):
-    result = CliRunner().invoke(cli.app, [*map(str, arguments), "--runs", str(runs), "--tables", str(TABLES)])
+def call(*arguments, runs=RUNS, tables=TABLES):
+    result = CliRunner().invoke(cli.app, [*map(str, arguments), "--runs", str(runs), "--tables", str(tables)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.output
@@ -88,6 +89,38 @@ def test_a_failure_is_told(tmp_path):
 def test_a_published_number_within_one_run(tmp_path):
     plant(tmp_path, as_published)
     assert "within the 95% range of a single run of ours" in call("explain", "table2:cow:icasc-a_ch", runs=tmp_path)
+
+
+def test_a_headline_cell_names_its_runs_and_the_rule(tmp_path):
+    """Two seeds of mini runs: the gain is the table's, its claim the abstract's."""
+    (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
+    text = (Path(__file__).parents[1] / "tables" / "headline.yaml").read_text()
+    head, _, _ = text.partition("rows:")
+    rows = "rows:\n  - {key: VOC, table: table2, of: mAP, published: [5.73, 5.73]}\n"
+    rows += "  - {key: Other, table: other, of: mAP, published: [4.8, 4.8]}\n"
+    (tmp_path / "headline.yaml").write_text(head + rows)
+    other = (TABLES / "table2.yaml").read_text().replace("mean_of: table2", "mean_of: other")
+    (tmp_path / "other.yaml").write_text(other)
+    found = json.loads(call("explain", "headline:VOC:icasc-a_ch", "--json", tables=tmp_path))
+    cell = golden_table().cells["mAP", "icasc-a_ch"]
+    assert found["shows"] == "table2:mAP:icasc-a_ch"
+    assert found["gain"]["values"] == list(cell.gains)
+    assert found["published"]["gain"] == 5.73
+    assert found["published"]["place"].endswith("abstract, row 'VOC', column 'ICASC_{A_ch}'")
+    assert found["gain"]["share_of_claim"]["ratio"] == pytest.approx(cell.gain / 5.73)
+    assert [run["id"] for run in found["runs"]] == list(cell.runs)
+    assert found["verdicts"]["gain"]["outcome"] == "not comparable"
+    printed = call("explain", "headline:VOC:icasc-a_ch", "--rounds", 0, tables=tmp_path)
+    for told in (
+        "half of the claim",
+        "after 3, 5, 8 seeds alone, each look at 98.3%",
+        "Holm",
+        "not locked",
+        *cell.runs,
+    ):
+        assert told in printed
+    untested = call("explain", "headline:Other:icasc-a_ch", "--scale", "paper", runs=tmp_path, tables=tmp_path)
+    assert "gain: not run (untested: not run)" in untested
 
 
 @pytest.mark.parametrize(

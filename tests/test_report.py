@@ -16,7 +16,7 @@ from benchmark import cli
 from benchmark.evidence import figures, report
 from benchmark.matrix import grid
 from benchmark.store import metrics
-from benchmark.tables import collect, render
+from benchmark.tables import collect, published, render, summary
 from benchmark.tables.claims import GainInterval
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_matrix, golden_table, plant, save_scores
 
@@ -78,6 +78,27 @@ def test_verdicts_of_a_comparable_table(tmp_path):
     assert "Not comparable" not in text
     assert 'class="up"' in text  # gains whose interval excludes zero
     assert text.count('class="pill reproduced"') == 63 + 2 + 21 + 5  # the headline repeats five
+
+
+def test_the_answer_has_a_row_for_every_claim(tmp_path):
+    """All five data sets and both methods; what did not run is untested, and says how many seeds it takes."""
+    folder = Path(__file__).parents[1] / "tables"
+    specs = {name: published.load(name, folder) for name in published.names(folder)}
+    plant(tmp_path, as_published)
+    row = golden_table().spec.rows[-1].model_copy(update={"key": "ResNet-18", "item": "mAP"})
+    voc = golden_table("paper", tmp_path, {"rows": [row], "name": "voc"})
+    headline = summary.headline(specs["headline"], {"voc": voc}, "paper")
+    text = report.page([report.Part(voc, voc.matrix, {}, [])], [headline], specs)
+    answer = text.partition("<h3>The claims</h3>")[2].partition("</table>")[0]
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', answer)
+    assert len(rows) == 18
+    untested = [cells for name, cells in rows if "untested" in cells]
+    assert len(untested) == 16
+    assert all("at assumed sd" in cells and "not run" in cells for cells in untested)
+    tested = dict(rows)["PASCAL VOC 2012, ResNet-18"]
+    for told in ("+5.73", 'class="pill reproduced"', "not locked", "1.00 [", "3 at measured sd"):
+        assert told in tested
+    assert set(Links(text).targets) <= set(Links(text).ids)
 
 
 def test_nothing_ran(tmp_path):

@@ -19,6 +19,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "tables": tables.tables_command,
     "published": tables.published_command,
     "assumptions": tables.assumptions,
+    "lock": tables.lock,
     "diff": diff.diff,
     "explain": evidence.explain,
     "sensitivity": evidence.sensitivity,

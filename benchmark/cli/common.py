@@ -131,10 +131,10 @@ def measured(scale: str | None, sets: list[str] | None, weights: Path | None, ru
     return Asked(scale or default_scale(runs), sets, weights, runs)
 
 
-def build_table(spec: published.Spec, matrix: Matrix) -> Table:
-    from benchmark.tables import build
+def build_table(spec: published.Spec, matrix: Matrix, tables: Path) -> Table:
+    from benchmark.tables import build, locks
 
-    built = build.build(spec, matrix)
+    built = build.build(spec, matrix, locks.read(tables))
     for warning in built.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return built
@@ -171,18 +171,27 @@ def one_name(paths: list[Path]) -> str:
 
 def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables: Path, cache: Path) -> Table | None:
     """The table of runs, of other tables or of words that `spec` describes; None where the scale has no such table."""
-    from benchmark.tables import summary
+    from benchmark.tables import locks, summary
 
     if spec.grid:
-        return build_table(spec, asked.matrix(spec.grid)) if grid.load(spec.grid).has_tables(asked.scale) else None
+        has = grid.load(spec.grid).has_tables(asked.scale)
+        return build_table(spec, asked.matrix(spec.grid), tables) if has else None
     if spec.of_gains:
-        plain = replace(asked, sets=None, weights=None)
-        parts = [published.load(row.table, tables) for row in spec.rows if row.table]
-        by_name = {p.name: built for p in parts if (built := table_at(p, plain, data_root, tables, cache))}
-        return summary.headline(spec, by_name, asked.scale) if by_name else None
+        by_name = sources_of(spec, asked, data_root, tables, cache)
+        return summary.headline(spec, by_name, asked.scale, locks.read(tables)) if by_name else None
     if all(grid.load(column.key).has_tables(asked.scale) for column in spec.columns):
         return summary.protocol(spec, asked.scale, data_root, cache)
     return None
+
+
+def sources_of(
+    spec: published.Spec, asked: Asked, data_root: Path | None, tables: Path, cache: Path
+) -> dict[str, Table]:
+    """The tables that a headline's rows name, by name, as their grids have them: those that have this scale."""
+    plain = replace(asked, sets=None, weights=None)
+    names = dict.fromkeys(row.table for row in spec.rows if row.table)
+    parts = [published.load(name, tables) for name in names]
+    return {p.name: built for p in parts if (built := table_at(p, plain, data_root, tables, cache))}
 
 
 def print_readings(matrix: Matrix, tables: Path) -> None:

@@ -23,6 +23,7 @@ from benchmark.cli.common import (
     build_table,
     measured,
     print_rows,
+    sources_of,
     texts,
 )
 from benchmark.errors import UserError, nearest
@@ -30,6 +31,7 @@ from benchmark.matrix import grid, strict_yaml
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic, write_json
 from benchmark.tables import published
+from benchmark.tables.cells import Table
 
 
 def explain(
@@ -44,16 +46,31 @@ def explain(
 ) -> None:
     """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it."""
     from benchmark.evidence import explain as explain_module
-    from benchmark.tables import collect
+    from benchmark.tables import collect, locks, summary
 
-    specs = {spec.name: spec for spec in (published.load(n, tables) for n in published.names(tables)) if spec.grid}
+    loaded = [published.load(name, tables) for name in published.names(tables)]
+    specs = {spec.name: spec for spec in loaded if spec.grid or spec.of_gains}
     spec, row, column = explain_module.locate(address, specs)
-    assert spec.grid is not None, "specs of runs"
-    matrix = measured(scale, sets, weights, runs).matrix(spec.grid)
-    built = build_table(spec, matrix)
-    cell = built.cells[row, column]
-    ids = list(dict.fromkeys([*cell.runs, *built.baseline(cell).runs])) if rounds else []
-    cell_trace = explain_module.trace(built, cell, collect.image_samples(matrix, ids, rounds, built.item(cell)))
+    asked = measured(scale, sets, weights, runs)
+
+    def traced(built: Table, row: str) -> dict[str, Any]:
+        assert built.matrix is not None, "a table of runs"
+        cell = built.cells[row, column]
+        ids = list(dict.fromkeys([*cell.runs, *built.baseline(cell).runs])) if rounds else []
+        samples = collect.image_samples(built.matrix, ids, rounds, built.item(cell))
+        return explain_module.trace(built, cell, samples)
+
+    if spec.grid:
+        cell_trace = traced(build_table(spec, asked.matrix(spec.grid), tables), row)
+    else:
+        shows = next(r for r in spec.rows if r.key == row)
+        by_name = sources_of(spec, asked, None, tables, CACHE)
+        if shows.table not in by_name or shows.of is None:
+            raise UserError(
+                f"{address}: untested at scale {asked.scale}, which {shows.table} does not have; name another"
+            )
+        whole = summary.headline(spec, by_name, asked.scale, locks.read(tables))
+        cell_trace = explain_module.trace_claim(whole, whole.cells[row, column], traced(by_name[shows.table], shows.of))
     print(json.dumps(cell_trace, indent=1, ensure_ascii=False) if as_json else explain_module.text(cell_trace))
 
 
@@ -118,7 +135,7 @@ def figures(
     from benchmark.evidence import figures as figures_module
 
     for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
-        built = build_table(spec, matrix)
+        built = build_table(spec, matrix, tables)
         drawings = figures_module.draw(built)
         if not drawings:
             print(f"{spec.name} at scale {matrix.scale}: nothing is measured yet")
@@ -165,18 +182,22 @@ def report(
     """Write one self-contained HTML page: verdicts, tables whose cells open their traces, figures, assumptions."""
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import report as report_module
-    from benchmark.tables import collect
+    from benchmark.tables import collect, locks, summary
 
     parts = []
     for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
-        built = build_table(spec, matrix)
+        built = build_table(spec, matrix, tables)
         ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
         samples = collect.image_samples(matrix, ids, rounds)
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in figures_module.draw(built)]
         seen, attention = drawn_attention(tables / matrix.subfolder / "figures" / spec.name)
         parts.append(report_module.Part(built, matrix, samples, drawn + seen, attention))
     path = tables / parts[0].matrix.subfolder / "report.html"
-    write_atomic(path, report_module.page(parts).encode())
+    by_name = {part.table.spec.name: part.table for part in parts}
+    loaded = [] if table else [published.load(name, tables) for name in published.names(tables)]
+    scale = parts[0].matrix.scale
+    headlines = [summary.headline(spec, by_name, scale, locks.read(tables)) for spec in loaded if spec.of_gains]
+    write_atomic(path, report_module.page(parts, headlines, {spec.name: spec for spec in loaded}).encode())
     print(f"written: {path}")
 
 

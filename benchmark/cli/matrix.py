@@ -10,6 +10,7 @@ import typer
 from benchmark.cli.common import (
     CACHE,
     RUNS,
+    TABLES,
     AsJson,
     Asked,
     Cache,
@@ -18,6 +19,7 @@ from benchmark.cli.common import (
     Runs,
     ScaleName,
     Set,
+    Tables,
     Weights,
     print_rows,
     resolve_scale,
@@ -26,8 +28,10 @@ from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import Job
+from benchmark.matrix.matrix import Matrix
 from benchmark.store import cost
 from benchmark.store.run import STATES, Run, all_runs
+from benchmark.tables import published
 
 MAX_WARNINGS = 10  # of one kind
 
@@ -40,11 +44,12 @@ def plan(
     data_root: DataRoot = None,
     weights: Weights = None,
     runs: Runs = RUNS,
+    tables: Tables = TABLES,
     cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
-    """Print the matrix of a grid, or of all: every job, its state, and its hours by what jobs like it took. Nothing
-    runs."""
+    """Print the matrix of a grid, or of all: every job, its state, its hours by what jobs like it took, and how many
+    seeds its claims take. Nothing runs."""
     listed, counts, measured = [], [], cost.epoch_seconds(runs)
     for name in [grid_name] if grid_name else grid.names():
         its_scale = resolve_scale(name, scale, data_root, cache)[1]
@@ -58,11 +63,34 @@ def plan(
         if not as_json:
             shown = [row | {"hours": "" if row["hours"] is None else f"{row['hours']:.3g}"} for row in rows]
             print_rows(shown, ("id", *matrix.grid.matrix_axes(its_scale), "state", "hours"))
+            print_power(matrix, tables)
         listed += rows
         counts.append(f"{name}: {len(rows)} jobs at scale {its_scale}; {costs(rows)}")
     print(json.dumps(listed, indent=1) if as_json else "\n".join(counts))
     if not as_json and len(counts) > 1:
         print(f"together: {len(listed)} jobs; {costs(listed)}")
+
+
+def print_power(matrix: Matrix, tables: Path) -> None:
+    """The seeds that each claim of a grid takes, where real data run."""
+    from benchmark.tables import build, power
+
+    specs = {name: published.load(name, tables) for name in published.names(tables)}
+    claims = list(power.claims_of_grid(matrix.grid.name, specs))
+    if not claims or not matrix.grid.has_tables(matrix.scale) or all(j.dataset.endswith("-mini") for j in matrix.jobs):
+        return
+    built = {}
+    if any(Run(matrix.folder(job)).state() == "done" for job in matrix.jobs):
+        sources = {claim.source.name: claim.source for claim in claims}
+        built = {name: build.build(spec, matrix, resample=False) for name, spec in sources.items()}
+    rows = []
+    for claim in claims:
+        cell = built[claim.source.name].cells[claim.of.key, claim.column] if built else None
+        of = power.text(power.needs(claim, cell))
+        rows.append({"claim": claim.address, "claimed": f"{claim.claimed:+.2f}", "seeds for a decision in 80%": of})
+    print()
+    print_rows(rows, tuple(rows[0]))
+    print()
 
 
 def costs(rows: list[dict[str, Any]]) -> str:

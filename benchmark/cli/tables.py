@@ -1,6 +1,7 @@
-"""The commands that print what is known: tables, published, assumptions."""
+"""The commands that print what is known: tables, published, assumptions; and lock, which says by what it is judged."""
 
 import json
+import sys
 from typing import Annotated
 
 import typer
@@ -82,3 +83,30 @@ def assumptions(
     for row in rows:
         others = f" (or {', '.join(map(str, row['alternatives']))})" if row["alternatives"] else ""
         print(f"{row['grid']}  {row['assumption']}: {row['value']}{others}\n      {row['why']}")
+
+
+def lock(
+    check: Annotated[bool, typer.Option("--check", help="Only say what is not; exit status 1 if something is")] = False,
+    tables: Tables = TABLES,
+) -> None:
+    """Write down, with date and commit, what each claim will be judged by: its readings, looks, tolerance and jobs."""
+    from benchmark.store import code
+    from benchmark.tables import locks
+
+    specs = {name: published.load(name, tables) for name in published.names(tables)}
+    found = locks.unlocked(specs, locks.read(tables))
+    for address, (_, why) in found.items():
+        print(f"{address}: {why}")
+    if not found:
+        print(f"every claim is locked in {tables / locks.FILE}")
+    elif check:
+        sys.exit(1)
+    else:
+        commit = code.clean_commit("benchmark/grids", *(str(path.resolve()) for path in tables.glob("*.yaml")))
+        if commit is None:
+            raise UserError(
+                f"lock: it names the commit of benchmark/grids and {tables}; commit what changed there first"
+            )
+        made = locks.write(tables, {address: terms for address, (terms, _) in found.items()}, commit)
+        count = f"{len(found)} claim{'s' if len(found) > 1 else ''}"
+        print(f"{count} locked in {tables / locks.FILE}: {made.name}; commit it before the runs that it is for")

@@ -72,6 +72,41 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
     }  # fmt: skip
 
 
+RULE = (
+    "reproduced where the whole interval of the gain lies beyond half of the claim, not reproduced where it lies short"
+    " of it, else inconclusive",
+    "the interval is over seeds and test images; after {looks} seeds alone, each look at {level:.1%} (Bonferroni)",
+    "of all claims that are judged in the headline a decision stands only where Holm's p is below 1 - that level",
+)
+
+
+def trace_claim(table: Table, cell: Cell, source: dict[str, Any]) -> dict[str, Any]:
+    """A headline cell: the trace of the cell whose gain it shows, held against what the abstract claims, with the rule
+    behind its verdict."""
+    spec = table.spec
+    column = next(c for c in spec.columns if c.key == cell.column)
+    claimed, interval = cell.published, cell.gain_interval
+    known = interval.estimate if interval else None
+    ratio = claims.effect_ratio(known, claimed) if known and claimed else None
+    size = claims.claim_size(claimed, interval) if interval and claimed else None
+    gain = source["gain"] and source["gain"] | {
+        "size": size, "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
+    }  # fmt: skip
+    level = claims.level_of_look(spec.looks[0], spec.looks) if spec.looks else None
+    rule = [text.format(looks=", ".join(map(str, spec.looks or ())), level=level or stats.LEVEL) for text in RULE]
+    told = [note for note in table.notes if note.startswith(("Verdicts", "Lock", "Exploratory"))]
+    untested = {"outcome": "not run", "reason": f"untested: {cell.status}", "seeds": None}
+    return source | {
+        "address": f"{spec.name}:{cell.row}:{cell.column}", "shows": source["address"], "gain": gain,
+        "verdicts": {"gain": asdict(cell.gain_verdict) if cell.gain_verdict else untested},
+        "rule": rule + told + ([cell.lock] if cell.lock else []),
+        "published": {
+            "value": None, "gain": claimed, "over_classes": cell.published_over, "in_one_run": None,
+            "place": published.place(spec, cell.row, column.header), "discrepancies": spec.discrepancies,
+        },
+    }  # fmt: skip
+
+
 def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
     interval = cell.gain_interval
     known, claimed = interval.estimate if interval else None, cell.published_gain
@@ -178,6 +213,7 @@ def assumptions(matrix: Matrix, jobs: list[Job]) -> list[dict[str, Any]]:
 def text(cell_trace: dict[str, Any]) -> str:
     """The trace for people."""
     lines = [f"{cell_trace['address']} at scale {cell_trace['scale']}, in {cell_trace['unit']}"]
+    lines += [f"the gain of {cell_trace['shows']}"] if "shows" in cell_trace else []
     for name, rows in sections(cell_trace):
         lines += ["", *(f"{name if i == 0 else '':<13}{row}" for i, row in enumerate(rows))]
     return "\n".join(lines)
@@ -192,6 +228,7 @@ def sections(cell_trace: dict[str, Any]) -> list[tuple[str, list[str]]]:
     parts += [
         ("paper", _published_lines(cell_trace["published"])),
         ("verdicts", _verdict_lines(cell_trace["verdicts"])),
+        *([("rule", cell_trace["rule"])] if "rule" in cell_trace else []),
         ("runs", [line for run in cell_trace["runs"] for line in _run_lines(run)] or ["none planned"]),
         ("assumptions", [_assumption_line(assumption) for assumption in cell_trace["assumptions"]]),
         ("deviations", cell_trace["deviations"] or ["none"]),
@@ -221,11 +258,15 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
 
 
 def _published_lines(printed: dict[str, Any]) -> list[str]:
-    value = "not published" if printed["value"] is None else f"{printed['value']:g}"
-    gain = "" if printed["gain"] is None else f", a gain of {printed['gain']:+.2f}"
+    numbers = [] if printed["value"] is None else [f"{printed['value']:g}"]
+    numbers += [] if printed["gain"] is None else [f"a gain of {printed['gain']:+.2f}"]
     classes = printed["over_classes"]
     over = f", taken anew over the {classes} classes that ours is over" if classes else ""
-    lines = [value + gain + over, printed["place"], *(f"in the paper: {text}" for text in printed["discrepancies"])]
+    lines = [
+        (", ".join(numbers) or "not published") + over,
+        printed["place"],
+        *(f"in the paper: {text}" for text in printed["discrepancies"]),
+    ]
     if printed["in_one_run"] is not None:
         lines.append(f"{'within' if printed['in_one_run'] else 'outside'} the 95% range of a single run of ours")
     return lines

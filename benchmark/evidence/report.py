@@ -18,12 +18,13 @@ from benchmark.evidence import explain
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.run import Run
-from benchmark.tables import render, stats
+from benchmark.tables import locks, power, render, stats
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.collect import Samples
+from benchmark.tables.published import Spec
 
 # A sign beside the words, so that no verdict is told by its colour alone.
-SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?≠∞–", strict=True))
+SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?○≠∞–", strict=True))
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ class Part:
     attention: Sequence[dict[str, Any]] = ()
 
 
-def page(parts: list[Part]) -> str:
-    """The report of one scale."""
+def page(parts: list[Part], headlines: Sequence[Table] = (), specs: dict[str, Spec] | None = None) -> str:
+    """The report of one scale. headlines: the tables of claims that it answers, made from the parts' tables; specs: all
+    tables, of which a headline may name some that have no such scale."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"signs": SIGNS, "outcomes": stats.OUTCOMES}
@@ -47,9 +49,28 @@ def page(parts: list[Part]) -> str:
         scale=parts[0].matrix.scale,
         why=parts[0].matrix.overlay.why,
         comparable=all(part.table.comparable for part in parts),
+        claims=[line for headline in headlines for line in _answers(headline, parts, specs or {})],
         parts=[_part(part) for part in parts],
         environments=_environments(parts),
     )
+
+
+def _answers(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list[dict[str, Any]]:
+    """A line for each claim: what is claimed, what was found, and how many seeds a decision takes; one that nothing
+    ran for is said to be untested."""
+    shown = {part.table.spec.name for part in parts}
+    header_of = {column.key: header(column.header) for column in headline.spec.columns}
+    lines = []
+    for claim in locks.claims_of(headline.spec, specs):
+        cell = headline.cells[claim.row, claim.column]
+        lines.append({
+            "row": headline.label(claim.row), "method": header_of[claim.column],
+            "claimed": render.signed(cell.published, headline), "gain": render.value_text(cell, headline),
+            "share": render.share_text(cell), "verdict": cell.gain_verdict, "tested": cell.gain is not None,
+            "lock": cell.lock or locks.NOT_LOCKED, "seeds": power.text(power.needs(claim, cell)),
+            "id": _anchor(f"{claim.source.name}:{claim.of.key}:{claim.column}") if claim.source.name in shown else None,
+        })  # fmt: skip
+    return lines
 
 
 def _part(part: Part) -> dict[str, Any]:

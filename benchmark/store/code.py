@@ -61,6 +61,22 @@ def history_is_whole() -> bool:
     return _git("rev-parse", "--is-shallow-repository") == b"false\n"
 
 
+@cache
+def text_at(commit: str, path: Path) -> str | None:
+    """A file as a commit has it, empty where it has none; None where the commit is not here, or the file not in this
+    repository."""
+    path = path.resolve()
+    if not path.is_relative_to(ROOT) or _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
+        return None
+    return (_git("show", f"{commit}:{path.relative_to(ROOT)}") or b"").decode()
+
+
+def clean_commit(*paths: str) -> str | None:
+    """The commit that is checked out; None where these paths differ from it, or there is no git."""
+    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *paths)
+    return None if commit is None or changed is None or changed.strip() else commit.decode().strip()
+
+
 Sources = dict[str, str]  # path in the repository -> text
 Place = tuple[str, str | None]  # a file, and a name in it; the file itself without one
 

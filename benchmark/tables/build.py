@@ -13,7 +13,7 @@ from benchmark.matrix.job import settable
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.records import Result
 from benchmark.store.run import Run
-from benchmark.tables import claims, collect, stats
+from benchmark.tables import claims, collect, locks, stats
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Verdict
@@ -22,12 +22,18 @@ from benchmark.tables.treatment import treatment
 TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in either split
 
 
-def build(spec: Spec, matrix: Matrix) -> Table:
-    """The table of the matrix's jobs, from what their run folders hold."""
+def build(spec: Spec, matrix: Matrix, book: locks.Book | None = None, resample: bool = True) -> Table:
+    """The table of the matrix's jobs, from what their run folders hold. book: the locks that its verdicts may name.
+    resample: draw test images again; without, gains have their intervals over seeds only, and nothing waits."""
     frame, records, warnings, unverified = collect.collect(matrix)
     departures = [*_departures(spec, matrix), *_missing_data(matrix, records)]
     comparable = matrix.scale == "paper" and not departures
-    why_not = "" if comparable else f"scale {matrix.scale}: {'; '.join(departures) or matrix.overlay.why}"
+    reading = locks.frozen_reading(spec, matrix) if comparable else None
+    bar = None
+    if not comparable:
+        bar = Verdict("not comparable", f"scale {matrix.scale}: {'; '.join(departures) or matrix.overlay.why}")
+    elif reading is None:
+        bar = Verdict("exploratory", f"judged are {_frozen(spec)}")
     planned, by_item = frame.drop_duplicates("job"), dict(list(frame.groupby("item")))
     cells: dict[tuple[str, str], Cell] = {}
     orders: dict[str, Verdict] = {}
@@ -40,13 +46,18 @@ def build(spec: Spec, matrix: Matrix) -> Table:
         kept = {name for name in row.class_cells if name in by_item and by_item[name]["value"].notna().any()}
         for column in spec.columns:
             cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, kept, matrix)
-    table = Table(spec, matrix.scale, cells, (), comparable, tuple(warnings), {}, tuple(departures), ran_as, matrix)
-    cells |= _with_gains(table, matrix, records)
+    table = Table(
+        spec, matrix.scale, cells, (), comparable, tuple(warnings), {}, tuple(departures), ran_as, reading, matrix
+    )
+    cells |= _with_gains(table, matrix, records, resample)
+    claimed = {(c.of.key, c.column): c for c in locks.claims_of(spec, {})} if reading is not None else {}
     for row in spec.rows:
         of_columns = {c.key: cells[row.key, c.key] for c in spec.columns}
         for key, cell in of_columns.items():
-            cells[row.key, key] = _judged(spec, row, cell, why_not)
-        order = _order(spec, of_columns, why_not)
+            judged = _judged(spec, row, cell, bar)
+            claim = claimed.get((row.key, key))
+            cells[row.key, key] = with_lock(judged, claim, table, book or locks.Book()) if claim else judged
+        order = _order(spec, of_columns, bar)
         orders |= {row.key: order} if order else {}
     table = replace(table, orders=orders)
     return replace(table, notes=(*_notes(table, matrix, records), *_unverified(unverified)))
@@ -59,7 +70,9 @@ def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarra
     return collect.paired_over(samples, ours, theirs, table.item(cell))
 
 
-def _with_gains(table: Table, matrix: Matrix, records: dict[str, Result]) -> dict[tuple[str, str], Cell]:
+def _with_gains(
+    table: Table, matrix: Matrix, records: dict[str, Result], resample: bool
+) -> dict[tuple[str, str], Cell]:
     """The cells with their gains: of runs of one seed that were tested on the same images."""
     images = {run: collect.tested_on(Run(matrix.runs / matrix.scale / run), records[run]) for run in _runs(table)}
     cells: dict[tuple[str, str], Cell] = {}
@@ -73,13 +86,13 @@ def _with_gains(table: Table, matrix: Matrix, records: dict[str, Result]) -> dic
             cell, gains=pairs.gains, paired_seeds=pairs.seeds, gain=pairs.mean, crosses=pairs.crosses,
             unpaired=pairs.unpaired,
         )  # fmt: skip
-    cells |= _with_intervals(replace(table, cells=table.cells | cells), matrix)
+    samples = collect.image_samples(matrix, _runs(table)) if resample else {}
+    cells |= _with_intervals(replace(table, cells=table.cells | cells), samples)
     return cells | _with_treatments(replace(table, cells=table.cells | cells), matrix)
 
 
-def _with_intervals(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
+def _with_intervals(table: Table, samples: collect.Samples) -> dict[tuple[str, str], Cell]:
     """Each gain's interval over seeds and test images together; a row's methods share a spread where they may."""
-    samples = collect.image_samples(matrix, _runs(table))
     cells = dict(table.cells)
     for row in table.spec.rows:
         of_row = [cells[row.key, column.key] for column in table.spec.columns]
@@ -171,11 +184,29 @@ def _blank(states: list[str]) -> str:
     return "not run"
 
 
-def _judged(spec: Spec, row: Row, cell: Cell, why_not: str) -> Cell:
+def with_lock(cell: Cell, claim: locks.Claim, table: Table, book: locks.Book) -> Cell:
+    """The cell of a claim with what is to be said of its lock, in its verdict too. table: of its runs."""
+    assert table.matrix is not None, "a table of runs"
+    baseline = table.cells[claim.of.key, table.spec.columns[0].key]
+    runs = [Run(table.matrix.runs / table.scale / name) for name in (*cell.runs, *baseline.runs)]
+    records = [record for run in runs if (record := collect.readable(run))]
+    _, said = locks.standing(claim, table.matrix.grid, records, book)
+    verdict = cell.gain_verdict
+    if verdict and verdict.outcome in stats.JUDGED:
+        verdict = replace(verdict, reason=f"{verdict.reason}; {said}")
+    return replace(cell, lock=said, gain_verdict=verdict)
+
+
+def _frozen(spec: Spec) -> str:
+    readings = " or ".join(", ".join(f"{name} {shown(v)}" for name, v in of.items()) for of in spec.readings)
+    return f"{readings or 'no readings'}, else as the grid has it, with seeds 0, 1, 2, ..."
+
+
+def _judged(spec: Spec, row: Row, cell: Cell, bar: Verdict | None) -> Cell:
     """The cell with its verdicts: on its value, and, where the row is a claim, on its gain."""
     if spec.tolerance is None:
         return cell
-    open_question = _open(cell, why_not)
+    open_question = _open(cell, bar)
     verdict = gain_verdict = None
     if cell.published is not None:
         verdict = open_question or stats.judge_value(list(cell.values), cell.published, spec.tolerance)
@@ -200,15 +231,15 @@ def judged_claim(spec: Spec, cell: Cell, claimed: float) -> Verdict:
     return verdict
 
 
-def _open(cell: Cell, why_not: str) -> Verdict | None:
-    """Why nothing can be judged, if so. Part of the planned seeds is not judged: looking early and stopping when the
-    answer pleases would void the error rates."""
+def _open(cell: Cell, bar: Verdict | None) -> Verdict | None:
+    """Why nothing can be judged, if so: for all of the table (bar), or here. Part of the planned seeds is not judged:
+    looking early and stopping when the answer pleases would void the error rates."""
     if cell.status == "diverged":
         return Verdict("diverged", "the loss stopped being a number")
     if cell.mean is None and cell.status not in TOO_FEW:
         return Verdict("not run", cell.status)
-    if why_not:
-        return Verdict("not comparable", why_not)
+    if bar:
+        return bar
     if cell.status in TOO_FEW:
         return Verdict("not comparable", "too few images show the class")
     if cell.status == "partial":
@@ -216,13 +247,13 @@ def _open(cell: Cell, why_not: str) -> Verdict | None:
     return None
 
 
-def _order(spec: Spec, cells: dict[str, Cell], why_not: str) -> Verdict | None:
+def _order(spec: Spec, cells: dict[str, Cell], bar: Verdict | None) -> Verdict | None:
     """Is the method that is best in the paper best here? None where the paper names no single best."""
     printed = {key: cell.published for key, cell in cells.items() if cell.published is not None}
     best = [key for key, value in printed.items() if value == max(printed.values())]
     if spec.tolerance is None or len(printed) < 2 or len(best) != 1:
         return None
-    open_questions = [q for key in printed if (q := _open(cells[key], why_not))]
+    open_questions = [q for key in printed if (q := _open(cells[key], bar))]
     if open_questions:
         return open_questions[0]
     by_seed = {key: dict(zip(cells[key].seeds, cells[key].values, strict=True)) for key in printed}
@@ -275,7 +306,7 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
         notes.append("No Δ: the test images are not the paper's, and a difference of values would measure these.")
     notes += _warnings(table, records)
     if spec.tolerance is not None:
-        notes.append(verdict_line(table))
+        notes += [verdict_line(table), lock_line(table)]
     notes += [f"Assumptions: {'; '.join(_as_they_ran(matrix))}."] if matrix.grid.assumptions else []
     notes += treatments(table)
     unseen = list(dict.fromkeys(cell.row for cell in table.cells.values() if cell.status in TOO_FEW))
@@ -391,6 +422,26 @@ def verdict_line(table: Table) -> str:
         f"{spec.unit}. Gain: reproduced where its interval lies beyond half of the claimed gain, not reproduced where "
         f"it lies short of it{looks}."
     )
+
+
+def lock_line(table: Table) -> str:
+    """Whether what the table says was asked before its runs: confirmatory, or exploratory; and the locks of its
+    claims."""
+    if not table.comparable:
+        return f"Exploratory: no claim is judged at scale {table.scale} or off the paper's protocol; not locked."
+    if table.reading is None:
+        return f"Exploratory: judged are {_frozen(table.spec)}; not locked."
+    return f"Reading {_frozen(table.spec.model_copy(update={'readings': [table.reading]}))}. {told_locks(table)}"
+
+
+def told_locks(table: Table) -> str:
+    """The locks of the table's claims, each said once."""
+    said: dict[str, list[str]] = {}
+    for cell in table.cells.values():
+        if cell.lock:
+            said.setdefault(cell.lock, []).append(f"{cell.row}, {cell.column}")
+    told = [f"{text} ({'; '.join(cells)})" for text, cells in said.items()]
+    return f"Lock: {'; '.join(told) or locks.NOT_LOCKED}."
 
 
 def shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmark.matrix.matrix import Matrix
 from benchmark.tables.claims import GainInterval
@@ -24,7 +25,8 @@ class Cell:
     different code. `unpaired`: pairs that were not made, and why. `status`: done; partial (some seeds); no or few
     positives (of the class); or, without any value, not run, running, failed, diverged, corrupt. A verdict is None
     where the paper prints nothing to judge by, or claims nothing of the row. `treatment`: of a row that is a claim,
-    whether the method moved the maps that it is to move; None of one that moves none.
+    whether the method moved the maps that it is to move; None of one that moves none. `lock`: what is to be said of a
+    claim's lock (locks.standing).
     """
 
     row: str
@@ -50,6 +52,7 @@ class Cell:
     verdict: Verdict | None = None
     gain_verdict: Verdict | None = None
     treatment: Treatment | None = None
+    lock: str | None = None
     text: str | None = None  # a cell of words, as Table 1's
 
     @property
@@ -60,7 +63,8 @@ class Cell:
 @dataclass(frozen=True)
 class Table:
     """Cells by row and column, and what a reader must know beside them. `orders`: each row's verdict on which method
-    is best. `ran_as`: for a row whose runs have other values than it names, such as a stand-in's, those values."""
+    is best. `ran_as`: for a row whose runs have other values than it names, such as a stand-in's, those values.
+    `reading`: the frozen reading that its runs follow; without one they are exploratory."""
 
     spec: Spec
     scale: str
@@ -71,6 +75,7 @@ class Table:
     orders: dict[str, Verdict] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
     ran_as: dict[str, str] = field(default_factory=dict)
+    reading: dict[str, Any] | None = None
     matrix: Matrix | None = None  # whose jobs it shows; a table of tables, or of words, has none
 
     def label(self, row: str) -> str:

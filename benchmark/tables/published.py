@@ -72,6 +72,7 @@ class Spec(_Strict):
     decimals: int | None = None
     tolerance: Annotated[Float, Field(ge=0)] | None = None  # of a value, in the unit; declared before any run
     looks: list[Int] | None = None  # numbers of seeds at which a claim may be judged, declared before any run
+    readings: list[dict[str, Any]] = []  # job fields under which a claim is judged; any other is exploratory
 
     @property
     def of_gains(self) -> bool:
@@ -115,6 +116,11 @@ def load(name: str, folder: Path) -> Spec:
         for field in row.where:
             if field not in settable():
                 line = strict_yaml.line_of(lines, ("rows", i, "where"))
+                raise UserError(f"{path}:{line}: unknown job field '{field}'" + nearest(field, settable()))
+    for i, reading in enumerate(spec.readings):
+        for field in reading:
+            if field not in settable():
+                line = strict_yaml.line_of(lines, ("readings", i))
                 raise UserError(f"{path}:{line}: unknown job field '{field}'" + nearest(field, settable()))
     for i, column in enumerate(spec.columns):
         if spec.grid and column.key not in (known := study.at_hand().methods):

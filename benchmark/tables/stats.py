@@ -21,7 +21,11 @@ Interval = tuple[float, float]
 Numbers = Sequence[float] | np.ndarray
 SHARES: Interval = (0.0, 100.0)  # what a share in percent can be
 
-OUTCOMES = ("reproduced", "partly", "not reproduced", "inconclusive", "not comparable", "diverged", "not run")
+OUTCOMES = (
+    "reproduced", "partly", "not reproduced", "inconclusive", "exploratory", "not comparable", "diverged", "not run",
+)  # fmt: skip
+DECIDED = ("reproduced", "not reproduced")
+JUDGED = (*DECIDED, "inconclusive")
 
 
 @dataclass(frozen=True)

@@ -10,24 +10,27 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import Job
-from benchmark.tables import claims, stats
-from benchmark.tables.build import judged_claim, treatments
+from benchmark.tables import claims, locks, stats
+from benchmark.tables.build import judged_claim, told_locks, treatments, with_lock
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Row, Spec
-from benchmark.tables.stats import Verdict
+from benchmark.tables.stats import DECIDED, JUDGED, Verdict
 
 NOT_AT_HAND = "data not at hand"
-DECIDED = ("reproduced", "not reproduced")
-JUDGED = (*DECIDED, "inconclusive")
 METRICS = {"cross_entropy": "Top-1 Accuracy", "multilabel_soft_margin": "mean Average Precision"}
 
 
-def headline(spec: Spec, tables: dict[str, Table], scale: str) -> Table:
+def headline(spec: Spec, tables: dict[str, Table], scale: str, book: locks.Book | None = None) -> Table:
     """The gains of other tables' rows, each method against what the abstract claims. `tables`: by name, those that have
-    this scale."""
+    this scale. book: the locks that its verdicts may name."""
     comparable = all(tables[row.table].comparable for row in spec.rows if row.table in tables)
     cells = {(row.key, c.key): _claimed(spec, row, c.key, tables) for row in spec.rows for c in spec.columns}
     cells, corrected = _corrected(spec, cells)
+    table_of = {row.key: tables.get(row.table or "") for row in spec.rows}
+    for claim in locks.claims_of(spec, {name: table.spec for name, table in tables.items()}):
+        at, source = (claim.row, claim.column), table_of[claim.row]
+        if source and source.reading is not None:
+            cells = cells | {at: with_lock(cells[at], claim, source, book or locks.Book())}
     table = Table(spec, scale, cells, (), comparable)
     why = "" if comparable else "; not comparable with the published gains (†)"
     notes = [
@@ -35,6 +38,7 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str) -> Table:
         "Ours: the mean gain over the baseline of the same seed, in brackets its 95% interval over seeds and test "
         "images together; share: of the paper's gain. Every method and network is shown, none chosen. Last epoch.",
         corrected,
+        told_locks(table) if comparable else f"Exploratory: scale {scale}; not locked.",
         *_marks(list(cells.values())),
         *treatments(table),
         *(f"{row.key}: {note}." for row in spec.rows if (note := _stood_in(row, tables))),
@@ -72,6 +76,8 @@ def judged(spec: Spec, cell: Cell, claim: float, table: Table) -> Verdict:
     """The half-claim rule on a headline cell, where its table can be compared with the paper."""
     if not table.comparable:
         return Verdict("not comparable", f"scale {table.scale}")
+    if table.reading is None:
+        return Verdict("exploratory", "not a frozen reading with seeds 0, 1, 2, ...")
     return judged_claim(spec, cell, claim)
 
 
