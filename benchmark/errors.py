@@ -1,7 +1,11 @@
-"""The one exception that a user can cause; everything else that is raised is a bug."""
+"""The one exception that a user can cause; everything else that is raised is a bug. How words of others are shown."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What moves a cursor, colours, rings, or turns the direction of writing: all but line break and tab.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class UserError(Exception):
@@ -13,3 +17,13 @@ def nearest(name: object, valid: Iterable[str]) -> str:
     names = [str(v) for v in valid]
     close = difflib.get_close_matches(str(name), names, n=1)
     return f"; did you mean '{close[0]}'?" if close else f"; expected one of: {', '.join(names)}"
+
+
+def visible(text: str) -> str:
+    """The text with control characters as their codes, as in JSON: what a file says must not command a terminal."""
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    """`visible`, and line breaks as a code: nothing that a file says passes for a line of ours."""
+    return visible(text).replace("\n", "\\n")

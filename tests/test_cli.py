@@ -378,3 +378,29 @@ def test_a_cuda_graph_without_a_gpu_is_refused_before_anything_is_written(tmp_pa
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: --cuda-graph: there is no GPU here")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["status", "--runs", "x" * 5000], "File name too long; name another path"),
+        (["run-job", "x" * 300], "File name too long"),
+        (["plan", "--grid", "voc", "--scale", "mini", "--weights", "/proc/self/mem"], "cannot be read"),
+        (["plan", "--grid", "voc", "--scale", "mini", "--weights", "/dev/zero"], "is no regular file"),
+        (["sensitivity", "--grid", "voc", "--scale", "mini", "--vary", "difficult_test=[x]"], "no such reading"),
+        (["run", "--grid", "voc", "--workers", "1" * 24], "--workers"),
+        (["run", "--grid", "voc", "--device", "cuda"], "show no GPU"),
+        (["run", "--grid", "voc", "--scale", "mini", "--set", "weights=imagenet1k_v1"], "has no ImageNet weights"),
+        (["explain", "table2:mAP:baseline", "--rounds", "1000000000"], "--rounds"),
+        (["report", "--rounds", "1000000000"], "--rounds"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_what_cannot_succeed_is_one_line_and_starts_nothing(words, message, call, tmp_path, cache):
+    words += ["--cache", str(cache)] if words[0] == "run" else []
+    ended = call(tmp_path, *words)
+    assert ended.returncode == 2, ended
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "runs").exists()

@@ -174,3 +174,70 @@ def test_no_network_and_no_such_file_are_named(server, tmp_path):
     for url in (f"{server}/gone", "http://127.0.0.1:9/a"):
         with pytest.raises(UserError, match=r"cannot be fetched .* put it at .*/a and call again"):
             archives.download(url, tmp_path / "a", MD5)
+
+
+def _pax(**headers: str) -> tarfile.TarInfo:
+    member = tarfile.TarInfo("x")
+    member.pax_headers = headers
+    return member
+
+
+DAMAGED = {
+    "time not a number": {"x": _pax(mtime="nan")},
+    "time without end": {"x": _pax(mtime="inf")},
+    "time beyond any clock": {"x": _pax(mtime="1e300")},
+    "sparse map of junk": {"x": _pax(**{"GNU.sparse.map": "0,x,,", "GNU.sparse.size": "9"})},
+    "sparse map of one": {"x": _pax(**{"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"})},
+    "1,500 folders": {"a/" * 1500 + "x": b""},
+    "name of 2 MiB": {"a" * 2**21: b""},
+}
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("name", DAMAGED)
+def test_junk_in_headers_is_one_line(name, nested, tmp_path):
+    tar = make_tar(tmp_path / "a.tar", DAMAGED[name])
+    if nested:
+        tar = make_tar(tmp_path / "outer.tar", {"n1.tar": tar.read_bytes()})
+    with pytest.raises(UserError) as refused:
+        archives.unpack(tar, tmp_path / "data", nested=nested)
+    assert len(str(refused.value)) < 600
+    assert sorted(p.name for p in tmp_path.iterdir() if p.suffix != ".tar") == [".data.lock"]
+
+
+def test_a_header_of_4_gib_is_not_read(tmp_path):
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.XHDTYPE, 2**32
+    good = tarfile.TarInfo("good").tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "a.tar").write_bytes(good + member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+    with pytest.raises(UserError, match="a header of 4,294,967,296 bytes"):
+        archives.unpack(tmp_path / "a.tar", tmp_path / "data")
+
+
+@pytest.mark.parametrize("mode", ["gz", "bz2", "xz"])
+def test_a_flipped_bit_anywhere_is_one_line_or_unpacks(mode, tmp_path):
+    whole = make_tar(tmp_path / "a", {"x": bytes(range(256)) * 8}, f"w:{mode}").read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 60)):
+        (tmp_path / "a").write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+        try:
+            archives.unpack(tmp_path / "a", tmp_path / f"data{at}")
+        except UserError:
+            assert not (tmp_path / f"data{at}").exists()
+
+
+def test_a_bomb_inside_a_member_is_refused_unread(tmp_path):
+    inner = make_tar(tmp_path / "b.tar.gz", {"zeros": bytes(2**20)}, "w:gz").read_bytes()
+    tar = make_tar(tmp_path / "outer.tar", {"n1.tar": inner})
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        archives.unpack(tar, tmp_path / "data", nested=True)
+
+
+@pytest.mark.parametrize(("cap", "most"), [("MAX_MEMBERS", 3), ("MAX_BYTES", 30)])
+def test_what_no_official_archive_holds_is_refused_and_removed(cap, most, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(archives, cap, most)
+    monkeypatch.setattr(archives, "TOLD_SECONDS", -1.0)
+    tar = make_tar(tmp_path / "a.tar", {f"{k}.txt": b"ten bytes." for k in range(4)})
+    with pytest.raises(UserError, match="which no official archive holds"):
+        archives.unpack(tar, tmp_path / "data")
+    assert not (tmp_path / ".data.unfinished").exists()
+    assert "unpacking a.tar: 3 members" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -362,6 +363,20 @@ def test_schedulers_share_one_folder(num_schedulers, submit):
         scheduler.join()
     assert ended == [dict.fromkeys((run.id for run in runs), "done")] * num_schedulers
     assert [run.path("held").read_text() for run in runs] == ["held\n"] * len(runs)
+
+
+def test_a_worker_that_outlives_its_scheduler_is_named_and_can_be_stopped(submit, call, tmp_path):
+    """As after kill -9 of the scheduler: nobody is left that would end it."""
+    run = submit({"seconds": 600})
+    worker = subprocess.Popen([*local.RUN_JOB, str(run.folder)], start_new_session=True)
+    while not run.path("began").exists():
+        time.sleep(0.01)
+    listed = call(tmp_path, "status").stdout
+    assert f"running, by process {worker.pid} on " in listed
+    ended = call(tmp_path, "status", "--stop")
+    assert worker.wait(20) == -15
+    assert f"{run.id}: process {worker.pid} stopped" in ended.stderr
+    assert "1 stale" in ended.stdout, "the stand-in does not release its claim as run-job does"
 
 
 def _claim_from_elsewhere(run, touched):

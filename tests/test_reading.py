@@ -10,8 +10,11 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark import cli
+from benchmark.errors import CONTROL
+from benchmark.matrix import grid
+from benchmark.store.files import write_json
 from benchmark.store.records import RECORDS
-from benchmark.store.run import Run, all_runs
+from benchmark.store.run import Run, all_runs, submit
 from tests.evidence import RUNS
 
 ROOT = Path(__file__).parent.parent
@@ -97,3 +100,30 @@ def test_the_schema_is_printed():
     printed = json.loads(CliRunner().invoke(cli.app, ["schema"]).output)
     assert set(printed) == {*RECORDS, "job.json"}
     assert printed["result.json"]["properties"]["schema"]["const"] == 1
+
+
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\u202egnp\x9b31m\nverdicts     reproduced"
+
+
+@pytest.mark.parametrize(
+    "command", [*COMMANDS[:6], ["plan", "--grid", "voc", "--scale", "mini", "--json"]], ids=" ".join
+)
+def test_what_a_file_says_commands_no_terminal(command, tmp_path, call):
+    """Escape sequences, a title, a line break and a turned direction of writing, in every text of a record."""
+    shutil.copytree(ROOT / "tables", tmp_path / "tables", ignore=lambda at, names: [n for n in names if "." not in n])
+    jobs = {job.method: job for job in grid.load("voc").jobs("mini", {}, {"seed": [0]})}
+    for job in jobs.values():
+        run = submit(tmp_path / "runs", job)
+        write_json(run.path("failure.json"), {"kind": "crash", "error": HOSTILE, "traceback": HOSTILE})
+        code = {"version": HOSTILE, "commit": HOSTILE}
+        machine = {"processor": HOSTILE, "system": HOSTILE}
+        packages = {"torch": HOSTILE}
+        record = {"code": code, "device": HOSTILE, "python": HOSTILE, "packages": packages, "machine": machine}
+        write_json(run.path("environment.json"), record)
+    write_json(submit(tmp_path / "runs", jobs["baseline"]).path("result.json"), {"job": HOSTILE})
+    ended = call(tmp_path, *command)
+    for text in (ended.stdout, ended.stderr):
+        assert not CONTROL.search(text)
+    assert "verdicts     reproduced" not in ended.stdout.splitlines()
+    if "--json" in command:
+        json.loads(ended.stdout)

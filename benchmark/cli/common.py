@@ -15,7 +15,7 @@ from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import IMAGENET1K_V1
 from benchmark.matrix.matrix import Matrix
-from benchmark.store.files import write_atomic
+from benchmark.store.files import read_regular, write_atomic
 from benchmark.tables import published
 from benchmark.tables.cells import Table
 
@@ -82,7 +82,7 @@ def overrides(chosen: Grid, scale: str, sets: list[str] | None, weights: Path | 
     if weights is None or weights.is_dir() or "weights" in changed or scale not in chosen.scales:
         return changed
     declared = (chosen.base | chosen.scales[scale].set)["weights"]
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_regular(weights) or b"").hexdigest()
     named = {f"sha256:{digest}"} | {
         "imagenet1k_v1" for name in IMAGENET1K_V1.values() if digest.startswith(name.rpartition("-")[2][:8])
     }

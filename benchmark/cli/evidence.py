@@ -33,11 +33,13 @@ from benchmark.store.files import write_atomic, write_json
 from benchmark.tables import published
 from benchmark.tables.cells import Table
 
+Rounds = Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap samples of the test images; 0: none")]
+
 
 def explain(
     address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:icasc-a_ch")],
     scale: MeasuredScale = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 10_000,
+    rounds: Rounds = 10_000,
     sets: Set = None,
     weights: Weights = None,
     runs: Runs = RUNS,
@@ -123,7 +125,7 @@ def figures(
     attention: Annotated[
         bool, typer.Option("--attention", help="Also maps and their overlap; needs the trained weights")
     ] = False,
-    images: Annotated[int, typer.Option(min=1, help="With --attention: images of each kind")] = 4,
+    images: Annotated[int, typer.Option(min=1, max=1000, help="With --attention: images of each kind")] = 4,
     sets: Set = None,
     weights: Weights = None,
     data_root: DataRoot = None,
@@ -173,7 +175,7 @@ def draw_attention(matrix: Matrix, images: int, data_root: Path | None, cache: P
 def report(
     table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table")] = None,
     scale: MeasuredScale = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Bootstrap samples of the test images; 0: none")] = 10_000,
+    rounds: Rounds = 10_000,
     sets: Set = None,
     weights: Weights = None,
     runs: Runs = RUNS,

@@ -111,11 +111,12 @@ def status(
     grid_name: Annotated[str | None, typer.Option("--grid", help="Only this grid's jobs")] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="Only this scale")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to run")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="End what runs these jobs on this machine; all is kept")] = False,
     runs: Runs = RUNS,
     as_json: AsJson = False,
 ) -> None:
     """List the jobs under runs/ by state, whichever executor runs them."""
-    from benchmark.executors import view
+    from benchmark.executors import local, view
 
     if watch and as_json:
         raise UserError("--watch with --json: leave one of them out")
@@ -129,6 +130,9 @@ def status(
             view.watch(lambda: [folder for folder, _ in jobs_on_disk(chosen, scale, runs)])
         except KeyboardInterrupt:
             print()
+    if stop:
+        for told in local.stop_here([folder for folder, _ in jobs_on_disk(chosen, scale, runs)]):
+            print(told, file=sys.stderr)
     rows = []
     for folder, job in jobs_on_disk(chosen, scale, runs, warn=True):
         try:
@@ -139,6 +143,8 @@ def status(
             print(f"warning: {error}", file=sys.stderr)
             continue
         said = f"pending, {epochs} of {job.epochs} epochs kept" if state == "pending" and kept else state
+        if state == "running" and (holder := folder.holder()):
+            said = f"running, by process {holder.pid} on {holder.host}"
         row = {"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"}
         rows.append((row, said))
     rows.sort(key=lambda row: STATES.index(row[0]["state"]))

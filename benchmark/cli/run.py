@@ -30,12 +30,12 @@ from benchmark.cli.common import (
     render_tables,
     resolve_scale,
 )
-from benchmark.errors import UserError
+from benchmark.errors import UserError, one_line
 from benchmark.executors import launch, local
 from benchmark.executors.local import Slots
 from benchmark.executors.outcome import ALREADY_CLAIMED, OUT_OF_TIME, UNFINISHED, How, Outcome, exit_status
 from benchmark.matrix import study
-from benchmark.matrix.job import Job
+from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import environment
 from benchmark.store.run import Claimed, Run, submit
@@ -50,11 +50,11 @@ def run(
     data_root: DataRoot = None,
     weights: Weights = None,
     workers: Annotated[
-        int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1)
+        int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1, max=4096)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     gpus: Annotated[str | None, typer.Option("--gpus", help="Numbers as nvidia-smi's: 0,1; default: all")] = None,
-    jobs_per_gpu: Annotated[int, typer.Option("--jobs-per-gpu", help="Jobs at once on each GPU", min=1)] = 1,
+    jobs_per_gpu: Annotated[int, typer.Option("--jobs-per-gpu", help="Jobs at once on each GPU", min=1, max=64)] = 1,
     timeout: Annotated[
         float | None, typer.Option("--timeout", help="Seconds that a job may run before it is stopped, to be resumed")
     ] = None,
@@ -209,7 +209,7 @@ def report_what_is_left(folders: list[Run], outcomes: dict[str, Outcome], budget
 
 def run_job(
     folder: Annotated[Path, typer.Argument(help="A run folder with a job.json")],
-    threads: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=4096)] = 1,
     device: str = "auto",
     data_root: DataRoot = None,
     weights: Weights = None,
@@ -259,6 +259,8 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
                     labels = "several labels" if multi_label else "one label"
                     raise UserError(f"{name} gives an image {labels}, which is not for loss: {job.loss}")
     for job in jobs:
+        if job.weights == "imagenet1k_v1" and job.backbone not in IMAGENET1K_V1:
+            raise UserError(f"{job.backbone} has no ImageNet weights; --set weights=scratch")
         if job.weights.startswith("sha256:") and weights is None:
             raise UserError(
                 f"these jobs start from weights with SHA-256 {job.weights[7:19]}...: name the file with "
@@ -297,7 +299,7 @@ def explain_failure(folder: Run) -> str:
         failure = folder.failure()
     except UserError as error:
         return f": {error}"
-    return f": {failure.kind}: {failure.error}" if failure else ""
+    return one_line(f": {failure.kind}: {failure.error}") if failure else ""
 
 
 def why_stopped(folder: Run) -> str:

@@ -3,21 +3,34 @@
 import fcntl
 import hashlib
 import http.client
+import lzma
 import os
 import shutil
 import sys
 import tarfile
+import time
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from benchmark.errors import UserError
 
 ANNOUNCED_BYTES = 2**30  # reading or writing more than this is said before it starts
 TIMEOUT_SECONDS = 60.0
+# Above what the official archives hold: ILSVRC2012's training images are 1,281,167 files of 148 GB in 1,000 tars.
+MAX_MEMBERS = 2_000_000
+MAX_BYTES = 400 * 2**30
+MAX_DEPTH = 12  # folders; theirs are at most 5
+MAX_HEADER_BYTES = 2**20  # of one member: its long name, or what else a pax header says of it
+TOLD_SECONDS = 10.0
+DAMAGED = (
+    tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, ValueError, OverflowError, RecursionError, MemoryError,
+    KeyError, IndexError,
+)  # fmt: skip
 
 
 def unpack(archive: Path, target: Path, top: str = "", nested: bool = False) -> None:
@@ -36,13 +49,15 @@ def unpack(archive: Path, target: Path, top: str = "", nested: bool = False) -> 
             announce("unpacking", archive.name, archive.stat().st_size)
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            with tarfile.open(archive) as tar:
-                _extract_nested(tar, unfinished, archive) if nested else _extract(tar, unfinished, archive)
+            so_far = _SoFar(archive)
+            with tarfile.open(archive, tarinfo=_Member) as tar:
+                _extract_nested(tar, unfinished, so_far) if nested else _extract(tar, unfinished, so_far)
             if not (unfinished / top).is_dir():
                 raise UserError(f"{archive}: holds no folder {top}; fetch it again")
             (unfinished / top).rename(target)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        reason = str(error).partition("\n")[0].rstrip(":")  # the rest lists how each kind of compression failed
+    except DAMAGED as error:
+        # The rest lists how each kind of compression failed.
+        reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
         raise UserError(f"{archive}: cannot be unpacked ({reason}); fetch it again") from None
     except OSError as error:
         raise UserError(f"{archive}: cannot be unpacked to {target} ({error.strerror or error})") from None
@@ -58,30 +73,80 @@ def locked(target: Path) -> Iterator[None]:
         yield
 
 
-def _extract(tar: tarfile.TarFile, folder: Path, archive: Path) -> None:
-    for member in tar:
-        _check(member, archive)
+class _Member(tarfile.TarInfo):
+    """A member whose header is bounded before it is read, and whose junk is refused before it is used."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        extended = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        longer = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        if self.type in (*extended, *longer) and not 0 <= self.size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("a sparse file")
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+
+@dataclass
+class _SoFar:
+    """What an archive has cost; UserError where that is more than any official one does."""
+
+    archive: Path
+    members: int = 0
+    num_bytes: int = 0
+    told: float = field(default_factory=time.monotonic)
+
+    def add(self, member: tarfile.TarInfo) -> None:
+        self.members += 1
+        self.num_bytes += member.size
+        if self.members > MAX_MEMBERS or self.num_bytes > MAX_BYTES:
+            raise UserError(
+                f"{self.archive}: more than {MAX_MEMBERS:,} members or {MAX_BYTES / 2**30:.0f} GiB unpacked, which no "
+                "official archive holds; do not trust this archive"
+            )
+        if time.monotonic() - self.told > TOLD_SECONDS:
+            self.told = time.monotonic()
+            size = f"{self.num_bytes / 2**30:.1f} GiB"
+            print(f"unpacking {self.archive.name}: {self.members:,} members, {size}", file=sys.stderr, flush=True)
+
+
+def _extract(tar: tarfile.TarFile, folder: Path, so_far: _SoFar) -> None:
+    for member in _members(tar, so_far):
         tar.extract(member, folder, filter="data")
 
 
-def _extract_nested(outer: tarfile.TarFile, folder: Path, archive: Path) -> None:
-    for member in outer:
-        _check(member, archive)
+def _extract_nested(outer: tarfile.TarFile, folder: Path, so_far: _SoFar) -> None:
+    for member in _members(outer, so_far):
         stem, suffix = os.path.splitext(member.name)
         if not member.isfile() or suffix != ".tar" or "/" in stem:
-            raise UserError(f"{archive}: expected nothing but tars in it, found {member.name!r}")
-        with outer.extractfile(member) as file, tarfile.open(fileobj=file) as inner:  # type: ignore[union-attr]
+            raise UserError(f"{so_far.archive}: expected nothing but tars in it, found {member.name[:200]!r}")
+        # Uncompressed, as the official ones are: a member that unfolds cannot be.
+        with outer.extractfile(member) as file, tarfile.open(fileobj=file, mode="r:", tarinfo=_Member) as inner:  # type: ignore[union-attr]
             (folder / stem).mkdir()
-            _extract(inner, folder / stem, archive)
+            _extract(inner, folder / stem, so_far)
+
+
+def _members(tar: tarfile.TarFile, so_far: _SoFar) -> Iterator[tarfile.TarInfo]:
+    """The members, each checked; tarfile's list of them is not kept, which a million would fill the memory with."""
+    while (member := tar.next()) is not None:
+        tar.members.clear()
+        _check(member, so_far.archive)
+        so_far.add(member)
+        yield member
 
 
 def _check(member: tarfile.TarInfo, archive: Path) -> None:
     """Stricter than tarfile's own filter, which would silently take a leading slash off a name."""
-    path = PurePosixPath(member.name)
+    path, shown = PurePosixPath(member.name), repr(member.name[:200])
     if path.is_absolute() or ".." in path.parts or "\0" in member.name:
-        raise UserError(f"{archive}: member {member.name!r} climbs out of its folder; do not trust this archive")
+        raise UserError(f"{archive}: member {shown} climbs out of its folder; do not trust this archive")
+    if len(path.parts) > MAX_DEPTH:
+        raise UserError(f"{archive}: member {shown} lies {len(path.parts)} folders deep; do not trust this archive")
     if not (member.isfile() or member.isdir()):
-        raise UserError(f"{archive}: member {member.name!r} is a link or a device; do not trust this archive")
+        raise UserError(f"{archive}: member {shown} is a link or a device; do not trust this archive")
+    if not 0 <= member.mtime < 2**33:
+        raise UserError(f"{archive}: member {shown} has a time of {member.mtime}; do not trust this archive")
+    if member.sparse is not None or member.size < 0:
+        raise UserError(f"{archive}: member {shown} is a sparse file; do not trust this archive")
 
 
 def announce(verb: str, name: str, num_bytes: int) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.errors import UserError, nearest
+from benchmark.errors import UserError, nearest, one_line
 from benchmark.matrix import study
 from benchmark.matrix.grid import EVALUATION
 from benchmark.matrix.job import Job
@@ -325,4 +325,4 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
         lines.append(
             f"    on {device}, {run['threads']} threads, Python {run['python']}, torch {run['packages']['torch']}"
         )
-    return lines
+    return [one_line(line) for line in lines]  # all of it is from the disk

@@ -370,6 +370,39 @@ def _signal(worker: Worker, number: int) -> None:
         os.killpg(worker.process.pid, number)
 
 
+def stop_here(runs: list[Run]) -> list[str]:
+    """End the processes of this machine that run them, and the commands that would start these again; a line for each.
+    Claims are released and checkpoints kept; what does not end in time is left alone and said."""
+    held = [
+        (run, holder.pid) for run in runs if run.state() == "running" and (holder := run.holder()) and holder.is_here
+    ]
+    told = {}
+    for pid in dict.fromkeys(_beginner(pid) for _, pid in held):
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except OSError as error:
+            told[pid] = f"process {pid} cannot be stopped ({error.strerror})"
+    deadline = time.monotonic() + 2 * GRACE_SECONDS
+    while time.monotonic() < deadline and any(run.state() == "running" for run, _ in held):
+        time.sleep(POLL_SECONDS)
+    for run, pid in held:
+        ended = "still runs" if run.state() == "running" else "stopped"
+        told[pid] = f"{run.id}: process {pid} {ended}"
+    return list(told.values())
+
+
+def _beginner(pid: int) -> int:
+    """The command of this suite that began it all: the scheduler, or the worker itself where that is gone."""
+    found = pid
+    with suppress(OSError, ValueError):
+        while pid > 1:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"benchmark" in words and {b"run", b"run-job"} & {*words}:
+                found = pid
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
 def _stop(workers: list[Worker]) -> None:
     """End whole process groups: politely first, so that claims are released."""
     for worker in workers:

@@ -1,6 +1,7 @@
 """A Ray cluster: one task a job. Ray finds the place, and repeats a task elsewhere when its node dies."""
 
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -87,6 +88,9 @@ def _collect(ray: Any, active: dict[Any, Patience], waiting: list[Patience], out
 
 
 def _connect(settings: Settings) -> Any:
+    if not settings.address and "RAY_AUTH_MODE" not in os.environ:
+        # Its processes listen on every interface and run what they are sent: only for who has this cluster's token.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # read while it is imported
     try:
         import ray
     except ImportError:

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, one_line
 from benchmark.executors.outcome import Told, View
 from benchmark.store.run import STATES, Run
 
@@ -132,8 +132,8 @@ def _bars(runs: list[Run], told: Told, pace: Pace) -> "Group":
         state = states[run.folder]
         done, last = _progress(run, state)
         bar = ProgressBar(total=1.0, completed=done, width=24)
-        name = Text(run.id.rpartition("-")[0][shared:])
-        table.add_row(name, bar, Text(f"{100 * done:3.0f}%"), Text(str(told.get(run.id, state))), Text(last))
+        name = Text(one_line(run.id.rpartition("-")[0][shared:]))
+        table.add_row(name, bar, Text(f"{100 * done:3.0f}%"), Text(one_line(str(told.get(run.id, state)))), Text(last))
     if len(order) > MAX_BARS:
         table.add_row(f"and {len(order) - MAX_BARS} more; all: {counted(list(states.values()))}")
     return Group(table, pace.summary(runs, states))
