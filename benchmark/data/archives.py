@@ -128,7 +128,7 @@ def _extract_nested(outer: tarfile.TarFile, folder: Path, so_far: _SoFar) -> Non
 def _members(tar: tarfile.TarFile, so_far: _SoFar) -> Iterator[tarfile.TarInfo]:
     """The members, each checked; tarfile's list of them is not kept, which a million would fill the memory with."""
     while (member := tar.next()) is not None:
-        tar.members.clear()
+        tar.members.clear()  # type: ignore[attr-defined]  # missing in the types
         _check(member, so_far.archive)
         so_far.add(member)
         yield member

@@ -46,9 +46,9 @@ def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None)
     (why pairs were not made), crosses, moved (gain - the gain at the value in use), command (to make what is missing;
     None where nothing is). `item` defaults to mAP, or top1.
     """
-    used, known = in_use(matrix, name), FROM_SCORES.get(name)
-    for value in values if known else ():
-        if value not in known:
+    used, known = in_use(matrix, name), FROM_SCORES.get(name, ())
+    for value in values:
+        if known and value not in known:
             raise UserError(f"{name}={value}: there is no such reading" + nearest(value, known))
     lines = []
     for value in sorted(values, key=lambda v: v != used):
