@@ -10,6 +10,7 @@ HERE = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
 GRIDS := cifar100 caltech256 ilsvrc2012 cub200 voc
 TABLE_SCALE = $(if $(filter auto,$(SCALE)),$(if $(DATA),paper,mini),$(SCALE))
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
+ATTACKED = faults fuzz properties verify reading data_archives distributed
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
@@ -84,7 +85,7 @@ test-slow: setup ## run the tests that make test leaves out
 	$(PYTEST) -m slow --numprocesses auto --dist worksteal
 
 test-faults: setup ## kill, fill and damage 50 times, feed 10 times as many broken files (docs/reliability.md)
-	FAULT_ROUNDS=50 FUZZ=10 $(PYTEST) tests/test_faults.py tests/test_fuzz.py
+	FAULT_ROUNDS=50 FUZZ=10 PROPERTIES=50 $(PYTEST) --timeout 3600 $(ATTACKED:%=tests/test_%.py)
 
 lint: setup ## check style, format and types
 	.venv/bin/ruff check .

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -27,7 +28,8 @@ class Visible:
 
 
 def main() -> None:
-    """The command, its words made visible."""
+    """The command, its words made visible, and no file that all may write, whatever the umask is."""
+    os.umask(os.umask(0o077) | 0o002)
     with (
         redirect_stdout(cast(TextIO, Visible(sys.stdout))),
         redirect_stderr(cast(TextIO, Visible(sys.stderr))),

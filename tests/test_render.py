@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from benchmark.tables import render
+from benchmark.tables import diff, render
 from tests.evidence import TABLES, golden_table
 
 HOSTILE = r'a|b & c_d % $x$ #1 {e} ~ ^ \n <script>alert(1)</script> "q" ± 10 −5 ≥ 漢 *bold* `code` [l](u)' + "\n\x07new"
@@ -76,6 +76,18 @@ def test_csv_and_json_read_back():
     assert json.loads(render.json(table))["cells"][0]["row"] == HOSTILE
     assert float(lines[0]["low"]) < float(lines[0]["mean"]) < float(lines[0]["high"])
     assert len(lines[0]["values"].split()) == len(lines[0]["runs"].split()) == 2
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@"])
+def test_no_cell_of_a_csv_is_a_formula(first, tmp_path):
+    key = f"{first}HYPERLINK(A1)"
+    spec = golden_table().spec
+    rows = [spec.rows[0].model_copy(update={"key": key, "item": "cow"})]
+    table = golden_table(spec_changes={"rows": rows})
+    (tmp_path / "table2.csv").write_text(render.csv(table))
+    lines = list(csv.DictReader((tmp_path / "table2.csv").open()))
+    assert {line["row"] for line in lines} == {f"'{key}"}
+    assert {row for row, _ in diff.of_file(tmp_path / "table2.csv", [table.spec]).cells} == {key}
 
 
 def test_latex_escapes_survive_a_round_trip():

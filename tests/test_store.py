@@ -328,3 +328,17 @@ def test_a_finished_run_is_read_once(run, monkeypatch):
         assert run.state() == "done"
     run.path("result.json").write_text("{}")
     assert run.state() == "corrupt"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o000, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_files_follow_the_umask_and_not_all_may_write_them(umask, mode, call, tmp_path, make_job):
+    before = os.umask(umask)
+    try:
+        submitted = run_module.submit(tmp_path / "runs", make_job())
+        ended = call(tmp_path, "plan", "--grid", "voc", "--scale", "mini")
+        assert ended.returncode == 0, ended.stderr
+        write_json(tmp_path / "after.json", {})
+        assert (tmp_path / "after.json").stat().st_mode & 0o777 == mode
+        assert submitted.state() == "pending"
+    finally:
+        os.umask(before)

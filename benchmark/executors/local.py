@@ -373,9 +373,8 @@ def _signal(worker: Worker, number: int) -> None:
 def stop_here(runs: list[Run]) -> list[str]:
     """End the processes of this machine that run them, and the commands that would start these again; a line for each.
     Claims are released and checkpoints kept; what does not end in time is left alone and said."""
-    held = [
-        (run, holder.pid) for run in runs if run.state() == "running" and (holder := run.holder()) and holder.is_here
-    ]
+    holders = [(run, run.holder()) for run in runs if run.state() == "running"]
+    held = [(run, holder.pid) for run, holder in holders if holder and holder.is_here]
     told = {}
     for pid in dict.fromkeys(_beginner(pid) for _, pid in held):
         try:

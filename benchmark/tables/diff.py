@@ -104,10 +104,15 @@ def _read_csv(text: str, label: str, specs: list[Spec]) -> Side:
 
 def _tidy(lines: list[dict[str, Any]], label: str, notes: tuple[str, ...] = ()) -> Side:
     first = lines[0]
-    cells = {(str(line["row"]), str(line["column"])): line["mean"] for line in lines}
+    cells = {(_named(line["row"]), _named(line["column"])): line["mean"] for line in lines}
     comparable = str(first["comparable"]) == "True"
     rounding = 0.5 * 10**-EXACT_DECIMALS
     return Side("table", label, first["table"], first["scale"], comparable, cells, rounding, notes)
+
+
+def _named(text: Any) -> str:
+    """Without the apostrophe of `render.inert`."""
+    return str(text).removeprefix("'") if render.inert(str(text)[1:]) == text else str(text)
 
 
 def _read_markdown(text: str, label: str, specs: list[Spec]) -> Side:

@@ -326,10 +326,17 @@ def records(table: Table) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+def inert(text: str) -> str:
+    """For a CSV cell: what a spreadsheet would take for a formula becomes text, by an apostrophe before it."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def csv(table: Table) -> str:
     """One line a cell, numbers unrounded beyond six decimals."""
     lines = [
-        r | {"values": " ".join(f"{v:.6f}" for v in r["values"]), "runs": " ".join(r["runs"])} for r in records(table)
+        {name: inert(value) if isinstance(value, str) else value for name, value in r.items()}
+        | {"values": " ".join(f"{v:.6f}" for v in r["values"]), "runs": " ".join(r["runs"])}
+        for r in records(table)
     ]
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
