@@ -1,4 +1,4 @@
-"""Processor time of the commands that look, over many run folders: `python -m tests.many_runs 10000` (docs/performance.md).
+"""Processor time of the commands that look, over many run folders: `python -m tests.many_runs 10000`.
 
 Nine in ten are finished, with scores of ten images that give their numbers; made in seconds, in a temporary folder.
 """
