@@ -20,6 +20,7 @@ PAGES = {  # in this order; one that is not written yet is left out, one that is
         "own": "Your own",
         "statistics": "How it is measured",
         "reliability": "Reliability",
+        "security": "Security",
         "performance": "Performance",
     },
     "Reference": {
