@@ -156,7 +156,6 @@ def make_job():
     """make_job("icasc-a_ch", sigma=0.25): a mini job, one of its fields changed."""
 
     def make(method: str = "baseline", seed: int = 0, **changes) -> Job:
-        jobs = grid.load("voc").jobs("mini", changes, {"method": [method], "seed": [seed]})
-        return jobs[0]
+        return grid.load("voc").jobs("mini", changes | {"method": method}, {"seed": [seed]})[0]
 
     return make

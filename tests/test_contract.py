@@ -32,6 +32,19 @@ def test_every_cell_of_every_grid_trains(name, job, cache, tmp_path, few_images)
     assert len(saved.predicted) == len(saved.labels) == len(saved.ids) == record["num_test"] == 40
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_a_step_on_any_data_set(method):
+    for name in ("voc", "cifar100"):
+        job = grid.load(name).jobs("mini", {"method": method, "seed": 0})[0]
+        model = networks.build("resnet8", 5).train()
+        labels = torch.tensor([[1, -1, -1, 0, -1], [-1, 1, 1, -1, 0]]) if name == "voc" else torch.tensor([1, 3])
+        logits, terms = METHODS[method](model, torch.randn(2, 3, 32, 32), labels, job, 0)
+        assert logits.shape == (2, 5)
+        assert "classification" in terms, "what the loop logs, and tables show as the loss"
+        sum(terms.values()).backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 @pytest.mark.parametrize("backbone", models.BACKBONES)
 @pytest.mark.parametrize("method", ["icasc-grad_cam", "icasc-a_ch"])
 def test_every_backbone_takes_an_icasc_step(backbone, method):

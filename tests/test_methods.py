@@ -5,33 +5,9 @@ import torch
 from torch import nn
 
 from benchmark.methods import METHODS, attention, baseline, icasc
-from benchmark.methods.models import Backbone
+from tests.networks import smooth
 
-ICASC = [name for name in METHODS if name != "baseline"]
-
-
-class _Net(nn.Module):
-    """Three smooth convolutional stages and a pooled linear head: float64 finite differences have no kinks of ReLU
-    inside the network, only those of the maps."""
-
-    def __init__(self, batch_norm: bool = False, deep_head: bool = False) -> None:
-        super().__init__()
-        norm = nn.BatchNorm2d if batch_norm else (lambda _: nn.Identity())
-        self.stage1 = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), norm(4), nn.Softplus())
-        self.stage2 = nn.Sequential(nn.Conv2d(4, 5, 3, padding=1), norm(5), nn.Softplus())
-        self.stage3 = nn.Sequential(nn.Conv2d(5, 6, 3, padding=1, stride=2), norm(6), nn.Softplus())
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.flatten = nn.Flatten()
-        self.fc = nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 4)) if deep_head else nn.Linear(6, 4)
-
-
-def _model(**options) -> Backbone:
-    torch.manual_seed(3)
-    net = _Net(**options)
-    for name, parameter in net.named_parameters():  # evidence for every class everywhere, so that no map is blank
-        if "weight" in name and ("stage3" in name or "fc" in name):
-            parameter.data.abs_()
-    return Backbone(net, ("stage1", "stage2", "stage3"), ("avgpool", "flatten", "fc"), "stage2").double()
+ICASC = [name for name in METHODS if name.startswith("icasc-")]
 
 
 @pytest.fixture
@@ -60,7 +36,7 @@ def icasc_job(make_job):
 @pytest.mark.parametrize("head", ["pooled linear", "deep"])
 @pytest.mark.parametrize("method", ICASC)
 def test_gradient_equals_finite_differences(method, head, score, batch, icasc_job):
-    model, job = _model(deep_head=head == "deep"), icasc_job(method, mask_gradient=True, attention_score=score)
+    model, job = smooth(deep_head=head == "deep"), icasc_job(method, mask_gradient=True, attention_score=score)
     parameters = list(model.parameters())
     analytic = torch.autograd.grad(_loss(model, batch, job), parameters)
     torch.manual_seed(0)
@@ -79,7 +55,7 @@ def test_gradient_equals_finite_differences(method, head, score, batch, icasc_jo
 
 @pytest.mark.parametrize("method", ICASC)
 def test_cutting_the_second_order_changes_the_gradient_not_the_loss(method, batch, icasc_job):
-    model = _model()
+    model = smooth()
     whole, cut = (_loss(model, batch, icasc_job(method, second_order=s)) for s in (True, False))
     assert whole.item() == pytest.approx(cut.item(), rel=1e-12)
     norms = [
@@ -91,7 +67,7 @@ def test_cutting_the_second_order_changes_the_gradient_not_the_loss(method, batc
 @pytest.mark.parametrize("term", ["separability_inner", "separability_last", "consistency"])
 @pytest.mark.parametrize("method", ICASC)
 def test_each_term_moves_the_weights(method, term, batch, icasc_job):
-    model = _model()
+    model = smooth()
     _, terms = METHODS[method](model, *batch, icasc_job(method), 0)
     gradients = torch.autograd.grad(terms[term], list(model.parameters()), allow_unused=True)
     assert sum(g.abs().sum() for g in gradients if g is not None) > 1e-6
@@ -100,7 +76,7 @@ def test_each_term_moves_the_weights(method, term, batch, icasc_job):
 @pytest.mark.parametrize("kind", attention.KINDS)
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_closed_form_of_the_last_map_equals_autograd(kind, batch_norm, batch):
-    model = _model(batch_norm=batch_norm).train()
+    model = smooth(batch_norm=batch_norm).train()
     feat_last = model.to_last(model.to_inner(batch[0]))
     logits = model.head(feat_last)
     cotangent = (batch[1] == 1).double()
@@ -116,7 +92,7 @@ def test_closed_form_of_the_last_map_equals_autograd(kind, batch_norm, batch):
 
 @pytest.mark.parametrize("method", ICASC)
 def test_images_do_not_leak_into_each_other_without_batch_norm(method, batch, icasc_job):
-    model, job = _model(), icasc_job(method)
+    model, job = smooth(), icasc_job(method)
     together = METHODS[method](model, *batch, job, 0)[1]
     alone = [METHODS[method](model, batch[0][i : i + 1], batch[1][i : i + 1], job, 0)[1] for i in range(3)]
     for name, term in together.items():
@@ -125,25 +101,25 @@ def test_images_do_not_leak_into_each_other_without_batch_norm(method, batch, ic
 
 @pytest.mark.parametrize("method", ICASC)
 def test_nothing_is_left_behind_on_the_model(method, batch, icasc_job):
-    model = _model()
+    model = smooth()
     _loss(model, batch, icasc_job(method)).backward()
     for module in model.modules():
         hooks = [v for k, v in vars(module).items() if "hook" in k and k != "_is_full_backward_hook"]
         assert not any(hooks)
-    assert set(vars(model)) == set(vars(_model()))
+    assert set(vars(model)) == set(vars(smooth()))
 
 
 @pytest.mark.parametrize("method", ICASC)
 def test_image_without_absent_class_counts_with_zero(method, batch, icasc_job):
     images, labels = batch
     all_present = torch.ones_like(labels)
-    _, terms = METHODS[method](_model(), images, all_present, icasc_job(method), 0)
+    _, terms = METHODS[method](smooth(), images, all_present, icasc_job(method), 0)
     assert [terms[n].item() for n in ("separability_inner", "separability_last", "consistency")] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("method", ICASC)
 def test_warm_up_is_the_baseline(method, batch, icasc_job, make_job):
-    job, model = icasc_job(method, warmup_epochs=2), _model()
+    job, model = icasc_job(method, warmup_epochs=2), smooth()
     plain = METHODS["baseline"](model, *batch, make_job(precision="float64"), 0)[1]
     assert METHODS[method](model, *batch, job, 1)[1].keys() == plain.keys()
     assert METHODS[method](model, *batch, job, 2)[1].keys() > plain.keys()
@@ -166,7 +142,7 @@ def test_maps_are_float32_under_bfloat16(make_job, batch, monkeypatch):
     seen = []
     real = attention.attention_map
     monkeypatch.setattr(attention, "attention_map", lambda f, g, k: seen.append((f.dtype, g.dtype)) or real(f, g, k))
-    METHODS["icasc-a_ch"](_model().float(), batch[0].float(), batch[1], make_job("icasc-a_ch", precision="bfloat16"), 0)
+    METHODS["icasc-a_ch"](smooth().float(), batch[0].float(), batch[1], make_job("icasc-a_ch", precision="bfloat16"), 0)
     assert set(seen) == {(torch.float32, torch.float32)}
 
 
@@ -184,14 +160,14 @@ def test_maps_are_float32_under_bfloat16(make_job, batch, monkeypatch):
     ],
 )
 def test_each_reading_changes_the_loss_or_its_gradient(option, batch, icasc_job):
-    model = _model()
+    model = smooth()
     losses = [_loss(model, batch, icasc_job("icasc-a_ch", **o)) for o in ({}, option)]
     gradients = [torch.cat([g.flatten() for g in torch.autograd.grad(x, list(model.parameters()))]) for x in losses]
     assert losses[0].item() != losses[1].item() or not torch.allclose(*gradients)
 
 
 def test_frozen_batch_norm_keeps_values_and_couples_no_images(batch):
-    model = _model(batch_norm=True).train()
+    model = smooth(batch_norm=True).train()
     feat = model.to_inner(batch[0]).detach().requires_grad_()
     frozen, running = model.to_last_frozen(feat), model.net.stage3[1].running_mean.clone()
     assert model.net.stage3[1].training
@@ -206,7 +182,7 @@ def test_frozen_batch_norm_keeps_values_and_couples_no_images(batch):
 
 @pytest.mark.parametrize("method", ICASC)
 def test_frozen_batch_norm_changes_the_inner_map_alone(method, batch, icasc_job):
-    model = _model(batch_norm=True).train()
+    model = smooth(batch_norm=True).train()
     batch_terms, frozen_terms = (
         METHODS[method](model, *batch, icasc_job(method, gradient_batchnorm=way), 0)[1] for way in ("batch", "frozen")
     )
@@ -223,7 +199,7 @@ def test_summed_loss_is_the_mean_times_the_classes(make_job):
 
 
 def test_terms_scale_with_the_weight(batch, icasc_job):
-    model = _model()
+    model = smooth()
     feat = model.to_inner(batch[0])
     last = model.to_last(feat)
     logits = model.head(last)
@@ -238,7 +214,7 @@ def test_terms_scale_with_the_weight(batch, icasc_job):
 @pytest.mark.parametrize("head", ["pooled linear", "deep"])
 @pytest.mark.parametrize("kind", attention.KINDS)
 def test_maps_of_several_classes_are_those_of_each_alone(kind, head, batch):
-    model = _model(batch_norm=True, deep_head=head == "deep").eval()
+    model = smooth(batch_norm=True, deep_head=head == "deep").eval()
     classes = torch.tensor([[0, 1], [3, 2], [1, 1]])
     maps = icasc.class_maps(model, batch[0], classes, kind)
     feat_inner = model.to_inner(batch[0])

@@ -173,6 +173,8 @@ def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables:
     """The table of runs, of other tables or of words that `spec` describes; None where the scale has no such table."""
     from benchmark.tables import locks, summary
 
+    if not spec.is_made_at(asked.scale):
+        return None
     if spec.grid:
         has = grid.load(spec.grid).has_tables(asked.scale)
         return build_table(spec, asked.matrix(spec.grid), tables) if has else None

@@ -217,7 +217,11 @@ def tables_at(asked: Asked, table: str | None, tables: Path) -> list[tuple[publi
     """Tables of runs whose grid has the scale, with their matrix. UserError where there is none."""
     specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
     of_runs = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
-    at_scale = [(spec, asked.matrix(chosen.name)) for spec, chosen in of_runs if chosen.has_tables(asked.scale)]
+    at_scale = [
+        (spec, asked.matrix(chosen.name))
+        for spec, chosen in of_runs
+        if chosen.has_tables(asked.scale) and spec.is_made_at(asked.scale)
+    ]
     if not at_scale:
         scales = dict.fromkeys(name for _, chosen in of_runs for name in chosen.scales)
         raise UserError(

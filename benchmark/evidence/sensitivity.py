@@ -7,6 +7,7 @@ import numpy as np
 from tabulate import tabulate
 
 from benchmark.errors import UserError, nearest
+from benchmark.matrix import study
 from benchmark.matrix.grid import EVALUATION, Grid
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
@@ -218,7 +219,7 @@ def _of_reading(matrix: Matrix, backbone: str) -> list[dict[str, Any]]:
             "low": interval and interval.low, "high": interval and interval.high, "over": interval and interval.over,
             "crosses": pairs.crosses,
         }  # fmt: skip
-        kind = method.removeprefix("icasc-")
+        kind = study.method(method).maps or ""  # of one that moves none, none is shown
         for name, prefix in ((baseline, "baseline_"), (method, "")):
             line |= _last_epoch([runs[name][seed] for seed in pairs.seeds], kind, prefix)
         lines.append(line)

@@ -179,11 +179,12 @@ class Grid(_Strict):
         """
         original = {new: old for old, new in self.scale_of(job.scale).stand_ins.items()}
         departures = []
+        unread = {"scale", "seed", "method", "options"} | unread_fields(job.method, job.loss, job.schedule)
         options = study.method(job.method).option_names
         base = self.base | (type(job.options)().model_dump() | self.options.get(job.method, {}) if options else {})
         for name in (*FIELDS, *options):
             value = job.value(name)
-            if name in ("scale", "seed", "options") or name in unread_fields(job.method, job.loss, job.schedule):
+            if name in unread:
                 continue
             accepted = self.axes.get(name) or [base.get(name)]
             if name in self.assumptions:

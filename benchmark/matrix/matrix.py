@@ -71,6 +71,10 @@ class Matrix:
         """Without the selection: tables show every job, whichever were asked for this time."""
         return self.asked_otherwise(selection={})
 
+    def of_methods(self, names: list[str]) -> "Matrix":
+        """Without the jobs of other methods, such as a scale's controls in a table that has no column of them."""
+        return self.asked_otherwise(selection=self.selection | {"method": [n for n in names if n in self.methods]})
+
     def row_filter(self, fields: dict[str, Any]) -> dict[str, Any]:
         """A table row's job fields with stand-ins in their places. Where an axis has a single value, an override of it
         belongs to that row too: the departures say so."""

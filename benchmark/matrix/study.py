@@ -35,7 +35,8 @@ class Method:
     gives it no new id. options: a pydantic model of what it reads beside them, each with a default. Where a grid sets
     them they are named like fields; `job.options` is an instance, and is part of the id where it differs from the
     defaults. title: of its column in tables that give it none. maps: the kind of attention maps that it is to move
-    apart, as `a_ch`, so that tables say whether it did; None for one that moves none.
+    apart, as `a_ch`, so that tables say whether it did; None for one that moves none. train_share: of the images that a
+    baseline of the same seed trains on, in (0, 1]; it trains on so many of them.
     """
 
     function: Callable[..., tuple[Any, dict[str, Any]]]
@@ -43,6 +44,7 @@ class Method:
     options: type[BaseModel] | None = None
     title: str | None = None
     maps: str | None = None
+    train_share: float = 1.0
 
     def __call__(self, *batch: Any) -> tuple[Any, dict[str, Any]]:
         return self.function(*batch)

@@ -29,9 +29,11 @@ in the job's id where they differ from their defaults, so an option added later,
 without it, orphans no run.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from benchmark.matrix.job import METHOD_FIELDS
+from pydantic import BaseModel, ConfigDict, Field
+
+from benchmark.matrix.job import METHOD_FIELDS, Float
 from benchmark.matrix.study import Method
 
 
@@ -53,8 +55,47 @@ def _a_ch(*batch: Any) -> tuple[Any, dict[str, Any]]:
     return icasc(*(*batch, "a_ch"))
 
 
+def _aa_a_ch(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.controls import aa
+
+    return aa(*(*batch, "a_ch"))
+
+
+def _placebo_grad_cam(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.controls import placebo
+
+    return placebo(*(*batch, "grad_cam"))
+
+
+def _placebo_a_ch(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.controls import placebo
+
+    return placebo(*(*batch, "a_ch"))
+
+
+Factor = Annotated[Float, Field(ge=0)]
+
+
+class Terms(BaseModel):
+    """The factor of each attention term, beside the weight that they share; 0 leaves it out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    separability_inner: Factor = 1.0
+    separability_last: Factor = 1.0
+    consistency: Factor = 1.0
+
+
+BUT_THE_WEIGHT = tuple(name for name in METHOD_FIELDS if name != "attention_weight")  # an A/A has a weight of its own
+
 METHODS: dict[str, Method] = {
     "baseline": Method(_baseline, title="Baseline"),
-    "icasc-grad_cam": Method(_grad_cam, reads=METHOD_FIELDS, title="ICASC_{Grad-CAM}", maps="grad_cam"),
-    "icasc-a_ch": Method(_a_ch, reads=METHOD_FIELDS, title="ICASC_{A_ch}", maps="a_ch"),
+    "icasc-grad_cam": Method(_grad_cam, METHOD_FIELDS, Terms, "ICASC_{Grad-CAM}", maps="grad_cam"),
+    "icasc-a_ch": Method(_a_ch, METHOD_FIELDS, Terms, "ICASC_{A_ch}", maps="a_ch"),
+    # controls
+    "aa-a_ch": Method(_aa_a_ch, BUT_THE_WEIGHT, Terms, "A/A_{A_ch}", maps="a_ch"),
+    "placebo-grad_cam": Method(_placebo_grad_cam, METHOD_FIELDS, Terms, "placebo_{Grad-CAM}", maps="grad_cam"),
+    "placebo-a_ch": Method(_placebo_a_ch, METHOD_FIELDS, Terms, "placebo_{A_ch}", maps="a_ch"),
+    "data-half": Method(_baseline, title="half of the images", train_share=0.5),
+    "data-four_fifths": Method(_baseline, title="four fifths of the images", train_share=0.8),
 }

@@ -11,7 +11,7 @@ from benchmark.methods.models import Backbone
 
 
 def icasc(
-    model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int, kind: str
+    model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int, kind: str, placebo: bool = False
 ) -> tuple[Tensor, Terms]:
     """Classification loss, separability at the inner and the last layer, consistency; arguments as `baseline`'s."""
     assert job.warmup_epochs is not None
@@ -23,7 +23,7 @@ def icasc(
         logits_BC = model.head(feat_last)
     terms = {"classification": classification_loss(logits_BC, labels, job)}
     present_BC, absent_BC = trained_labels(labels, job, logits_BC.shape[1])
-    terms |= attention_terms(model, feat_inner, feat_last, logits_BC, present_BC, absent_BC, job, kind)
+    terms |= attention_terms(model, feat_inner, feat_last, logits_BC, present_BC, absent_BC, job, kind, placebo)
     return logits_BC, terms
 
 
@@ -36,8 +36,9 @@ def attention_terms(
     absent_BC: Tensor,
     job: Job,
     kind: str,
+    placebo: bool = False,
 ) -> Terms:
-    """The three attention terms as means over the batch, each times job.attention_weight.
+    """The three attention terms as means over the batch, each times job.attention_weight and the option of its name.
 
     An image needs a present and an absent class to have both maps; others count with 0.
     """
@@ -57,7 +58,8 @@ def attention_terms(
         gradient_last = last_gradient(model, feat_last_BKhw, logits_BC, cotangent_BC, job.second_order)
         maps_inner.append(attention.attention_map(wide(feat_inner_BKHW), wide(gradient_inner), kind))
         maps_last.append(attention.attention_map(wide(feat_last_BKhw), wide(gradient_last), kind))
-    return terms_of_maps(maps_inner, maps_last, present_BC, absent_BC, job)  # type: ignore[arg-type]  # two maps each
+    pairs = tuple(maps_inner), tuple(maps_last)
+    return terms_of_maps(*pairs, present_BC, absent_BC, job, placebo)  # type: ignore[arg-type]  # two maps each
 
 
 def terms_of_maps(
@@ -66,8 +68,13 @@ def terms_of_maps(
     present_BC: Tensor,
     absent_BC: Tensor,
     job: Job,
+    placebo: bool = False,
 ) -> Terms:
-    """The three attention terms from the true and the confusing map, (B, H, W) each, of both layers."""
+    """The three attention terms from the true and the confusing map, (B, H, W) each, of both layers.
+
+    A term whose own factor (the job's option of its name) is 0 is left out. placebo: confusing maps and masks are the
+    next image's, the first one's for the last: as costly and as strong, and without a meaning.
+    """
     assert job.map_scale is not None
     assert job.omega is not None
     assert job.sigma is not None
@@ -78,14 +85,21 @@ def terms_of_maps(
     mask_inner, mask_last = (attention.soft_mask(m, job.omega, job.sigma) for m in (true_inner, true_last))
     if not job.mask_gradient:
         mask_inner, mask_last = mask_inner.detach(), mask_last.detach()
+    has_both_B = present_BC.any(dim=1) & absent_BC.any(dim=1)
+    if placebo:
+        conf_inner, conf_last, mask_inner, mask_last = (
+            x.roll(-1, dims=0) for x in (conf_inner, conf_last, mask_inner, mask_last)
+        )
+        has_both_B = has_both_B & has_both_B.roll(-1)
     mask = mask_last if job.mask_source == "last" else mask_inner
     per_image = {
         "separability_inner": attention.separability(true_inner, conf_inner, mask_inner),
         "separability_last": attention.separability(true_last, conf_last, mask_last),
         "consistency": attention.consistency(true_inner, mask, job.theta),
     }
-    has_both_B = (present_BC.any(dim=1) & absent_BC.any(dim=1)).to(true_inner.dtype)
-    return {name: job.attention_weight * (term_B * has_both_B).mean() for name, term_B in per_image.items()}
+    counted_B = has_both_B.to(true_inner.dtype)
+    weights = {name: job.attention_weight * job.value(name) for name in per_image}
+    return {name: weights[name] * (term_B * counted_B).mean() for name, term_B in per_image.items() if job.value(name)}
 
 
 def last_gradient(

@@ -25,6 +25,7 @@ TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in
 def build(spec: Spec, matrix: Matrix, book: locks.Book | None = None, resample: bool = True) -> Table:
     """The table of the matrix's jobs, from what their run folders hold. book: the locks that its verdicts may name.
     resample: draw test images again; without, gains have their intervals over seeds only, and nothing waits."""
+    matrix = matrix.of_methods([column.key for column in spec.columns])
     frame, records, warnings, unverified = collect.collect(matrix)
     departures = [*_departures(spec, matrix), *_missing_data(matrix, records)]
     comparable = matrix.scale == "paper" and not departures

@@ -57,7 +57,7 @@ class Row(_Strict):
 
 class Spec(_Strict):
     """One file of tables/. Without a `grid` it is a summary: of other tables, where its rows name them, or text to be
-    compared with the grids. `missing`: why published cells are null."""
+    compared with the grids. `missing`: why published cells are null. `scales`: those that it is made at; none: all."""
 
     name: str
     title: str
@@ -73,6 +73,10 @@ class Spec(_Strict):
     tolerance: Annotated[Float, Field(ge=0)] | None = None  # of a value, in the unit; declared before any run
     looks: list[Int] | None = None  # numbers of seeds at which a claim may be judged, declared before any run
     readings: list[dict[str, Any]] = []  # job fields under which a claim is judged; any other is exploratory
+    scales: list[str] | None = None
+
+    def is_made_at(self, scale: str) -> bool:
+        return self.scales is None or scale in self.scales
 
     @property
     def of_gains(self) -> bool:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.data import Pixels
+from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.train import distributed
 
@@ -73,10 +74,13 @@ class Draws:
 
 
 def training_subset(job: Job, num_images: int) -> np.ndarray:
-    """Indices to train on: all, or job.limit_train of them drawn from the seed alone, the same for every method."""
-    if job.limit_train is None or job.limit_train >= num_images:
+    """Indices to train on: all, or job.limit_train of them drawn from the seed alone, the same for every method; of
+    these the share that the method is given, so that a larger share holds a smaller one."""
+    whole = min(num_images, job.limit_train or num_images)
+    kept = round(study.method(job.method).train_share * whole)
+    if kept == num_images:
         return np.arange(num_images)
-    return np.sort(np.random.default_rng(job.seed).permutation(num_images)[: job.limit_train])
+    return np.sort(np.random.default_rng(job.seed).permutation(num_images)[:kept])
 
 
 @dataclass(frozen=True)

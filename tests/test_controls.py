@@ -1,0 +1,137 @@
+"""Controls are what they are called: the same code without an effect, the same terms without a meaning, fewer images,
+terms that are left out."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark.errors import UserError
+from benchmark.matrix import grid
+from benchmark.methods import METHODS, controls
+from benchmark.train import batches
+from tests import networks
+
+TERMS = ("separability_inner", "separability_last", "consistency")
+KINDS = ("grad_cam", "a_ch")
+
+
+@pytest.fixture
+def model():
+    return networks.smooth().train()
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(5)
+    labels = torch.tensor([[1, -1, -1, 0], [-1, 1, 1, -1], [-1, -1, 1, -1]])
+    return torch.randn(3, 3, 8, 8, dtype=torch.float64), labels
+
+
+@pytest.fixture
+def step(model, batch, make_job):
+    """step("icasc-a_ch", sigma=0.25): its terms and the gradient of their sum, from the same network each time."""
+
+    def taken(method: str, given=batch, **changes) -> tuple[dict[str, float], torch.Tensor]:
+        job = make_job(method, **{"precision": "float64", "attention_weight": 1.0, "omega": 10} | changes)
+        _, terms = METHODS[method](model, *given, job, 0)
+        gradient = torch.autograd.grad(sum(terms.values()), list(model.parameters()))
+        return {name: term.item() for name, term in terms.items()}, torch.cat([g.flatten() for g in gradient])
+
+    return taken
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+def test_aa_is_the_baseline_to_rounding_and_not_exactly(step):
+    baseline, aa, icasc = (step(m) for m in ("baseline", "aa-a_ch", "icasc-a_ch"))
+    assert 0 < _apart(aa[1], baseline[1]) < 10 * controls.NO_EFFECT < 0.01 < _apart(icasc[1], baseline[1])
+    for name in TERMS:
+        assert aa[0][name] == pytest.approx(controls.NO_EFFECT * icasc[0][name], rel=1e-12)
+
+
+def test_aa_does_not_read_the_weight(make_job):
+    assert make_job("aa-a_ch", attention_weight=1.0).id == make_job("aa-a_ch").id != make_job("aa-a_ch", sigma=0.25).id
+
+
+@pytest.mark.parametrize("mask_source", ["last", "inner"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_placebo_is_icasc_where_all_images_of_the_batch_are_alike(step, batch, kind, mask_source):
+    alike = batch[0][:1].expand(3, -1, -1, -1), batch[1][:1].expand(3, -1)
+    ours, theirs = (step(f"{m}-{kind}", alike, mask_source=mask_source) for m in ("placebo", "icasc"))
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-12)
+    assert torch.allclose(ours[1], theirs[1], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_placebo_is_as_strong_and_points_elsewhere(step, kind):
+    (terms, ours), (_, theirs), (_, baseline) = (step(m) for m in (f"placebo-{kind}", f"icasc-{kind}", "baseline"))
+    assert set(terms) == {"classification", *TERMS}
+    ours, theirs = ours - baseline, theirs - baseline  # of the attention terms alone
+    assert 0.3 < ours.norm() / theirs.norm() < 3
+    assert _apart(ours, theirs) > 0.3
+
+
+def test_placebo_takes_the_next_image_s_confusing_map_and_mask(batch, make_job):
+    """By hand: image i's true map against image i + 1's others, with ICASC's own formulas."""
+    from benchmark.methods import attention, icasc
+
+    job = make_job("placebo-a_ch", precision="float64", attention_weight=1.0, mask_source="inner")
+    maps = [torch.rand(2, 3, 5, 5, dtype=torch.float64).unbind() for _ in range(2)]
+    present, absent = batch[1] == 1, batch[1] < 0
+    absent[2] = False  # so neither image 2, nor image 1 whose partner it is, has both maps
+    terms = icasc.terms_of_maps(*maps, present, absent, job, placebo=True)
+    scaled = [attention.scale_maps(*pair, "true_max") for pair in maps]
+    masks = [attention.soft_mask(true, job.omega, job.sigma) for true, _ in scaled]
+    for name, (true, conf), mask in zip(TERMS, scaled, masks, strict=False):
+        alone = attention.separability(true[0:1], conf[1:2], mask[1:2]).item() / 3
+        assert terms[name].item() == pytest.approx(alone, rel=1e-12)
+    alone = attention.consistency(scaled[0][0][0:1], masks[0][1:2], job.theta).item() / 3
+    assert terms["consistency"].item() == pytest.approx(alone, rel=1e-12)
+
+
+def test_a_batch_of_one_image_has_no_next_one(step, batch):
+    one = batch[0][:1], batch[1][:1]
+    assert step("placebo-a_ch", one)[0] == step("icasc-a_ch", one)[0]
+
+
+@pytest.mark.parametrize("method", [f"{m}-{kind}" for m in ("icasc", "placebo") for kind in KINDS])
+def test_a_factor_scales_its_term_and_zero_leaves_it_out(step, method):
+    whole = step(method)[0]
+    for name in TERMS:
+        assert step(method, **{name: 0.0})[0] == {k: v for k, v in whole.items() if k != name}
+        assert step(method, **{name: 0.5})[0] == pytest.approx(whole | {name: whole[name] / 2}, rel=1e-12)
+    assert set(step(method, **dict.fromkeys(TERMS, 0.0))[0]) == {"classification"}
+
+
+def test_factors_of_one_are_what_jobs_without_them_had(make_job):
+    plain = make_job("icasc-a_ch")
+    assert plain.id == make_job("icasc-a_ch", consistency=1.0).id != make_job("icasc-a_ch", consistency=0.5).id
+    assert "options" not in plain.canonical_json()
+    with pytest.raises(UserError, match="consistency: "):
+        make_job("icasc-a_ch", consistency=-1.0)
+
+
+@pytest.mark.parametrize(("limit", "half", "four_fifths"), [(None, 848, 1358), (64, 32, 51), (9999, 848, 1358)])
+def test_shares_are_of_the_baseline_s_images_and_lie_in_each_other(make_job, limit, half, four_fifths):
+    chosen = [
+        set(batches.training_subset(make_job(method, seed=1, limit_train=limit), 1697).tolist())
+        for method in ("data-half", "data-four_fifths", "baseline")
+    ]
+    assert [len(c) for c in chosen] == [half, four_fifths, min(limit or 1697, 1697)]
+    assert chosen[0] < chosen[1] < chosen[2]
+    other_seed = batches.training_subset(make_job("data-half", seed=0, limit_train=limit), 1697)
+    assert set(other_seed.tolist()) != chosen[0]
+
+
+def test_images_that_a_limit_draws_are_those_that_it_drew(make_job):
+    drawn = batches.training_subset(make_job(seed=1, limit_train=5), 40)
+    assert drawn.tolist() == np.sort(np.random.default_rng(1).permutation(40)[:5]).tolist()
+
+
+def test_grids_have_their_controls():
+    voc = grid.load("voc")
+    assert len(voc.jobs("controls")) == 8 * 5
+    assert len(voc.jobs("terms")) == (1 + 7) * 5, "the baseline reads no factor, and is one job a seed"
+    assert {job.method for job in voc.jobs("reduced")} >= {"aa-a_ch", "placebo-a_ch", "placebo-grad_cam"}
