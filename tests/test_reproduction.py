@@ -54,6 +54,15 @@ def test_committed_tables_of_real_runs_are_made_from_the_committed_records(folde
         assert (ROOT / "tables" / folder / name).read_text(encoding="utf-8") == text
 
 
+def test_the_answer_s_table_is_made_from_the_committed_records(tmp_path):
+    for path in (ROOT / "tables").glob("*.yaml"):
+        shutil.copy(path, tmp_path)
+    words = ["answer", "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
+    assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
+    assert (tmp_path / "answer.md").read_text() == (ROOT / "tables" / "answer.md").read_text()
+    assert (tmp_path / "answer.png").stat().st_size > 10_000
+
+
 VOC_CLASSES = (
     "bottle", "car", "cat", "chair", "cow", "dog", "horse", "person", "pottedplant", "sheep", "sofa", "tvmonitor",
 )  # fmt: skip

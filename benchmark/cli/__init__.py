@@ -21,6 +21,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "assumptions": tables.assumptions,
     "lock": tables.lock,
     "diff": diff.diff,
+    "answer": evidence.answer,
     "explain": evidence.explain,
     "sensitivity": evidence.sensitivity,
     "figures": evidence.figures,

@@ -24,6 +24,7 @@ from benchmark.cli.common import (
     measured,
     print_rows,
     sources_of,
+    table_at,
     texts,
 )
 from benchmark.errors import UserError, nearest
@@ -145,6 +146,28 @@ def figures(
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
         if attention:
             draw_attention(matrix, images, data_root, cache, folder)
+
+
+def answer(
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+    cache: Cache = CACHE,
+) -> None:
+    """Write and print the answer: every gain on real data beside the published one, as a table and as a picture."""
+    from benchmark.evidence import answer as answer_module
+    from benchmark.evidence import figures as figures_module
+
+    spec = published.load("headline", tables)
+    scales = dict.fromkeys(scale for name in grid.names() for scale in grid.load(name).scales if scale != "mini")
+    at_scale = [table_at(spec, Asked(scale, None, None, runs), None, tables, cache) for scale in scales]
+    shown = answer_module.comparisons([table for table in at_scale if table])
+    if not shown:
+        raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
+    drawing = figures_module.answer(shown)
+    text = answer_module.markdown(shown)
+    write_atomic(tables / "answer.md", text.encode())
+    paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
+    print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
 
 
 def draw_attention(matrix: Matrix, images: int, data_root: Path | None, cache: Path, folder: Path) -> None:

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from benchmark.evidence.answer import Comparison
 from benchmark.matrix.job import Job
 from benchmark.store.files import write_atomic
 from benchmark.store.records import Epoch
@@ -106,6 +107,37 @@ def forest(table: Table) -> Drawing | None:
     caption += f", with 95% {drawn}, an arrow at the edge where one goes on" if over else ""
     caption += f"; hollow: the published gain.{_warning(table)}"
     return Drawing("gains", caption, figure)
+
+
+def answer(shown: list[Comparison]) -> Drawing:
+    """The published gain against ours: on the diagonal it is reproduced, on the zero line there is none."""
+    with settings(), matplotlib.rc_context({"font.size": 12}):
+        figure = Figure(figsize=(6.0, 6.4), layout="constrained")
+        axes = figure.subplots()
+        end = 1.15 * max(c.claim for c in shown)
+        axes.plot((0, end), (0, end), "--", color="0.35", linewidth=1.2)
+        axes.text(0.55 * end, 0.55 * end, "reproduced ", ha="right", va="bottom", color="0.35")
+        axes.axhline(0, color="black", linewidth=1)
+        axes.text(0.14 * end, -0.1, "no gain", va="top")
+        data, methods = ([*dict.fromkeys(kinds)] for kinds in zip(*((c.data, c.method) for c in shown), strict=True))
+        for c in shown:
+            color, marker, _ = STYLES[data.index(c.data) % len(STYLES)]
+            beside = [other for other in shown if other.claim == c.claim]  # at one claim, around it
+            x = c.claim + (beside.index(c) - (len(beside) - 1) / 2) * 0.025 * end
+            label = f"{c.data}, {c.method}, n = {len(c.cell.gains)}{'' if c.moved else ' ‡'}"
+            fill = "full" if c.method == methods[-1] else "none"
+            axes.plot((x, x), (c.interval.low, c.interval.high), "-" if c.moved else ":", color=color, linewidth=1.6)
+            axes.plot(x, c.gain, marker, color=color, fillstyle=fill, markersize=9, mew=1.6, label=label)
+        axes.set_xlim(0, end)
+        axes.set_ylim(min(-0.5, *(c.interval.low for c in shown)) - 0.3, max(end, *(c.interval.high for c in shown)))
+        axes.set_xlabel("published gain (points)")
+        axes.set_ylabel("our gain (points)")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", fontsize=9.5)
+    caption = "Published gain against ours, with 95% intervals over seeds and test images (with n = 1: images only)."
+    caption += " None follows the paper's protocol on its data." if not any(c.table.comparable for c in shown) else ""
+    caption += " Dotted, ‡: maps not known to have moved." if not all(c.moved for c in shown) else ""
+    return Drawing("answer", caption, figure)
 
 
 def dots(table: Table) -> Drawing:

@@ -82,7 +82,8 @@ class Table:
         """The row's key for people, with what stood in for it, as `ResNet-18, top-1 (as resnet18_narrow)`, and over how
         many classes its means are where ours leaves some out: `mAP (12 classes)`."""
         over = next((c.published_over for c in self.cells.values() if c.row == row and c.published_over), None)
-        stood_in = f" (as {self.ran_as[row]})" if row in self.ran_as else ""
+        named = row in self.ran_as and not self.spec.of_gains  # the headline names them in its notes
+        stood_in = f" (as {self.ran_as[row]})" if named else ""
         return row + stood_in + (f" ({over} classes)" if over else "")
 
     def baseline(self, cell: Cell) -> Cell:

@@ -31,7 +31,8 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str, book: locks.Book 
         at, source = (claim.row, claim.column), table_of[claim.row]
         if source and source.reading is not None:
             cells = cells | {at: with_lock(cells[at], claim, source, book or locks.Book())}
-    table = Table(spec, scale, cells, (), comparable)
+    ran_as = {row.key: tables[row.table].ran_as.get(row.of or "", "") for row in spec.rows if row.table in tables}
+    table = Table(spec, scale, cells, (), comparable, ran_as={row: name for row, name in ran_as.items() if name})
     why = "" if comparable else "; not comparable with the published gains (†)"
     notes = [
         f"Scale {scale}{why}.",
@@ -41,7 +42,7 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str, book: locks.Book 
         told_locks(table) if comparable else f"Exploratory: scale {scale}; not locked.",
         *_marks(list(cells.values())),
         *treatments(table),
-        *(f"{row.key}: {note}." for row in spec.rows if (note := _stood_in(row, tables))),
+        *(f"{row}: as {name}." for row, name in table.ran_as.items()),
         *(f"In the paper: {text}" for text in spec.discrepancies),
     ]
     return replace(table, notes=tuple(notes))
@@ -118,11 +119,6 @@ def _marks(cells: list[Cell]) -> list[str]:
     if any(cell.crosses for cell in cells):
         notes.append("††: a pair was trained by two versions of the training code.")
     return notes
-
-
-def _stood_in(row: Row, tables: dict[str, Table]) -> str:
-    table = tables.get(row.table or "")
-    return f"as {table.ran_as[row.of]}" if table and row.of in table.ran_as else ""
 
 
 def protocol(spec: Spec, scale: str, data_root: Path | None, cache_folder: Path) -> Table:

@@ -1,0 +1,72 @@
+"""The answer: every comparison stands in it at its place, and says no more than its tables do."""
+
+import dataclasses
+
+import pytest
+
+from benchmark.evidence import answer, figures
+from benchmark.tables.claims import Estimate, GainInterval
+from benchmark.tables.stats import Verdict
+from benchmark.tables.treatment import Treatment
+from tests.evidence import golden_table
+
+
+@pytest.fixture
+def shown():
+    """Two methods at one claim, with other gains; the second did not move its maps."""
+    table = golden_table()
+    made = []
+    for method, gain, moved in (("icasc-grad_cam", -1.0, "applied, effect"), ("icasc-a_ch", 2.0, "not applied")):
+        known = Estimate(gain, 0.3, 4.0, 0.2, "seeds and images")
+        interval = GainInterval(gain - 1, gain + 1, known.over, known)
+        cell = dataclasses.replace(
+            table.cells["mAP", method], published=4.0, gain=gain, gains=(gain,) * 3, gain_interval=interval,
+            treatment=Treatment(moved, "", {}), gain_verdict=Verdict("not reproduced", "planted"),
+        )  # fmt: skip
+        made.append(answer.Comparison(table, cell, 4.0, gain, interval))
+    return made
+
+
+def test_only_what_can_be_compared_is_shown(shown):
+    table = shown[0].table
+    cells = {
+        ("mAP", "icasc-grad_cam"): shown[0].cell,
+        ("mAP", "icasc-a_ch"): dataclasses.replace(shown[1].cell, gain=None),
+    }
+    assert answer.comparisons([dataclasses.replace(table, cells=cells)])[0][1:] == shown[0][1:]
+    assert len(answer.comparisons([dataclasses.replace(table, cells=cells)])) == 1
+
+
+def test_the_table_says_what_is_no_test(shown):
+    text = answer.markdown(shown)
+    assert text.startswith("No published number has been tested")
+    first, second = (line for line in text.splitlines() if line.startswith("| mAP"))
+    assert "mAP, mini, + Grad-CAM |" in first
+    assert "A\\_ch ‡" in second
+    assert [part.strip() for part in second.split("|")[2:5]] == ["3", "+2.00 [+1.00, +3.00]†", "+4.00"]
+    assert "‡: the method is not known to have moved its maps" in text
+
+
+def test_a_verdict_is_told_where_there_is_one(shown):
+    table = dataclasses.replace(shown[0].table, comparable=True)
+    text = answer.markdown([c._replace(table=table) for c in shown])
+    assert text.startswith("mAP, mini, + Grad-CAM: not reproduced; mAP, mini, + A_ch: not reproduced.")
+    assert "†: not the paper's protocol" not in text
+
+
+def test_the_picture_has_each_point_at_its_place(shown):
+    drawing = figures.answer(shown)
+    axes = drawing.figure.axes[0]
+    diagonal, zero = axes.lines[:2]
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+    assert list(zero.get_ydata()) == [0, 0]
+    points = {line.get_label(): line for line in axes.lines if "n = " in str(line.get_label())}
+    assert list(points) == ["mAP, mini, + Grad-CAM, n = 3", "mAP, mini, + A_ch, n = 3 ‡"]
+    at = [(line.get_xdata()[0], line.get_ydata()[0]) for line in points.values()]
+    assert [y for _, y in at] == [-1.0, 2.0]
+    assert sum(x for x, _ in at) / 2 == pytest.approx(4.0)
+    assert 0 < at[1][0] - at[0][0] < 0.2
+    bars = [(list(line.get_ydata()), line.get_linestyle()) for line in axes.lines[2:] if len(line.get_xdata()) == 2]
+    assert bars == [([-2.0, 0.0], "-"), ([1.0, 3.0], ":")]
+    assert len({line.get_fillstyle() for line in points.values()}) == 2  # told apart without colour
+    assert "None follows the paper's protocol" in drawing.caption
