@@ -69,7 +69,15 @@ def main() -> int:
 def assemble() -> None:
     """Put all pages into one folder, as Sphinx wants them."""
     shutil.copytree(ROOT / "docs", SOURCE, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Containerfile", "apptainer.def"):
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "Containerfile",
+        "apptainer.def",
+        "LICENSE",
+        "CITATION.cff",
+    ):
         shutil.copy(ROOT / name, SOURCE)
     for page in SOURCE.glob("*.md"):  # what they link to lies beside them here
         page.write_text(re.sub(r"\]\((\.\./|docs/)", "](", page.read_text(encoding="utf-8")), encoding="utf-8")
