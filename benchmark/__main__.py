@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from benchmark.cli import app
@@ -44,7 +45,7 @@ def command() -> None:
         if isinstance(written_to := getattr(stream, "rich_proxied_file", stream), io.TextIOWrapper):
             written_to.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no character
     try:
-        sys.exit(app(prog_name="python -m benchmark", standalone_mode=False))
+        sys.exit(app(prog_name=called_as(), standalone_mode=False))
     except UserError as error:
         print(f"error: {one_line(str(error))}", file=sys.stderr)  # though a path may hold a line break
         sys.exit(2)
@@ -60,10 +61,16 @@ def command() -> None:
         if not hasattr(error, "format_message"):  # a usage error has; typer's versions take its class from two packages
             raise
         context = getattr(error, "ctx", None)
-        command = context.command_path if context else "python -m benchmark"
+        command = context.command_path if context else called_as()
         if message := error.format_message():  # without any argument the help is printed already
             print(f"error: {one_line(message)} (see '{command} --help')", file=sys.stderr)
         sys.exit(2)
+
+
+def called_as() -> str:
+    """The installed script's name, or `python -m benchmark`."""
+    script = Path(sys.argv[0])
+    return script.name if os.sep in sys.argv[0] and script.suffix != ".py" else "python -m benchmark"
 
 
 if __name__ == "__main__":

@@ -245,6 +245,13 @@ def test_labels_that_are_not_for_the_loss(call, tmp_path, folders):
     assert "photographs gives an image one label, which is not for loss: multilabel_soft_margin" in told
 
 
+def test_milestones_are_one_value_as_typed():
+    jobs = grid.load("cifar100").jobs("mini", {"schedule": "step", "milestones": [1, 2]}, {"seed": [0]})
+    assert {job.milestones for job in jobs} == {(1, 2)}
+    jobs = grid.load("cifar100").jobs("mini", {"schedule": "step", "milestones": [[1], [1, 2]]}, {"seed": [0]})
+    assert {job.milestones for job in jobs} == {(1,), (1, 2)}
+
+
 @pytest.mark.slow
 def test_what_init_writes_runs(call, tmp_path, small_cache):
     call(tmp_path, "init", "mine")

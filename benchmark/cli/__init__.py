@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.cli import data, develop, diff, evidence, init, matrix, records, run, tables
+import benchmark
+from benchmark.cli import data, develop, diff, evidence, export, init, matrix, records, run, tables
 from benchmark.matrix import study
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init.init,
+    "export": export.export,
     "plan": matrix.plan,
     "run": run.run,
     "status": matrix.status,
@@ -36,8 +38,22 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 app = typer.Typer(
     help="Does ICASC reproduce? Train the grid, regenerate the paper's tables, compare with the published numbers.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False,
 )  # fmt: skip
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(benchmark.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", help="The suite's", is_eager=True, callback=_version)] = False,
+) -> None:
+    pass
+
 
 Study = Annotated[
     Path | None,

@@ -19,27 +19,35 @@ from benchmark.store.files import read_regular, write_atomic
 from benchmark.tables import published
 from benchmark.tables.cells import Table
 
+
+def home(path: Path | None) -> Path | None:
+    """`~` as the shell means it, which leaves it in `--runs=~/x`."""
+    return path.expanduser() if path else path
+
+
+def _tables(folder: Path) -> Path:
+    """The study's own, where it has them and no other was named."""
+    own = study.at_hand().folder
+    return own / "tables" if folder == TABLES and own and (own / "tables").is_dir() else folder.expanduser()
+
+
 GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]
 ScaleName = Annotated[
     str, typer.Option("--scale", help="A scale of the grid; auto: paper where the data are, else mini")
 ]
 Set = Annotated[list[str] | None, typer.Option("--set", help="key=value, overrides a field of every job (repeatable)")]
 Only = Annotated[list[str] | None, typer.Option("--only", help="key=value[,key=value]: only these jobs")]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none")]
-Weights = Annotated[Path | None, typer.Option("--weights", "--weights-dir", help="Pretrained weights: file, or folder")]
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records")]
-
-
-def _tables(folder: Path) -> Path:
-    """The study's own, where it has them and no other was named."""
-    own = study.at_hand().folder
-    return own / "tables" if folder == TABLES and own and (own / "tables").is_dir() else folder
-
-
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none", callback=home)
+]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", "--weights-dir", help="Pretrained weights: file, or folder", callback=home)
+]
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records", callback=home)]
 Tables = Annotated[
     Path, typer.Option("--tables", help="Folder of the table files, and of what is generated", callback=_tables)
 ]
-Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and decoded images")]
+Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and decoded images", callback=home)]
 Wide = Annotated[bool, typer.Option("--wide", help="Print whole tables, wider than the terminal if need be")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 MeasuredScale = Annotated[str | None, typer.Option("--scale", help="Default: paper, or mini where no paper run is")]
@@ -65,7 +73,7 @@ def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Pat
 
     problem = verified(dataset, data_root, cache)
     if problem:
-        return chosen, "mini", f"{dataset} under {data_root} is not complete ({problem}); embedded data instead"
+        return chosen, "mini", f"{dataset} under {data_root} is not complete ({problem})"
     return chosen, "paper", f"{dataset} is complete under {data_root}"
 
 

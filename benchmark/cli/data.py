@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmark.cli.common import home
 from benchmark.errors import UserError
 
 app = typer.Typer(help="List, verify, draw and get the data sets.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as 'data list' names it")]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none", callback=home)
+]
 Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and what was verified")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 

@@ -83,10 +83,14 @@ def run(
     Exit status: 0 all jobs have a result, 1 one failed, 2 wrong input, 3 the budget is used and jobs are left.
     """
     deadline = time.time() + duration("--budget", budget) if budget else math.inf
-    _, scale, reason = resolve_scale(grid_name, scale, data_root, cache)
+    asked_scale = scale
+    _, scale, reason = resolve_scale(grid_name, asked_scale, data_root, cache)
+    if asked_scale == "auto" and scale == "mini" and data_root is not None:
+        raise UserError(f"{reason}; complete it, or train drawn data instead with --scale mini")
     print(f"scale {scale}: {reason}", flush=True)
     asked = Asked(scale, sets, weights, runs)
     matrix = asked.matrix(grid_name, only)
+    say_what_gains_lack(matrix)
     specs = tables_of(grid_name, tables)
     limits = Limits(timeout, hang_timeout, deadline)
     place = find_place(matrix, executor, settings_file, device, gpus, workers, jobs_per_gpu, limits, budget)
@@ -108,6 +112,17 @@ def run(
     outcomes = execute(executor, folders, arguments, place.slots)
     render_tables(specs, asked, data_root, tables, cache, wide=wide)
     report_what_is_left(folders, outcomes, budget)
+
+
+def say_what_gains_lack(matrix: Matrix) -> None:
+    """Of a selection without the baseline, where that has not run."""
+    first = matrix.whole.methods[0]
+    needed = {(job.backbone, job.train_split, job.seed) for job in matrix.jobs}
+    baselines = [job for job in matrix.whole.jobs if job.method == first]
+    missing = [job for job in baselines if (job.backbone, job.train_split, job.seed) in needed]
+    missing = [job for job in missing if job not in matrix.jobs and Run(matrix.folder(job)).state() != "done"]
+    if missing:
+        print(f"note: gains will be missing: {len(missing)} jobs of {first} are neither selected nor done")
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def _git(*arguments: str, given: bytes | None = None) -> bytes | None:
 def code_version() -> dict[str, Any]:
     """Git commit of the suite and whether its code differed from it; the package version where there is no git."""
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "benchmark")
-    if commit is None or changed is None:
+    # An installed package may lie inside a repository of the user's, whose commit says nothing of the suite.
+    if commit is None or changed is None or _git("rev-parse", "--show-prefix") != b"\n":
         return {"version": benchmark.__version__, "commit": None, "dirty": None}
     return {"version": benchmark.__version__, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
 

@@ -78,6 +78,19 @@ class Table:
     reading: dict[str, Any] | None = None
     matrix: Matrix | None = None  # whose jobs it shows; a table of tables, or of words, has none
 
+    def to_frame(self) -> Any:
+        """A tidy pandas DataFrame, a line a cell: row, column, published, mean, std, ... in the table's unit."""
+        import pandas as pd
+
+        from benchmark.tables import render
+
+        return pd.DataFrame(render.records(self))
+
+    def _repr_html_(self) -> str:
+        from benchmark.tables import render
+
+        return render.fragment(self)
+
     def label(self, row: str) -> str:
         """The row's key for people, with what stood in for it, as `ResNet-18, top-1 (as resnet18_narrow)`, and over how
         many classes its means are where ours leaves some out: `mAP (12 classes)`."""

@@ -4,6 +4,7 @@ import json as json_text
 import re
 from collections import Counter
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,17 @@ def markdown(table: Table) -> str:
     )
     notes = "\n".join(f"- {escape_markdown(note)}" for note in table.notes)
     return f"### {escape_markdown(table.spec.title)}\n\n{grid}\n\n{notes}\n"
+
+
+def fragment(table: Table) -> str:
+    """HTML for a notebook's cell: the table and its notes."""
+    header = [escape(text) for text in _flat_header(table, str)]
+    grid = tabulate(
+        [[escape(str(cell)) for cell in row] for row in body(table, str)], header, tablefmt="unsafehtml",
+        disable_numparse=True,
+    )  # fmt: skip
+    notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
+    return f"<p>{escape(table.spec.title)}</p>{grid}<ul>{notes}</ul>"
 
 
 def escape_markdown(text: str) -> str:

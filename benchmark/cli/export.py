@@ -1,0 +1,63 @@
+"""export: what was measured, as files for other programs."""
+
+import importlib.util
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import benchmark
+from benchmark.cli.common import RUNS, TABLES, Runs, Tables
+from benchmark.errors import UserError
+from benchmark.tables import published
+
+
+class What(StrEnum):
+    runs = "runs"
+    epochs = "epochs"
+    cells = "cells"
+
+
+class Format(StrEnum):
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+def export(
+    out: Annotated[Path, typer.Option("--out", help="The file to write")],
+    what: Annotated[What, typer.Option("--what", help="A line a run, an epoch of a run, or a cell")] = What.runs,
+    file_format: Annotated[Format, typer.Option("--format")] = Format.csv,
+    scale: Annotated[str | None, typer.Option("--scale", help="Default: all; of cells: mini")] = None,
+    runs: Runs = RUNS,
+    tables: Tables = TABLES,
+) -> None:
+    """Write runs, epochs or cells as a table for other programs. parquet needs pip install pyarrow."""
+    import pandas as pd
+
+    if file_format == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UserError("--format parquet: pip install pyarrow, or take csv or json")
+    if what == "cells":
+        specs = [published.load(name, tables) for name in published.names(tables)]
+        made = [benchmark.table(spec.name, scale or "mini", runs, tables) for spec in specs if spec.grid]
+        frames = [one.to_frame() for one in made]
+    elif what == "epochs":
+        listed = benchmark.runs(scale, runs)
+        folders = zip(listed["scale"], listed["id"], strict=True) if len(listed) else ()
+        frames = [benchmark.epochs(runs / at / job).assign(id=job, scale=at) for at, job in folders]
+    else:
+        frames = [benchmark.runs(scale, runs)]
+    frame = pd.concat([one for one in frames if len(one)]) if any(map(len, frames)) else pd.DataFrame()
+    if frame.empty:
+        raise UserError(f"{runs}: holds nothing to export" + (f" at scale {scale}" if scale else ""))
+    try:
+        if file_format == "csv":
+            frame.to_csv(out, index=False, lineterminator="\n")
+        elif file_format == "json":
+            frame.to_json(out, orient="records", indent=1)
+        else:
+            frame.to_parquet(out, index=False)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
+    print(f"written: {out}, {len(frame)} lines")

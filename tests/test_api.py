@@ -1,0 +1,123 @@
+"""From a notebook and for other programs: import benchmark, and export."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import benchmark
+from benchmark import __main__
+from benchmark.errors import UserError
+from benchmark.store import code
+from benchmark.store.run import all_runs
+
+ROOT = Path(__file__).parents[1]
+RUNS, TABLES = ROOT / "runs", ROOT / "tables"
+
+
+@pytest.fixture(scope="module")
+def done() -> Path:
+    """A finished run of VOC that is in the repository."""
+    return next(run.folder for run in all_runs(RUNS) if run.state() == "done" and run.job().dataset == "voc2012")
+
+
+def test_runs_epochs_and_scores(done):
+    frame = benchmark.runs(done.parent.name, RUNS)
+    line = frame[frame["id"] == done.name].iloc[0]
+    assert (line["dataset"], line["state"]) == ("voc2012", "done")
+    assert 0 < line["mAP"] < 1
+    epochs = benchmark.epochs(done)
+    assert epochs["epoch"].tolist() == list(range(1, line["epochs"] + 1))
+    assert {"classification", "test_mAP"} <= set(epochs)
+    assert epochs["test_mAP"].iloc[-1] == pytest.approx(line["mAP"], abs=1e-6)
+    assert benchmark.scores(done).predicted.shape[1] == 20
+
+
+def test_a_table_is_a_frame_and_a_notebook_s_cell():
+    table = benchmark.table("table2", "mini", RUNS, TABLES)
+    frame = table.to_frame()
+    assert len(frame) == len(table.cells) == 21 * 3
+    assert frame[(frame["row"] == "mAP") & (frame["column"] == "icasc-a_ch")]["published"].item() == 83.17
+    html = table._repr_html_()
+    assert html.count("<tr>") == 1 + 21
+    assert "<script" not in html
+    with pytest.raises(UserError, match="unknown field 'epoch'; did you mean 'epochs'"):
+        benchmark.table("table2", "mini", RUNS, TABLES, epoch=3)
+    with pytest.raises(UserError, match="did you mean 'table2'"):
+        benchmark.table("tabel2", "mini", RUNS, TABLES)
+
+
+def test_looking_from_a_notebook_never_imports_torch(done):
+    lines = [
+        "import sys, benchmark", f"benchmark.runs({done.parent.name!r}, {str(RUNS)!r})",
+        f"benchmark.table('table2', 'mini', {str(RUNS)!r}, {str(TABLES)!r}).to_frame()",
+        f"benchmark.epochs({str(done)!r}), benchmark.scores({str(done)!r})", "assert 'torch' not in sys.modules",
+    ]  # fmt: skip
+    subprocess.run([sys.executable, "-c", "; ".join(lines)], check=True)
+
+
+@pytest.mark.parametrize("what", ["runs", "epochs"])
+def test_export(call, tmp_path, done, what):
+    told = call(tmp_path, "export", "--what", what, "--scale", done.parent.name, "--runs", RUNS, "--out", "x.csv")
+    assert told.returncode == 0, told.stderr
+    frame = pd.read_csv(tmp_path / "x.csv")
+    assert done.name in set(frame["id"])
+    told = call(tmp_path, "export", "--what", what, "--format", "json", "--runs", RUNS, "--out", "x.json")
+    assert len(pd.read_json(tmp_path / "x.json")) >= len(frame)
+
+
+def test_nothing_to_export(call, tmp_path):
+    told = call(tmp_path, "export", "--out", "x.csv")
+    assert (told.returncode, told.stderr) == (2, "error: runs: holds nothing to export\n")
+
+
+def test_version_short_help_and_the_name_it_was_called_by(call, tmp_path, monkeypatch):
+    assert call(tmp_path, "--version").stdout.strip() == benchmark.__version__
+    assert "--study" in call(tmp_path, "plan", "-h").stdout
+    monkeypatch.setattr("sys.argv", ["/usr/local/bin/some-script"])
+    assert __main__.called_as() == "some-script"
+    monkeypatch.setattr("sys.argv", ["/x/benchmark/__main__.py"])
+    assert __main__.called_as() == "python -m benchmark"
+
+
+def test_a_home_folder_is_meant_by_its_sign(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert f"{tmp_path}/me/none" in call(tmp_path, "data", "list", "--data-root=~/none").stderr
+    assert f"no jobs under {tmp_path}/me/none/" in call(tmp_path, "status", "--runs=~/none").stdout
+
+
+def test_a_repository_that_lies_around_the_package_is_not_the_suite_s(tmp_path, monkeypatch):
+    (tmp_path / "lib" / "benchmark").mkdir(parents=True)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["commit", "-qm", "x", "--allow-empty"]):
+        subprocess.run([*git, *words], check=True)
+    code.code_version.cache_clear()
+    monkeypatch.setattr(code, "ROOT", tmp_path / "lib")
+    assert code.code_version()["commit"] is None
+    code.code_version.cache_clear()
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    assert code.code_version()["commit"] is not None
+    code.code_version.cache_clear()
+
+
+def test_an_incomplete_data_root_is_not_quietly_done_without(call, tmp_path):
+    (tmp_path / "VOCdevkit").mkdir()
+    told = call(tmp_path, "run", "--grid", "voc", "--data-root", ".")
+    assert told.returncode == 2
+    assert "voc2012 under . is not complete" in told.stderr
+    assert "--scale mini" in told.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_selection_without_its_baseline_is_said(capsys, tmp_path):
+    from benchmark.cli.run import say_what_gains_lack
+    from benchmark.matrix import grid
+    from benchmark.matrix.matrix import Matrix
+
+    voc = grid.load("voc")
+    say_what_gains_lack(Matrix(voc, "mini", selection={"method": ["icasc-a_ch"], "seed": [0]}, runs=tmp_path))
+    assert "gains will be missing: 1 jobs of baseline" in capsys.readouterr().out
+    say_what_gains_lack(Matrix(voc, "mini", selection={"seed": [0]}, runs=tmp_path))
+    assert capsys.readouterr().out == ""
