@@ -262,3 +262,11 @@ def test_what_init_writes_runs(call, tmp_path, small_cache):
     results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/paper/*/result.json")]
     assert len({result["code"].get("study") for result in results}) == 2  # the baseline's is of no study
     assert list(tmp_path.glob("mine/tables/paper/*/mine.md"))
+
+
+def test_maps_are_of_methods_that_say_which(use):
+    use(METHOD.replace("title=", "maps='a_ch', title="))
+    from benchmark.evidence import maps
+
+    jobs = grid.load("voc").jobs("mini", {}, {"method": ["icasc-grad_cam", "mine"], "seed": [0]})
+    assert [maps.kind(job) for job in jobs] == ["grad_cam", "a_ch"]

@@ -28,7 +28,7 @@ from benchmark.cli.common import (
     texts,
 )
 from benchmark.errors import UserError, nearest
-from benchmark.matrix import grid, strict_yaml
+from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic, write_json
 from benchmark.tables import published
@@ -175,6 +175,9 @@ def draw_attention(matrix: Matrix, images: int, data_root: Path | None, cache: P
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import maps
 
+    for method in matrix.methods[1:]:
+        if study.method(method).maps is None:
+            print(f"{method}: no maps are drawn of it; Method(..., maps='grad_cam') or 'a_ch' in methods.py says which")
     lacking = maps.missing(matrix)
     if lacking:
         command = matrix.command(list(dict.fromkeys(job.method for job in lacking)))

@@ -17,6 +17,7 @@ from torch import Tensor
 from benchmark.data import Pixels
 from benchmark.errors import UserError
 from benchmark.evidence.figures import Drawing, settings
+from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.methods import attention, icasc, models, overlap
@@ -47,13 +48,13 @@ def missing(matrix: Matrix) -> list[Job]:
 
 
 def load_pairs(matrix: Matrix, data_root: Path | None, cache: Path) -> list[Pair]:
-    """Each run of a method with the baseline of its network, split and seed."""
+    """Each run of a method that says which maps it moves, with the baseline of its network, split and seed."""
     first, *_ = matrix.methods
     baselines = {(j.backbone, j.train_split, j.seed): j for j in matrix.jobs if j.method == first}
     return [
         load_pair(matrix, baselines[job.backbone, job.train_split, job.seed], job, data_root, cache)
         for job in matrix.jobs
-        if job.method != first
+        if job.method != first and study.method(job.method).maps
     ]
 
 
@@ -95,7 +96,8 @@ def top_maps(model: Backbone, images_BCHW: Tensor, job: Job) -> tuple[Tensor, Te
 
 
 def kind(job: Job) -> str:
-    return job.method.removeprefix("icasc-")
+    """Of the method's maps."""
+    return study.method(job.method).maps or ""
 
 
 def overlap_of_maps(maps_BKHW: Tensor) -> Tensor:

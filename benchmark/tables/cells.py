@@ -60,6 +60,12 @@ class Cell:
         return len(self.values)
 
 
+def _render() -> Any:
+    from benchmark.tables import render  # which needs this file first
+
+    return render
+
+
 @dataclass(frozen=True)
 class Table:
     """Cells by row and column, and what a reader must know beside them. `orders`: each row's verdict on which method
@@ -82,14 +88,10 @@ class Table:
         """A tidy pandas DataFrame, a line a cell: row, column, published, mean, std, ... in the table's unit."""
         import pandas as pd
 
-        from benchmark.tables import render
-
-        return pd.DataFrame(render.records(self))
+        return pd.DataFrame(_render().records(self))
 
     def _repr_html_(self) -> str:
-        from benchmark.tables import render
-
-        return render.fragment(self)
+        return _render().fragment(self)
 
     def label(self, row: str) -> str:
         """The row's key for people, with what stood in for it, as `ResNet-18, top-1 (as resnet18_narrow)`, and over how
