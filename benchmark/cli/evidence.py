@@ -134,10 +134,13 @@ def figures(
     tables: Tables = TABLES,
     cache: Cache = CACHE,
 ) -> None:
-    """Draw gains, values and training curves as PNG and PDF; --attention: the maps of baseline and ICASC too."""
+    """Draw gains, values, training curves and every reading that was tried as PNG and PDF; --attention: the maps of
+    baseline and ICASC too."""
     from benchmark.evidence import figures as figures_module
 
-    for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
+    asked = measured(scale, sets, weights, runs)
+    curves = draw_readings(asked, table, tables)
+    for spec, matrix in [] if curves and not any_table_at(asked, table, tables) else tables_at(asked, table, tables):
         built = build_table(spec, matrix, tables)
         drawings = figures_module.draw(built)
         if not drawings:
@@ -168,6 +171,43 @@ def answer(
     write_atomic(tables / "answer.md", text.encode())
     paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
     print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
+
+
+def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:
+    """The specification curve of each grid that has the scale; whether there is one."""
+    from benchmark.evidence import curve
+    from benchmark.evidence import figures as figures_module
+
+    drawn = False
+    for spec in first_of_each_grid(table, tables):
+        assert spec.grid is not None, "specs of runs"
+        if asked.scale in grid.load(spec.grid).scales:
+            matrix = asked.matrix(spec.grid)
+            folder = tables / matrix.subfolder / "figures"
+            drawings = curve.draw(matrix, spec, claims_of_the_abstract(tables))
+            print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
+            drawn = drawn or bool(drawings)
+    return drawn
+
+
+def first_of_each_grid(table: str | None, tables: Path) -> list[published.Spec]:
+    """A table of each grid: the one asked for, or the one that the headline looks at."""
+    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
+    headline = claims_of_the_abstract(tables)
+    asked_by = [row.table for row in headline.rows] if headline else []
+    ranked = sorted((spec for spec in specs if spec.grid), key=lambda spec: spec.name not in asked_by)
+    return list({spec.grid: spec for spec in reversed(ranked)}.values())
+
+
+def claims_of_the_abstract(tables: Path) -> published.Spec | None:
+    specs = (published.load(name, tables) for name in published.names(tables))
+    return next((spec for spec in specs if spec.of_gains), None)
+
+
+def any_table_at(asked: Asked, table: str | None, tables: Path) -> bool:
+    names = [table] if table else published.names(tables)
+    specs = (published.load(name, tables) for name in names)
+    return any(grid.load(spec.grid).has_tables(asked.scale) for spec in specs if spec.grid)
 
 
 def draw_attention(matrix: Matrix, images: int, data_root: Path | None, cache: Path, folder: Path) -> None:
@@ -208,16 +248,19 @@ def report(
     tables: Tables = TABLES,
 ) -> None:
     """Write one self-contained HTML page: verdicts, tables whose cells open their traces, figures, assumptions."""
+    from benchmark.evidence import curve
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import report as report_module
     from benchmark.tables import collect, locks, summary
 
     parts = []
+    with_curves = {spec.name for spec in first_of_each_grid(table, tables)}
     for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
         built = build_table(spec, matrix, tables)
         ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
         samples = collect.image_samples(matrix, ids, rounds)
-        drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in figures_module.draw(built)]
+        tried = curve.at_scales(matrix, spec, claims_of_the_abstract(tables)) if spec.name in with_curves else []
+        drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
         seen, attention = drawn_attention(tables / matrix.subfolder / "figures" / spec.name)
         parts.append(report_module.Part(built, matrix, samples, drawn + seen, attention))
     path = tables / parts[0].matrix.subfolder / "report.html"

@@ -180,7 +180,8 @@ def readings(matrix: Matrix) -> list[dict[str, Any]]:
     run has its state.
 
     Columns: reading, backbone, method, state, n (pairs), planned, mean (%), gain (points over the baseline of the same
-    seed and test images), low, high and over (its 95% interval and what that covers, as in tables), unpaired, crosses,
+    seed and test images), gains (of each pair), low, high and over (its 95% interval and what that covers, as in
+    tables), image_error (its standard error over test images, None where they were not resampled), unpaired, crosses,
     loss and baseline_loss (classification, mean of the last epoch), overlap_inner and overlap_last (attention.overlap
     of the method's own kind of map after the last epoch), blank_last (share of blank true maps there), and the
     baseline's as baseline_<name>.
@@ -217,7 +218,8 @@ def _of_reading(matrix: Matrix, backbone: str) -> list[dict[str, Any]]:
             "state": "done" if len(pairs.seeds) == len(runs[method]) else "partial",
             "mean": _mean([numbers[method][seed][1] for seed in pairs.seeds]), "gain": pairs.mean,
             "low": interval and interval.low, "high": interval and interval.high, "over": interval and interval.over,
-            "crosses": pairs.crosses,
+            "crosses": pairs.crosses, "gains": list(pairs.gains),
+            "image_error": interval.estimate.image_error if interval and interval.estimate else None,
         }  # fmt: skip
         kind = study.method(method).maps or ""  # of one that moves none, none is shown
         for name, prefix in ((baseline, "baseline_"), (method, "")):
