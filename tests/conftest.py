@@ -60,6 +60,7 @@ def few_images(monkeypatch) -> Callable[[int], None]:
         return dataclasses.replace(whole, ids=ids, images=images, targets=whole.targets[list(kept)])
 
     def set_up(num: int) -> None:
+        monkeypatch.setattr(data, "DIGESTS", f"digests of {num}")
         for name, dataset in data.DATASETS.items():
             monkeypatch.setitem(data.DATASETS, name, dataclasses.replace(dataset, load=partial(cut, dataset.load, num)))
 

@@ -1,5 +1,6 @@
 """YAML to jobs: strict reading, axes, ties, exclusions, overrides, and what counts as a departure from the paper."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,18 @@ def test_bad_overrides_and_selections(overrides, only, message):
 def test_unknown_scale():
     with pytest.raises(UserError, match="has no scale 'papr'; did you mean 'paper'"):
         grid.load("voc").jobs("papr")
+
+
+ICASC_S = ("attention_weight", "sigma", "omega", "theta", "map_scale", "mask_source", "mask_gradient", "second_order",
+           "multi_label_target", "inner_layer", "attention_score", "gradient_batchnorm")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", grid.names())
+def test_what_rests_on_ports_names_repository_commit_and_line(name):
+    """And that none of it is certified by the paper."""
+    whys = {key: assumed.why for key, assumed in grid.load(name).assumptions.items() if key in ICASC_S}
+    assert {"sigma", "omega", "theta"} < set(whys)
+    for key, why in whys.items():
+        assert "not certified by the paper" in why, key
+        if re.search(r"\bports?\b|\bcopy\b", why):
+            assert re.search(r"\w+/[\w-]+ [0-9a-f]{8}, [\w/]+\.py:\d+", why), key

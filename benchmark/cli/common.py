@@ -139,10 +139,13 @@ def measured(scale: str | None, sets: list[str] | None, weights: Path | None, ru
     return Asked(scale or default_scale(runs), sets, weights, runs)
 
 
-def build_table(spec: published.Spec, matrix: Matrix, tables: Path) -> Table:
-    from benchmark.tables import build, locks
+def build_table(
+    spec: published.Spec, matrix: Matrix, tables: Path, data_root: Path | None = None, cache: Path = CACHE
+) -> Table:
+    from benchmark.tables import at_hand, build, locks
 
-    built = build.build(spec, matrix, locks.read(tables))
+    other = at_hand.told(at_hand.others(matrix.jobs, matrix.runs, data_root, cache))
+    built = build.build(spec, matrix, locks.read(tables), other_data=other)
     for warning in built.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return built
@@ -185,7 +188,7 @@ def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables:
         return None
     if spec.grid:
         has = grid.load(spec.grid).has_tables(asked.scale)
-        return build_table(spec, asked.matrix(spec.grid), tables) if has else None
+        return build_table(spec, asked.matrix(spec.grid), tables, data_root, cache) if has else None
     if spec.of_gains:
         by_name = sources_of(spec, asked, data_root, tables, cache)
         return summary.headline(spec, by_name, asked.scale, locks.read(tables)) if by_name else None

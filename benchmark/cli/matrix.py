@@ -50,18 +50,21 @@ def plan(
 ) -> None:
     """Print the matrix of a grid, or of all: every job, its state, its hours by what jobs like it took, and how many
     seeds its claims take. Nothing runs."""
+    from benchmark.tables import at_hand
+
     listed, counts, measured = [], [], cost.epoch_seconds(runs)
     for name in [grid_name] if grid_name else grid.names():
         its_scale = resolve_scale(name, scale, data_root, cache)[1]
         matrix = Asked(its_scale, sets, weights, runs).matrix(name, only)
-        rows = []
+        rows, other = [], at_hand.others(matrix.jobs, runs, data_root, cache)
         for job in matrix.jobs:
             hours, machine = cost.hours(job, measured) or (None, None)
             state = Run(matrix.folder(job)).state()
             rows.append({"id": job.id, "grid": name, "state": state, "hours": hours, "machine": machine})
-            rows[-1] |= job.model_dump(mode="json")
+            rows[-1] |= job.model_dump(mode="json") | {"other_data": other.get(job.id, [])}
         if not as_json:
             shown = [row | {"hours": "" if row["hours"] is None else f"{row['hours']:.3g}"} for row in rows]
+            shown = [row | ({"state": f"{row['state']}, of other data"} if row["other_data"] else {}) for row in shown]
             print_rows(shown, ("id", *matrix.grid.matrix_axes(its_scale), "state", "hours"))
             print_power(matrix, tables)
         listed += rows
@@ -112,11 +115,14 @@ def status(
     scale: Annotated[str | None, typer.Option("--scale", help="Only this scale")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to run")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End what runs these jobs on this machine; all is kept")] = False,
+    data_root: DataRoot = None,
     runs: Runs = RUNS,
+    cache: Cache = CACHE,
     as_json: AsJson = False,
 ) -> None:
     """List the jobs under runs/ by state, whichever executor runs them."""
     from benchmark.executors import local, view
+    from benchmark.tables import at_hand
 
     if watch and as_json:
         raise UserError("--watch with --json: leave one of them out")
@@ -145,6 +151,8 @@ def status(
         said = f"pending, {epochs} of {job.epochs} epochs kept" if state == "pending" and kept else state
         if state == "running" and (holder := folder.holder()):
             said = f"running, by process {holder.pid} on {holder.host}"
+        if state == "done" and data_root is not None and at_hand.others([job], runs, data_root, cache):
+            said = "done, of other data"
         row = {"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"}
         rows.append((row, said))
     rows.sort(key=lambda row: STATES.index(row[0]["state"]))

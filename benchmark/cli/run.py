@@ -97,6 +97,7 @@ def run(
     if cuda_graph and isinstance(place.slots, Slots) and not place.slots.gpus:
         raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
     prepare(matrix.jobs, data_root, weights, cache)
+    refuse_other_data(matrix, data_root, cache)
     folders = [submit(runs, job) for job in matrix.jobs]
     announce(matrix.jobs, folders, place.slots)
     print(
@@ -284,6 +285,17 @@ def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache
     if any(j.precision == "bfloat16" for j in jobs) and not environment.has_fast_bfloat16():
         print(
             "note: bfloat16 is slow on this processor; on a GPU it is not, and --set precision=float32 makes other jobs"
+        )
+
+
+def refuse_other_data(matrix: Matrix, data_root: Path | None, cache: Path) -> None:
+    """UserError where finished runs are of other images than the rest would be: a pair of the two measures the data."""
+    from benchmark.tables import at_hand
+
+    other = at_hand.others(matrix.jobs, matrix.runs, data_root, cache)
+    if other:
+        raise UserError(
+            f"{at_hand.told(other)}; name the folder that they were made from with --data-root, or other --runs"
         )
 
 

@@ -1,18 +1,28 @@
 """Data sets in their official on-disk layouts. Registry: name -> how to find it, read it, draw it."""
 
 import hashlib
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from benchmark.data import caltech, cifar, cub, imagenet, mini, own, sources, voc
 from benchmark.data.loading import ImageSet, Pixels, decode, open_pixels
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
+from benchmark.store import scores
 from benchmark.store.files import write_json
 
-__all__ = ["DATASETS", "Dataset", "ImageSet", "Pixels", "decode", "find", "locate", "open_pixels", "state", "verified"]
+__all__ = [
+    "DATASETS", "Dataset", "ImageSet", "Pixels", "decode", "digest", "find", "locate", "open_pixels", "state",
+    "verified",
+]  # fmt: skip
+
+DIGESTS = "digests"  # folder in a cache
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,36 @@ def state(name: str, root: Path | None, cache: Path) -> str:
     if root is None or not any(_evidence(name, root)):
         return "absent"
     return "verified" if _note(name, root, cache).is_file() else "not verified"
+
+
+def digest(name: str, split: str, seed: int, data_root: Path | None, cache: Path) -> str | None:
+    """Which images and labels a split here has (store.scores.digest), without decoding, drawing or unpacking anything;
+    None where it is not here. Kept in `cache` until a file of the set changes."""
+    dataset = find(name)
+    root = dataset.folder or (mini.drawn_root(name, cache) if dataset.draw else data_root)
+    if root is None or not (dataset.folder or _evidence(name, root)):
+        return None
+    if dataset.folder:  # nothing says which of its files were looked at, so nothing is kept
+        return _digest(dataset, root, split, seed)
+    key = hashlib.sha256(f"{_note(name, root, cache).name} {split} {seed}".encode()).hexdigest()[:24]
+    kept = cache / DIGESTS / f"{name}-{key}.json"
+    try:
+        return str(json.loads(kept.read_bytes())["sha256"])
+    except (OSError, ValueError, KeyError):
+        pass
+    found = _digest(dataset, root, split, seed)
+    with suppress(UserError, OSError):  # a cache that cannot be written is done without
+        if found is not None:
+            write_json(kept, {"sha256": found})
+    return found
+
+
+def _digest(dataset: Dataset, root: Path, split: str, seed: int) -> str | None:
+    try:
+        images = dataset.load(root, split, seed)
+    except UserError:
+        return None
+    return scores.digest(np.array(images.ids), images.targets)
 
 
 def _evidence(name: str, root: Path) -> list[Path]:

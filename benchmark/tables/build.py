@@ -22,12 +22,15 @@ from benchmark.tables.treatment import treatment
 TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in either split
 
 
-def build(spec: Spec, matrix: Matrix, book: locks.Book | None = None, resample: bool = True) -> Table:
+def build(
+    spec: Spec, matrix: Matrix, book: locks.Book | None = None, resample: bool = True, other_data: str = ""
+) -> Table:
     """The table of the matrix's jobs, from what their run folders hold. book: the locks that its verdicts may name.
-    resample: draw test images again; without, gains have their intervals over seeds only, and nothing waits."""
+    resample: draw test images again; without, gains have their intervals over seeds only, and nothing waits.
+    other_data: what at_hand.told of its runs."""
     matrix = matrix.of_methods([column.key for column in spec.columns])
     frame, records, warnings, unverified = collect.collect(matrix)
-    departures = [*_departures(spec, matrix), *_missing_data(matrix, records)]
+    departures = [*_departures(spec, matrix), *_missing_data(matrix, records), *([other_data] if other_data else [])]
     comparable = matrix.scale == "paper" and not departures
     reading = locks.frozen_reading(spec, matrix) if comparable else None
     bar = None
