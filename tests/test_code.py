@@ -116,6 +116,31 @@ def test_a_function_that_moves_to_another_file_makes_no_run_stale(checkout):
     assert code.changed_since(before) == []
 
 
+METHOD = "def {0}(*batch):\n    from benchmark.methods.losses import {1}\n    return {1}(*batch)\n\n\n"
+
+
+def test_a_method_that_is_added_makes_no_other_stale_and_one_that_changes_does(checkout):
+    one = {"methods/__init__.py": METHOD.format("_a", "loss") + 'METHODS = {"a": _a}\n'}
+    two = METHOD.format("_a", "loss") + METHOD.format("_b", "unused") + 'METHODS = {"a": _a, "b": _b}\n'
+    before = checkout(FILES | one)
+    after = checkout(FILES | {"methods/__init__.py": two})
+    assert code.changed_since(before) == []
+    digests = Code(version="1", commit=before, training="x"), Code(version="1", commit=after, training="y")
+    assert code.same_code(*digests)
+    checkout(FILES | {"methods/__init__.py": two, "methods/losses.py": LOSSES.replace("return 1", "return 2")})
+    assert code.changed_since(after) == ["unused"]
+    assert code.changed_since(before) == []
+
+
+def test_digests_that_differ_are_other_code_where_git_cannot_tell(checkout):
+    commit = checkout(FILES)
+    known = Code(version="1", commit=commit, training="x")
+    assert code.same_code(known, known) is True
+    for other in (Code(version="1", training="y"), Code(version="1", commit=commit, dirty=True, training="y")):
+        assert code.same_code(known, other) is False
+    assert code.same_code(known, Code(version="1")) is None
+
+
 def test_code_that_cannot_be_known(checkout):
     commit = checkout(FILES)
     assert "not in this checkout" in explain.code_state(Code(version="1", commit="0" * 40))

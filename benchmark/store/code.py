@@ -254,18 +254,25 @@ def training_digest() -> str:
 
 
 def same_code(one: Code | None, other: Code | None) -> bool | None:
-    """Whether two runs were trained by the same code: by their records, or by git; None where neither tells."""
+    """Whether two runs were trained by the same code: by their records, or by git; None where neither tells.
+
+    Records whose digests differ may differ in what neither run reads, such as a method that was added between them: git
+    says so, where both commits are here.
+    """
     if one is None or other is None:
         return None
-    if one.training is not None and other.training is not None:
-        return one.training == other.training
-    return same_training(one.commit, other.commit) if one.commit and other.commit else None
+    both = one.training is not None and other.training is not None
+    if both and one.training == other.training:
+        return True
+    committed = one.commit and other.commit and not (one.dirty or other.dirty)
+    by_git = same_training(one.commit, other.commit) if committed else None  # type: ignore[arg-type]
+    return False if both and by_git is None else by_git
 
 
 def changed_since(commit: str) -> list[str] | None:
-    """Names of the training code that are other now than at `commit`, or new; None where that is not here."""
+    """Names of the training code that mean something else now than at `commit`; None where that is not here."""
     before = training_at(commit)
-    return None if before is None else sorted(n for n, digests in training_now().items() if before.get(n) != digests)
+    return None if before is None else _differing(before, training_now())
 
 
 def same_training(one: str, other: str) -> bool | None:
@@ -273,5 +280,9 @@ def same_training(one: str, other: str) -> bool | None:
     if one == other:
         return True
     a, b = training_at(one), training_at(other)
-    names = training_now() if a is not None and b is not None else {}
-    return None if a is None or b is None else all(a.get(name) == b.get(name) for name in names)
+    return None if a is None or b is None else not _differing(a, b)
+
+
+def _differing(a: dict[str, tuple[str, ...]], b: dict[str, tuple[str, ...]]) -> list[str]:
+    """A name that only one of them has is reached from one that differs too, or from a method that only one knows."""
+    return sorted(name for name in a.keys() & b.keys() if a[name] != b[name])
