@@ -7,7 +7,7 @@ import torch
 
 from benchmark.errors import UserError
 from benchmark.matrix import grid
-from benchmark.methods import METHODS, controls
+from benchmark.methods import METHODS, attention, controls, icasc
 from benchmark.train import batches
 from tests import networks
 
@@ -75,8 +75,6 @@ def test_placebo_is_as_strong_and_points_elsewhere(step, kind):
 
 def test_placebo_takes_the_next_image_s_confusing_map_and_mask(batch, make_job):
     """By hand: image i's true map against image i + 1's others, with ICASC's own formulas."""
-    from benchmark.methods import attention, icasc
-
     job = make_job("placebo-a_ch", precision="float64", attention_weight=1.0, mask_source="inner")
     maps = [torch.rand(2, 3, 5, 5, dtype=torch.float64).unbind() for _ in range(2)]
     present, absent = batch[1] == 1, batch[1] < 0
@@ -130,8 +128,104 @@ def test_images_that_a_limit_draws_are_those_that_it_drew(make_job):
     assert drawn.tolist() == np.sort(np.random.default_rng(1).permutation(40)[:5]).tolist()
 
 
+def _terms(make_job, maps, **changes):
+    job = make_job("icasc-a_ch", precision="float64", attention_weight=1.0, mask_source="inner", **changes)
+    everywhere = torch.ones(len(maps[0][0]), 2, dtype=torch.bool)
+    terms = icasc.terms_of_maps(*maps, everywhere, everywhere, job)
+    return {name: term.item() for name, term in terms.items()}
+
+
+def test_a_ratio_of_the_batch_is_that_of_its_sums(make_job):
+    maps = [torch.rand(2, 3, 5, 5, dtype=torch.float64).unbind() for _ in range(2)]
+    found = _terms(make_job, maps, ratio="batch")
+    for name, pair in zip(TERMS, maps, strict=False):
+        true, conf = attention.scale_maps(*pair, "true_max")
+        mask = attention.soft_mask(true, 100, 0.55)
+        by_hand = 2 * (torch.minimum(true, conf) * mask).sum() / (true + conf).sum()
+        assert found[name] == pytest.approx(by_hand.item(), rel=1e-12)
+    one = [[m[:1] for m in pair] for pair in maps]
+    assert _terms(make_job, one, ratio="batch") == pytest.approx(_terms(make_job, one), rel=1e-12)
+
+
+def test_a_mask_of_the_batch_compares_with_its_highest_value(make_job):
+    true = torch.tensor([[[1.0, 0.2]], [[4.0, 2.5]]], dtype=torch.float64)
+    mask = attention.batch_mask(true, omega=100, sigma=0.55)
+    assert mask.round(decimals=3).tolist() == [[[0.0, 0.0]], [[1.0, 0.999]]]
+    maps = [(true, true.flip(2)), (true, true.flip(2))]
+    assert _terms(make_job, maps, mask_scale="batch") != pytest.approx(_terms(make_job, maps))
+    assert _terms(make_job, [[m[:1] for m in p] for p in maps], mask_scale="batch") == pytest.approx(
+        _terms(make_job, [[m[:1] for m in p] for p in maps])
+    )
+
+
+def test_all_absent_classes_together_are_the_confusing_score():
+    logits, present = torch.randn(2, 4), torch.tensor([[True, False, False, False], [False, True, True, False]])
+    absent = torch.tensor([[False, True, True, False], [True, False, False, True]])
+    _, conf = attention.cotangents(logits, present, absent, "all_present", "all_absent")
+    assert conf.tolist() == absent.float().tolist()
+
+
+@pytest.mark.parametrize("reading", [{"ratio": "batch"}, {"mask_scale": "batch"}, {"confusing": "all_absent"}])
+def test_each_reading_of_the_ports_is_another_loss(step, reading):
+    assert step("icasc-a_ch", **reading)[0] != pytest.approx(step("icasc-a_ch")[0])
+
+
+def test_the_port_s_terms_by_hand():
+    """With its own letters, from its formulas, on maps of two images."""
+    from benchmark.methods import port
+
+    inner, last = (torch.rand(2, 2, 3, 3, dtype=torch.float64) * 3 for _ in range(2))
+    found = port.terms(list(inner), list(last))
+    for name, (at, aconf) in zip(TERMS, (inner, last), strict=False):
+        mask = torch.sigmoid(100 * ((at - at.min()) / (at.max() - at.min()) - 0.25 * at.max()))
+        expected = 2 * (torch.minimum(at, aconf) * mask).sum() / (at + aconf).sum()
+        assert found[name].item() == pytest.approx(expected.item(), rel=1e-12)
+        if name == "separability_inner":
+            assert found["consistency"].item() == pytest.approx((0.8 - (at * mask).sum() / at.sum()).item(), rel=1e-12)
+
+
+def test_the_port_has_no_second_order_and_scales_by_the_score(model, batch, make_job, monkeypatch):
+    from benchmark.methods import port
+
+    seen = []
+    monkeypatch.setattr(port, "terms", lambda inner, last: seen.append((inner, last)) or {})
+    METHODS["port-a_ch"](model, *batch, make_job("port-a_ch", precision="float64"), 0)
+    (true, _), _ = seen[0]
+    feat = model.to_inner(batch[0]).detach().requires_grad_()
+    score = model.head(model.to_last(feat))[batch[1] >= 0].sum()  # difficult ones count as present
+    (gradient,) = torch.autograd.grad(score, feat)
+    expected = attention.attention_map(feat, gradient * score.detach(), "a_ch")
+    assert torch.allclose(true, expected, rtol=1e-10)
+
+
+def test_cutout_hides_one_square_and_is_otherwise_the_baseline(model, make_job, monkeypatch):
+    seen = []
+    monkeypatch.setattr(controls, "baseline", lambda model, images, *rest: seen.append(images) or (None, {}))
+    images = torch.ones(500, 3, 32, 32)
+    torch.manual_seed(0)
+    controls.cutout(model, images, None, make_job("cutout"), 0)
+    assert (images == 1).all()
+    hidden = (seen[0] == 0).all(dim=1)
+    assert torch.equal(hidden, (seen[0] == 0).any(dim=1)), "all colours"
+    rows, columns = hidden.any(dim=2).sum(dim=1), hidden.any(dim=1).sum(dim=1)
+    assert torch.equal(hidden.sum(dim=(1, 2)), rows * columns), "a rectangle"
+    assert rows.max() == columns.max() == 8
+    assert rows.min() == columns.min() == 4, "half of it where the centre is on the border"
+    assert (hidden.float().mean(dim=0) > 0).all(), "anywhere"
+    assert not torch.equal(rows, columns)
+
+
+def test_a_fast_head_has_the_baseline_s_loss_and_ten_times_its_gradient_in_the_head(model, step):
+    (terms, fast), (plain, slow) = step("fast_head"), step("baseline")
+    assert terms == plain
+    scale = []
+    for name, parameter in model.named_parameters():
+        scale += [10.0 if "fc" in name else 1.0] * parameter.numel()
+    assert torch.allclose(fast, slow * torch.tensor(scale, dtype=torch.float64), rtol=1e-9, atol=1e-14)
+
+
 def test_grids_have_their_controls():
     voc = grid.load("voc")
-    assert len(voc.jobs("controls")) == 8 * 5
+    assert len(voc.jobs("controls")) == 10 * 5
     assert len(voc.jobs("terms")) == (1 + 7) * 5, "the baseline reads no factor, and is one job a seed"
     assert {job.method for job in voc.jobs("reduced")} >= {"aa-a_ch", "placebo-a_ch", "placebo-grad_cam"}

@@ -54,7 +54,7 @@ def load_pairs(matrix: Matrix, data_root: Path | None, cache: Path) -> list[Pair
     return [
         load_pair(matrix, baselines[job.backbone, job.train_split, job.seed], job, data_root, cache)
         for job in matrix.jobs
-        if job.method != first and study.method(job.method).maps
+        if job.method != first and job.map_scale is not None  # whose terms `measure` can compute
     ]
 
 

@@ -29,7 +29,7 @@ in the job's id where they differ from their defaults, so an option added later,
 without it, orphans no run.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -73,29 +73,59 @@ def _placebo_a_ch(*batch: Any) -> tuple[Any, dict[str, Any]]:
     return placebo(*(*batch, "a_ch"))
 
 
+def _port(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.port import port
+
+    return port(*batch)
+
+
+def _cutout(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.controls import cutout
+
+    return cutout(*batch)
+
+
+def _fast_head(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.controls import fast_head
+
+    return fast_head(*batch)
+
+
 Factor = Annotated[Float, Field(ge=0)]
 
 
-class Terms(BaseModel):
-    """The factor of each attention term, beside the weight that they share; 0 leaves it out."""
+class Reading(BaseModel):
+    """separability_inner, separability_last, consistency: the factor of each attention term, beside the weight that
+    they share; 0 leaves it out. The others are readings of the public ports.
+
+    ratio: of sums over an image, or over the batch, in separability and consistency. mask_scale: what the mask's map is
+    divided by, the image's maximum or the batch's. confusing: the class whose map is the confusing one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     separability_inner: Factor = 1.0
     separability_last: Factor = 1.0
     consistency: Factor = 1.0
+    ratio: Literal["image", "batch"] = "image"
+    mask_scale: Literal["image", "batch"] = "image"
+    confusing: Literal["strongest_absent", "all_absent"] = "strongest_absent"
 
 
 BUT_THE_WEIGHT = tuple(name for name in METHOD_FIELDS if name != "attention_weight")  # an A/A has a weight of its own
+PORT_READS = ("multi_label_target", "inner_layer")  # what it has constants of its own for, it does not read
 
 METHODS: dict[str, Method] = {
     "baseline": Method(_baseline, title="Baseline"),
-    "icasc-grad_cam": Method(_grad_cam, METHOD_FIELDS, Terms, "ICASC_{Grad-CAM}", maps="grad_cam"),
-    "icasc-a_ch": Method(_a_ch, METHOD_FIELDS, Terms, "ICASC_{A_ch}", maps="a_ch"),
+    "icasc-grad_cam": Method(_grad_cam, METHOD_FIELDS, Reading, "ICASC_{Grad-CAM}", maps="grad_cam"),
+    "icasc-a_ch": Method(_a_ch, METHOD_FIELDS, Reading, "ICASC_{A_ch}", maps="a_ch"),
     # controls
-    "aa-a_ch": Method(_aa_a_ch, BUT_THE_WEIGHT, Terms, "A/A_{A_ch}", maps="a_ch"),
-    "placebo-grad_cam": Method(_placebo_grad_cam, METHOD_FIELDS, Terms, "placebo_{Grad-CAM}", maps="grad_cam"),
-    "placebo-a_ch": Method(_placebo_a_ch, METHOD_FIELDS, Terms, "placebo_{A_ch}", maps="a_ch"),
+    "aa-a_ch": Method(_aa_a_ch, BUT_THE_WEIGHT, Reading, "A/A_{A_ch}", maps="a_ch"),
+    "placebo-grad_cam": Method(_placebo_grad_cam, METHOD_FIELDS, Reading, "placebo_{Grad-CAM}", maps="grad_cam"),
+    "placebo-a_ch": Method(_placebo_a_ch, METHOD_FIELDS, Reading, "placebo_{A_ch}", maps="a_ch"),
+    "port-a_ch": Method(_port, PORT_READS, title="the first port_{A_ch}", maps="a_ch"),
+    "cutout": Method(_cutout, title="Cutout"),
+    "fast_head": Method(_fast_head, title="head at ten times the rate"),
     "data-half": Method(_baseline, title="half of the images", train_share=0.5),
     "data-four_fifths": Method(_baseline, title="four fifths of the images", train_share=0.8),
 }

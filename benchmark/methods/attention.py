@@ -62,11 +62,14 @@ def score_cotangent(logits_BC: Tensor, cotangent_BC: Tensor, score: str, multi_l
     return probability_BC * (cotangent_BC - (cotangent_BC * probability_BC).sum(dim=1, keepdim=True))
 
 
-def cotangents(logits_BC: Tensor, present_BC: Tensor, absent_BC: Tensor, target: str) -> tuple[Tensor, Tensor]:
+def cotangents(
+    logits_BC: Tensor, present_BC: Tensor, absent_BC: Tensor, target: str, confusing: str = "strongest_absent"
+) -> tuple[Tensor, Tensor]:
     """What the true and the confusing score weigh each logit with, two (B, C) of 0 and 1.
 
     True: all present classes (`all_present`) or the one with the highest logit (`strongest_present`). Confusing: the
-    absent class with the highest logit. An image without such a class has a row of zeros.
+    absent class with the highest logit (`strongest_absent`), or all absent ones (`all_absent`). An image without such a
+    class has a row of zeros.
     """
     scores_BC = logits_BC.detach()
 
@@ -75,7 +78,8 @@ def cotangents(logits_BC: Tensor, present_BC: Tensor, absent_BC: Tensor, target:
         return F.one_hot(best_B, scores_BC.shape[1]).bool() & allowed_BC
 
     true_BC = present_BC if target == "all_present" else strongest(present_BC)
-    return true_BC.to(scores_BC.dtype), strongest(absent_BC).to(scores_BC.dtype)
+    conf_BC = absent_BC if confusing == "all_absent" else strongest(absent_BC)
+    return true_BC.to(scores_BC.dtype), conf_BC.to(scores_BC.dtype)
 
 
 def scale_maps(true_BHW: Tensor, conf_BHW: Tensor, divisor: str) -> tuple[Tensor, Tensor]:
@@ -95,6 +99,16 @@ def soft_mask(map_BHW: Tensor, omega: float, sigma: float) -> Tensor:
     return torch.sigmoid(omega * (map_BHW - threshold_B11))
 
 
+def batch_mask(map_BHW: Tensor, omega: float, sigma: float) -> Tensor:
+    """As soft_mask, of the maps as they are, divided by the highest value in the batch instead of each by its own."""
+    return soft_mask(as_one_image(map_BHW / map_BHW.amax().clamp_min(EPS)), omega, sigma).reshape(map_BHW.shape)
+
+
+def as_one_image(map_BHW: Tensor) -> Tensor:
+    """(1, B H, W): what is a ratio of an image's sums becomes one of the batch's."""
+    return map_BHW.flatten(0, 1)[None]
+
+
 def separability(true_BHW: Tensor, conf_BHW: Tensor, mask_BHW: Tensor) -> Tensor:
     """L_AS (B,) = 2 sum_ij min(A_T, A_Conf) M / sum_ij (A_T + A_Conf), in [0, 1]; 0 where both maps are zero."""
     overlap_B = (torch.minimum(true_BHW, conf_BHW) * mask_BHW).sum(dim=(1, 2))
@@ -111,6 +125,10 @@ def overlap(a_BHW: Tensor, b_BHW: Tensor) -> Tensor:
 
 def consistency(inner_BHW: Tensor, mask_Bhw: Tensor, theta: float) -> Tensor:
     """L_AC (B,) = theta - sum_ij A_T_inner M / sum_ij A_T_inner, in [theta - 1, theta]; M resized bilinearly."""
-    mask_BHW = F.interpolate(mask_Bhw[:, None], inner_BHW.shape[1:], mode="bilinear", align_corners=False)[:, 0]
+    mask_BHW = resized(mask_Bhw, inner_BHW)
     inside_B = (inner_BHW * mask_BHW).sum(dim=(1, 2))
     return theta - inside_B / inner_BHW.sum(dim=(1, 2)).clamp_min(EPS)
+
+
+def resized(mask_Bhw: Tensor, like_BHW: Tensor) -> Tensor:
+    return F.interpolate(mask_Bhw[:, None], like_BHW.shape[1:], mode="bilinear", align_corners=False)[:, 0]

@@ -43,7 +43,8 @@ def attention_terms(
     An image needs a present and an absent class to have both maps; others count with 0.
     """
     assert job.second_order is not None
-    cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, job.multi_label_target or "all_present")
+    target, confusing = job.multi_label_target or "all_present", job.value("confusing")
+    cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, target, confusing)
     inner_logits_BC = logits_BC
     if job.gradient_batchnorm == "frozen":
         with autocast(feat_inner_BKHW.device, job):
@@ -83,6 +84,8 @@ def terms_of_maps(
     true_inner, conf_inner = attention.scale_maps(*maps_inner, job.map_scale)
     true_last, conf_last = attention.scale_maps(*maps_last, job.map_scale)
     mask_inner, mask_last = (attention.soft_mask(m, job.omega, job.sigma) for m in (true_inner, true_last))
+    if job.value("mask_scale") == "batch":
+        mask_inner, mask_last = (attention.batch_mask(m[0], job.omega, job.sigma) for m in (maps_inner, maps_last))
     if not job.mask_gradient:
         mask_inner, mask_last = mask_inner.detach(), mask_last.detach()
     has_both_B = present_BC.any(dim=1) & absent_BC.any(dim=1)
@@ -92,12 +95,19 @@ def terms_of_maps(
         )
         has_both_B = has_both_B & has_both_B.roll(-1)
     mask = mask_last if job.mask_source == "last" else mask_inner
+    counted_B = has_both_B.to(true_inner.dtype)
+    if job.value("ratio") == "batch":
+        mask = attention.resized(mask, true_inner)
+        true_inner, conf_inner, mask_inner, true_last, conf_last, mask_last, mask = (
+            attention.as_one_image(x * counted_B[:, None, None])
+            for x in (true_inner, conf_inner, mask_inner, true_last, conf_last, mask_last, mask)
+        )
+        counted_B = counted_B.amax(dim=0, keepdim=True)
     per_image = {
         "separability_inner": attention.separability(true_inner, conf_inner, mask_inner),
         "separability_last": attention.separability(true_last, conf_last, mask_last),
         "consistency": attention.consistency(true_inner, mask, job.theta),
     }
-    counted_B = has_both_B.to(true_inner.dtype)
     weights = {name: job.attention_weight * job.value(name) for name in per_image}
     return {name: weights[name] * (term_B * counted_B).mean() for name, term_B in per_image.items() if job.value(name)}
 
