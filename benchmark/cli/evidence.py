@@ -1,6 +1,7 @@
 """The commands that show what a number rests on: explain, sensitivity, figures, report."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic, write_json
+from benchmark.store.run import Run
 from benchmark.tables import published
 from benchmark.tables.cells import Table
 
@@ -46,8 +48,14 @@ def explain(
     runs: Runs = RUNS,
     tables: Tables = TABLES,
     as_json: AsJson = False,
+    as_it_was: Annotated[
+        bool, typer.Option("--as-it-was", help="Print what makes its runs as they were made, commit and packages too")
+    ] = False,
+    run: Annotated[bool, typer.Option("--run", help="With --as-it-was: do so, and compare")] = False,
+    data_root: DataRoot = None,
 ) -> None:
-    """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it."""
+    """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it.
+    --as-it-was --run ends with 1 where a number does not come out, with 2 where nothing tells."""
     from benchmark.evidence import explain as explain_module
     from benchmark.tables import collect, locks, summary
 
@@ -55,6 +63,15 @@ def explain(
     specs = {spec.name: spec for spec in loaded if spec.grid or spec.of_gains}
     spec, row, column = explain_module.locate(address, specs)
     asked = measured(scale, sets, weights, runs)
+    if run and not as_it_was:
+        raise UserError("--run: goes with --as-it-was; 'python -m benchmark run' trains by the code as it is now")
+    if as_it_was:
+        if spec.grid is None:
+            raise UserError(f"{address}: shows another table's gain; name the cell that it shows")
+        matrix, where = asked.matrix(spec.grid), next(r.where for r in spec.rows if r.key == row)
+        folders = [Run(matrix.folder(job)) for job in matrix.jobs_of(where, column)]
+        make_as_it_was([each for each in folders if each.state() == "done"], run, data_root, weights)
+        return
 
     def traced(built: Table, row: str) -> dict[str, Any]:
         assert built.matrix is not None, "a table of runs"
@@ -75,6 +92,26 @@ def explain(
         whole = summary.headline(spec, by_name, asked.scale, locks.read(tables))
         cell_trace = explain_module.trace_claim(whole, whole.cells[row, column], traced(by_name[shows.table], shows.of))
     print(json.dumps(cell_trace, indent=1, ensure_ascii=False) if as_json else explain_module.text(cell_trace))
+
+
+def make_as_it_was(runs: list[Run], run: bool, data_root: Path | None, weights: Path | None) -> None:
+    """Print what makes these runs as they were made; run: do it, and say how each came out."""
+    from benchmark.evidence import as_it_was, rerun
+
+    ways = [as_it_was.made(each) for each in runs]
+    if not ways:
+        raise UserError("nothing was measured in this cell; 'python -m benchmark explain' without --as-it-was says why")
+    if not run:
+        print(as_it_was.text(ways, data_root, weights))
+        return
+    print(f"{len(ways)} runs, which took {sum(way.record.seconds or 0 for way in ways):.0f} s", flush=True)
+    outcomes = []
+    for way in ways:
+        outcome = rerun.compared(way.run, as_it_was.do(way, data_root, weights), same_code=True)
+        print(f"{way.run.id}: {outcome.said}", flush=True)
+        outcomes.append(outcome.agrees)
+    if not all(outcomes):
+        sys.exit(1 if False in outcomes else 2)
 
 
 def sensitivity(

@@ -48,14 +48,20 @@ def trained_again(run: Run, folder: Path, arguments: list[str]) -> Run:
     return again
 
 
-def compared(run: Run, again: Run) -> Again:
-    """A run and the same job trained anew. Bits are asked for where nothing is known to differ."""
+def compared(run: Run, again: Run, same_code: bool = False) -> Again:
+    """A run and the same job trained anew. Bits are asked for where nothing is known to differ. same_code: trained
+    by the run's own commit, not by the code that is here."""
     one, other = scores.read(run), scores.read(again)
     if all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("ids", "labels", "predicted")):
         return Again(True, "the same scores, bit for bit")
     before, now = (_headline(each) for each in (run, again))
     told = f"{before:.2f} was recorded, {now:.2f} came out"
-    why = differences(run.environment() or Environment(), again.environment() or Environment(), _commit(run))
+    why = differences(
+        run.environment() or Environment(),
+        again.environment() or Environment(),
+        None if same_code else _commit(run),
+        same_code,
+    )
     if not why:
         return Again(False, f"{told}, of other bits, though code, packages and processor are the same")
     floor = noise_floor(run)
@@ -79,8 +85,8 @@ def noise_floor(run: Run) -> float | None:
     return spread and stats.t_quantile(len(values) - 1, (1 + stats.LEVEL) / 2) * spread * math.sqrt(2)
 
 
-def differences(before: Environment, now: Environment, commit: str | None) -> list[str]:
-    """What may change bits, between where a run ran and here."""
+def differences(before: Environment, now: Environment, commit: str | None, same_code: bool = False) -> list[str]:
+    """What may change bits, between where a run ran and where it was trained again."""
     told = [
         f"{name} {theirs}, now {ours}"
         for name, theirs, ours in (
@@ -91,6 +97,8 @@ def differences(before: Environment, now: Environment, commit: str | None) -> li
         )
         if theirs != ours
     ]
+    if same_code:
+        return told
     changed = changed_since(commit) if commit else None
     if changed is None:
         return [*told, "its code is not at hand"]
