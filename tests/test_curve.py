@@ -31,6 +31,18 @@ def test_a_reading_that_was_tried_is_found_among_the_runs(tmp_path):
     assert all(reading in found for reading in tried)
 
 
+def test_an_option_of_a_method_is_a_choice_like_another(tmp_path, monkeypatch):
+    matrix = Matrix(grid.load("voc"), "reduced", runs=tmp_path)
+    reading = {"consistency": 0.0}
+    for job in matrix.asked_otherwise(readings=(reading,)).jobs:
+        submit(tmp_path, job)
+    found = curve.tried(matrix)
+    assert found.readings == (reading,)
+    given = [line(-1.0, **reading), line(-2.0)]
+    monkeypatch.setattr(sensitivity, "readings", lambda matrix: given)
+    assert [each["choices"]["consistency"] for each in curve.measured(found)] == [1.0, 0.0]
+
+
 def test_what_was_declared_is_there_whether_it_ran_or_not(tmp_path):
     matrix = Matrix(grid.load("voc"), "study", runs=tmp_path)
     assert list(curve.tried(matrix).readings) == matrix.overlay.readings
@@ -65,7 +77,7 @@ def test_a_gain_over_a_baseline_that_does_not_train_is_told_apart(monkeypatch):
     ("given", "control"),
     [
         (line(0, attention_weight=0.05), False), (line(0), False), (line(0, attention_weight=1e-6), True),
-        (line(0, method="icasc-placebo"), True),
+        (line(0, method="icasc-placebo"), True), (line(0, method="port-a_ch"), False),
     ],
 )  # fmt: skip
 def test_controls(given, control):

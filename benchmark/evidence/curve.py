@@ -15,6 +15,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from benchmark.evidence import sensitivity
 from benchmark.evidence.figures import STYLES, Drawing, settings
+from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.run import Run, all_runs
@@ -22,6 +23,7 @@ from benchmark.tables import collect
 from benchmark.tables.build import shown
 from benchmark.tables.published import Spec
 
+PORTS = ("port-a_ch",)  # what others published as the method: readings, though the paper names no such
 NO_WEIGHT = 1e-3  # of the attention terms: at most this is a control, the same code without an effect
 GAP = 2 / math.sqrt(math.pi)  # mean distance of two draws, in standard deviations of a normal one
 LEAST = 0.01  # points; smaller differences are drawn here
@@ -57,15 +59,16 @@ def tried(matrix: Matrix) -> Matrix:
         usual = by_protocol.get((job.method, _protocol(job, matrix)))
         if usual is None or job.method == first:
             continue
-        of_run = {name: job.value(name) for name in matrix.grid.assumptions if job.value(name) != usual.value(name)}
+        names = [*matrix.grid.assumptions, *(type(job.options).model_fields if job.options else ())]
+        of_run = {name: job.value(name) for name in names if job.value(name) != usual.value(name)}
         if of_run not in readings:
             readings.append(of_run)
     return matrix.asked_otherwise(readings=tuple(readings))
 
 
 def _protocol(job: Job, matrix: Matrix) -> str:
-    """All of a job but its seed, its method and what the grid assumes."""
-    apart = {"seed", "method", *matrix.grid.assumptions}
+    """All of a job but its seed, its method with its options, and what the grid assumes."""
+    apart = {"seed", "method", "options", *matrix.grid.assumptions}
     return repr({name: value for name, value in job.model_dump().items() if name not in apart})
 
 
@@ -74,10 +77,12 @@ def measured(matrix: Matrix) -> list[Line]:
     its baseline trained."""
     lines = [line for line in sensitivity.readings(matrix) if line["n"]] if matrix.readings else []
     names = list(dict.fromkeys(name for line in lines for name in line["reading"]))
+    usual = {job.method: job for job in matrix.asked_otherwise(readings=({},)).jobs}
     best = max((line["mean"] - line["gain"] for line in lines), default=0)
     for line in lines:
         line["untrained"] = line["mean"] - line["gain"] < BROKEN * best
-        line["choices"] = {name: line["reading"].get(name, sensitivity.in_use(matrix, name)) for name in names}
+        as_grid = usual[line["method"]]
+        line["choices"] = {name: line["reading"].get(name, as_grid.value(name)) for name in names}
         line["choices"] |= {"method": line["method"]} | ({"backbone": line["backbone"]} if _several(lines) else {})
     return sorted(lines, key=lambda line: line["gain"])
 
@@ -89,7 +94,8 @@ def _several(lines: Sequence[Line]) -> bool:
 def is_control(line: Line, spec: Spec) -> bool:
     """Whether its gain is to be that of no method: a method that the paper does not name, or one without weight."""
     weight = line["reading"].get("attention_weight")
-    return line["method"] not in {column.key for column in spec.columns} or (weight is not None and weight <= NO_WEIGHT)
+    known = {*PORTS, *(column.key for column in spec.columns)}
+    return line["method"] not in known or (weight is not None and weight <= NO_WEIGHT)
 
 
 def worths(lines: Sequence[Line], of_seeds: Sequence[Line]) -> list[Worth]:
@@ -193,11 +199,12 @@ def _curve(lines: Sequence[Line], spec: Spec, claims: dict[str, float]) -> Figur
         (name, value)
         for name in names
         for value in dict.fromkeys(line["choices"][name] for line in lines)
-        if len({repr(line["choices"][name]) for line in lines}) > 1
+        if value is not None and len({repr(line["choices"][name]) for line in lines}) > 1  # None: it has no such choice
     ]
     figure = Figure(figsize=(max(6.4, 2.6 + 0.17 * len(lines)), 3.2 + 0.17 * len(rows)), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.8, 0.17 * len(rows) + 0.1))
-    headers = {column.key: column.header.replace("+ ", "") for column in spec.columns}
+    headers = {name: method.title or name for name, method in study.at_hand().methods.items()}
+    headers |= {column.key: column.header.replace("+ ", "") for column in spec.columns}
     _gains(above, lines, spec, claims, headers)
     _choices(below, lines, rows)
     handles, labels = above.get_legend_handles_labels()
