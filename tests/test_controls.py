@@ -1,6 +1,8 @@
 """Controls are what they are called: the same code without an effect, the same terms without a meaning, fewer images,
 terms that are left out."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ import torch
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.methods import METHODS, attention, controls, icasc
+from benchmark.tables import build, published, stats
 from benchmark.train import batches
-from tests import networks
+from tests import evidence, networks
 
 TERMS = ("separability_inner", "separability_last", "consistency")
 KINDS = ("grad_cam", "a_ch")
@@ -229,3 +232,46 @@ def test_grids_have_their_controls():
     assert len(voc.jobs("controls")) == 10 * 5
     assert len(voc.jobs("terms")) == (1 + 7) * 5, "the baseline reads no factor, and is one job a seed"
     assert {job.method for job in voc.jobs("reduced")} >= {"aa-a_ch", "placebo-a_ch", "placebo-grad_cam"}
+
+
+def _table_of(tmp_path, gains: dict[str, list[float]]):
+    """The table of VOC's controls, from planted runs: each method's gains over a baseline of 50, a seed each."""
+    spec = published.load("voc-controls", Path(__file__).parents[1] / "tables")
+    methods = ["baseline", *gains]
+    seeds = list(range(len(next(iter(gains.values())))))
+
+    def value(job, item):
+        return 50 + job.seed + (0 if job.method == "baseline" else gains[job.method][job.seed])
+
+    evidence.plant(tmp_path, value, "mini", method=methods, seed=seeds)
+    return build.build(spec, evidence.golden_matrix("mini", tmp_path, method=[*methods, "cutout"], seed=seeds))
+
+
+def test_a_controls_gain_is_over_the_baseline_and_in_a_row_of_its_own_over_the_placebo(tmp_path):
+    table = _table_of(tmp_path, {"placebo-a_ch": [-1.0, -2.0, -3.0], "icasc-a_ch": [-1.5, -2.5, -2.5]})
+    assert table.cells["ResNet-18", "icasc-a_ch"].gains == pytest.approx((-1.5, -2.5, -2.5))
+    against = {column: table.cells["ResNet-18, over the placebo", column] for column in ("icasc-a_ch", "placebo-a_ch")}
+    assert against["icasc-a_ch"].gains == pytest.approx((-0.5, -0.5, 0.5))
+    assert against["placebo-a_ch"].gain is None, "it is what the others are held against"
+    assert "ResNet-18, over the placebo: icasc-grad_cam - placebo-grad_cam, icasc-a_ch - placebo-a_ch." in table.notes
+    assert all(cell.gain_verdict is None for cell in table.cells.values())
+    assert table.cells["ResNet-18", "data-half"].status == "not run"
+
+
+def test_a_noisy_control_lends_the_noise_floor_no_spread(tmp_path):
+    quiet = [0.1, -0.1, 0.0]
+    table = _table_of(tmp_path, {"aa-a_ch": quiet, "data-half": [-9.0, -4.0, -1.0]})
+    found = table.cells["ResNet-18", "aa-a_ch"].gain_interval
+    assert (found.low, found.high) == pytest.approx(stats.t_interval(quiet))
+
+
+def test_a_row_over_no_column_is_named(tmp_path):
+    text = (Path(__file__).parents[1] / "tables" / "voc-controls.yaml").read_text()
+    (tmp_path / "voc-controls.yaml").write_text(text.replace("icasc-a_ch: placebo-a_ch", "icasc-a_ch: placebo"))
+    with pytest.raises(UserError, match=r"voc-controls.yaml:\d+: no column 'placebo'; did you mean 'placebo-"):
+        published.load("voc-controls", tmp_path)
+
+
+def test_a_table_of_controls_is_made_at_its_scales_alone():
+    spec = published.load("voc-controls", Path(__file__).parents[1] / "tables")
+    assert [scale for scale in ("mini", "paper", "controls", "reduced") if spec.is_made_at(scale)] == spec.scales

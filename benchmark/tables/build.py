@@ -100,7 +100,9 @@ def _with_intervals(table: Table, samples: collect.Samples) -> dict[tuple[str, s
     cells = dict(table.cells)
     for row in table.spec.rows:
         of_row = [cells[row.key, column.key] for column in table.spec.columns]
-        pooled = claims.pooled_std([cell.gains for cell in of_row])
+        # Controls, which are there to differ, lend each other no spread: an A/A's is the noise floor.
+        judged = table.spec.tolerance is not None
+        pooled = claims.pooled_std([cell.gains for cell in of_row]) if judged else None
         for cell in of_row:
             if cell.gains:
                 interval = claims.gain_interval(cell.gains, paired_over(samples, table, cell), pooled)
@@ -304,6 +306,8 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
         f"({collect.ROUNDS:,} bootstrap rounds); bold: ahead of all others beyond it. Last epoch, never the "
         "best on the test set.",
     ]
+    for row in (row for row in spec.rows if row.over):
+        notes.append(f"{row.key}: {', '.join(f'{ours} - {theirs}' for ours, theirs in row.over.items())}.")
     if matrix.has_the_paper_s_test_set:
         notes.append("Δ: ours - paper.")
     else:

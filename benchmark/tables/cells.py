@@ -102,8 +102,10 @@ class Table:
         return row + stood_in + (f" ({over} classes)" if over else "")
 
     def baseline(self, cell: Cell) -> Cell:
-        """The first column's cell of the same row."""
-        return self.cells[cell.row, self.spec.columns[0].key]
+        """The cell of the same row that its gain is over: the first column's, or the row's own choice; itself where it
+        has no gain."""
+        over = self.row(cell).over
+        return self.cells[cell.row, over.get(cell.column, cell.column) if over else self.spec.columns[0].key]
 
     def row(self, cell: Cell) -> Row:
         return next(row for row in self.spec.rows if row.key == cell.row)

@@ -33,7 +33,8 @@ class Row(_Strict):
     that its runs have, such as {backbone: resnet18}, or `table` and `of` the table and its row whose gains it shows.
     `published_gain`: the gains as printed, to be held against the cells. `mean_of`: the table whose class rows this row
     is the mean of, from which `class_cells` is filled. `claim`: its gains are what the paper claims, and get a verdict;
-    other rows are descriptive.
+    other rows are descriptive. `over`: what the gains of its columns are over, where that is not the first column, as
+    {icasc-a_ch: placebo-a_ch}; its other columns then have none.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Row(_Strict):
     mean_of: str | None = None
     class_cells: dict[str, list[float | None]] = {}
     claim: bool = False
+    over: dict[str, str] = {}
 
     def mean_over(self, classes: set[str], column: int) -> float | None:
         """The published mean over these classes alone, so that it can stand beside a mean that leaves others out."""
@@ -117,6 +119,10 @@ def load(name: str, folder: Path) -> Spec:
                 f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}' has "
                 f"{len(row.published)} published cells for {len(spec.columns)} columns"
             )
+        for key in (key for pair in row.over.items() for key in pair):
+            if key not in (keys := [column.key for column in spec.columns]):
+                line = strict_yaml.line_of(lines, ("rows", i, "over"))
+                raise UserError(f"{path}:{line}: no column '{key}'" + nearest(key, keys))
         for field in row.where:
             if field not in settable():
                 line = strict_yaml.line_of(lines, ("rows", i, "where"))
