@@ -13,6 +13,7 @@ from torch import Tensor
 
 from benchmark.matrix import study
 from benchmark.matrix.job import Job
+from benchmark.methods import METHODS
 from benchmark.methods.baseline import Terms
 from benchmark.methods.models import Backbone
 from benchmark.train import distributed
@@ -22,9 +23,10 @@ from benchmark.train import distributed
 EAGER_STEPS = 3
 
 
-def warmed_up(job: Job, epoch: int) -> bool:
-    """All of an epoch that a method's step depends on: a recording serves as long as it stays."""
-    return job.warmup_epochs is not None and epoch >= job.warmup_epochs
+def phase_of(job: Job, epoch: int) -> int:
+    """All of an epoch that a method's step depends on: a recording serves as long as it stays. Of the methods here it
+    is whether the warm-up is over; others may read the epoch itself."""
+    return int(epoch >= (job.warmup_epochs or 0)) if job.method in METHODS else epoch
 
 
 class Step:
@@ -48,7 +50,7 @@ class Step:
         # optimiser reads.
         self._rate = torch.zeros((), device=device) if recorded else None
         self._buffers: tuple[Tensor, Tensor] | None = None
-        self._phase: int | bool | None = None
+        self._phase: int | None = None
         self._taken = 0
         self._replay: Callable[[], None] | None = None
         self._terms: Terms = {}
@@ -62,7 +64,7 @@ class Step:
             return self._compute(images_BCHW, labels, epoch, weight)
         if self._buffers is None or len(images_BCHW) > len(self._buffers[0]):
             self._buffers, self._phase = (torch.empty_like(images_BCHW), torch.empty_like(labels)), None
-        if self._phase != (phase := warmed_up(self._job, epoch)):
+        if self._phase != (phase := phase_of(self._job, epoch)):
             self._phase, self._taken, self._replay, self._terms = phase, 0, None, {}
         if images_BCHW.shape != self._buffers[0].shape:
             return self._compute(images_BCHW, labels, epoch)
