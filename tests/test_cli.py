@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from benchmark import cli
+from benchmark.bench import meter
 from benchmark.matrix import grid
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
@@ -114,6 +115,31 @@ def test_tables_fit_the_terminal_unless_told_otherwise(finished, call, monkeypat
     assert "+ ICASC Grad-CAM; intervals over images only" in narrow
     assert max(len(line) for line in narrow if line.startswith("mAP")) <= 80
     assert max(len(line) for line in wide if line.startswith("mAP")) > 80
+
+
+def test_plan_shows_the_estimate_beside_the_measurement_and_calls_it_one(finished, call, monkeypatch):
+    counted = []
+
+    def estimate(job, gpu):
+        counted.append(job.method)
+        return meter.Estimate(gpu.name, 3 * 2**30, 160e9, 6_500_000_000, 274, 0.5, 0.25)
+
+    monkeypatch.setattr(meter, "estimate", estimate)
+    monkeypatch.setattr(meter, "published_shares", lambda: [("A100", 0.5), ("V100", 0.8)])
+    folder, _ = finished
+    text = call(folder, "plan", *QUICK, "--gpu", "a100", "--json").stdout
+    for row in json.loads(text):
+        assert row["hours"] > 0
+        assert row["estimate"]["hours"] == 0.5
+    counted.clear()
+    text = call(folder, "plan", "--grid", "voc", "--scale", "paper", "--gpu", "a100").stdout
+    assert sorted(counted) == ["baseline", "icasc-a_ch", "icasc-grad_cam"]  # three seeds of each are one kind
+    assert "estimate on one A100 SXM 80 GB: 4.5 h, with recorded steps 2.25 h" in text
+    assert "estimates, none measured here" in text
+    assert "0.50 to 0.80 of what is estimated so: expect 1.2 to 2.0 times the hours" in text
+    ended = call(folder, "plan", "--grid", "voc", "--gpu", "h10")
+    assert (ended.returncode, "did you mean 'h100'" in ended.stderr) == (2, True)
+    assert call(folder, "plan", "--all", "--grid", "voc").returncode == 2
 
 
 def test_status_and_plan_show_the_states(finished, call):

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,32 +48,97 @@ def plan(
     runs: Runs = RUNS,
     tables: Tables = TABLES,
     cache: Cache = CACHE,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="Estimate costs there: h100, a100, v100, rtx4090, rtx3090 or l4")
+    ] = None,
+    all_grids: Annotated[bool, typer.Option("--all", help="All grids, as without --grid")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the matrix of a grid, or of all: every job, its state, its hours by what jobs like it took, and how many
-    seeds its claims take. Nothing runs."""
+    seeds its claims take; with --gpu also memory and hours on that GPU, an estimate. Nothing runs."""
     from benchmark.tables import at_hand
 
-    listed, counts, measured = [], [], cost.epoch_seconds(runs)
+    if all_grids and grid_name:
+        raise UserError(f"--all with --grid {grid_name}: leave one of them out")
+    estimate = estimates(gpu) if gpu else None
+    listed: list[dict[str, Any]] = []
+    counts, measured = [], cost.epoch_seconds(runs)
     for name in [grid_name] if grid_name else grid.names():
         its_scale = resolve_scale(name, scale, data_root, cache)[1]
         matrix = Asked(its_scale, sets, weights, runs).matrix(name, only)
-        rows, other = [], at_hand.others(matrix.jobs, runs, data_root, cache)
+        rows: list[dict[str, Any]] = []
+        other = at_hand.others(matrix.jobs, runs, data_root, cache)
         for job in matrix.jobs:
             hours, machine = cost.hours(job, measured) or (None, None)
             state = Run(matrix.folder(job)).state()
             rows.append({"id": job.id, "grid": name, "state": state, "hours": hours, "machine": machine})
             rows[-1] |= job.model_dump(mode="json") | {"other_data": other.get(job.id, [])}
+            rows[-1] |= {"estimate": estimate(job)} if estimate else {}
         if not as_json:
             shown = [row | {"hours": "" if row["hours"] is None else f"{row['hours']:.3g}"} for row in rows]
             shown = [row | ({"state": f"{row['state']}, of other data"} if row["other_data"] else {}) for row in shown]
-            print_rows(shown, ("id", *matrix.grid.matrix_axes(its_scale), "state", "hours"))
+            shown = [row | printed(row["estimate"]) for row in shown] if estimate else shown
+            columns = "id", *matrix.grid.matrix_axes(its_scale), "state", "hours"
+            print_rows(shown, (*columns, *ESTIMATED) if estimate else columns)
             print_power(matrix, tables)
         listed += rows
-        counts.append(f"{name}: {len(rows)} jobs at scale {its_scale}; {costs(rows)}")
+        counts.append(f"{name}: {len(rows)} jobs at scale {its_scale}; {costs(rows)}{estimated(rows)}")
     print(json.dumps(listed, indent=1) if as_json else "\n".join(counts))
     if not as_json and len(counts) > 1:
-        print(f"together: {len(listed)} jobs; {costs(listed)}")
+        print(f"together: {len(listed)} jobs; {costs(listed)}{estimated(listed)}")
+    if not as_json and estimate:
+        print_trust()
+
+
+ESTIMATED = "est. GiB", "est. GMAC", "est. GB", "est. kernels", "est. hours", "est. recorded"
+
+
+def estimates(gpu: str) -> Callable[[Job], dict[str, Any]]:
+    """What a job will need on a GPU, by the meter; jobs of one kind are counted once."""
+    from benchmark.bench import meter
+
+    if gpu not in meter.GPUS:
+        raise UserError(f"--gpu {gpu}: no figures of it; {', '.join(meter.GPUS)} are known" + nearest(gpu, meter.GPUS))
+    known: dict[str, dict[str, Any]] = {}
+
+    def estimate(job: Job) -> dict[str, Any]:
+        kind = job.model_copy(update={"seed": 0}).canonical_json()
+        if kind not in known:
+            known[kind] = asdict(meter.estimate(job, meter.GPUS[gpu]))
+        return known[kind]
+
+    return estimate
+
+
+def printed(estimate: dict[str, Any]) -> dict[str, str]:
+    scaled = (
+        estimate["peak_bytes"] / 2**30, estimate["multiply_adds"] / 1e9, estimate["bytes_moved"] / 1e9,
+        estimate["kernels"], estimate["hours"], estimate["hours_recorded"],
+    )  # fmt: skip
+    return {
+        name: f"{value:.3g}" if value < 1000 else f"{value:.0f}" for name, value in zip(ESTIMATED, scaled, strict=True)
+    }
+
+
+def print_trust() -> None:
+    """What the estimates are of, and how far published figures are from such ones."""
+    from benchmark.bench import meter
+
+    shares = [share for _, share in meter.published_shares()]
+    print(
+        "estimates, none measured here: GiB at most; of a step multiply-adds, GB moved and kernels; hours on one GPU "
+        "by the data sheet's peaks, eager and with --cuda-graph.\nPublished trainings of ResNet-50 reach "
+        f"{min(shares):.2f} to {max(shares):.2f} of what is estimated so: expect {1 / max(shares):.1f} to "
+        f"{1 / min(shares):.1f} times the hours (docs/performance.md)"
+    )
+
+
+def estimated(rows: list[dict[str, Any]]) -> str:
+    """Hours of all jobs, done or not: what it costs to check them."""
+    if not rows or "estimate" not in rows[0]:
+        return ""
+    eager, recorded = (sum(row["estimate"][key] for row in rows) for key in ("hours", "hours_recorded"))
+    return f"; estimate on one {rows[0]['estimate']['gpu']}: {eager:.3g} h, with recorded steps {recorded:.3g} h"
 
 
 def print_power(matrix: Matrix, tables: Path) -> None:
