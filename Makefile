@@ -4,6 +4,7 @@ SCALE ?= auto
 DATA ?=
 WEIGHTS ?=
 ARGS ?=
+OUT ?= gpu-session
 PY := .venv/bin/python
 # A machine with a GPU may bring its own torch, and reach no registry.
 HERE = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
@@ -15,7 +16,7 @@ PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu bench lint format clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +78,9 @@ test: setup ## run the tests but those that are marked slow
 
 test-gpu: ## run the tests that need a GPU (elsewhere they are skipped, by name); installs nothing
 	$(HERE) -m pytest -m gpu
+
+gpu-evidence: ## find out all that this GPU can tell in ten minutes, unattended (OUT=folder); installs nothing
+	$(HERE) -m benchmark gpu-session "$(OUT)"
 
 bench: setup ## measure speed as ratios, each of two sides that compute the same (ARGS="--quick", "--only time")
 	@$(PY) -m benchmark bench $(ARGS)

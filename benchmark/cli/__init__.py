@@ -32,6 +32,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import": records.import_command,
     "schema": develop.schema,
     "bench": develop.bench_command,
+    "gpu-session": develop.gpu_session,
     "pretrain-mini": develop.pretrain_mini,
     "run-job": run.run_job,
 }

@@ -50,6 +50,37 @@ def bench_command(
         sys.exit(1)
 
 
+def gpu_session(
+    out: Annotated[Path, typer.Argument(help="Folder for what is found")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="Small and short: shows that the stages work")] = False,
+    stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, in this process")] = None,
+) -> None:
+    """Find out all that a GPU can tell in some ten minutes, unattended; on a CPU a rehearsal."""
+    import torch
+
+    from benchmark.bench import session
+    from benchmark.train import loop
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {device}: expected auto, cpu or cuda")
+    if stage is not None and stage not in session.STAGES:
+        raise UserError(f"--stage {stage}: no such stage" + nearest(stage, session.STAGES))
+    its = session.Session(out, torch.device(loop.resolve(device)), quick)
+    if stage is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        session.run_stage(stage, its)
+        return
+    command = [sys.executable, "-m", "benchmark", "gpu-session", str(out), "--device", its.device.type]
+    command += [*(["--quick"] if quick else []), "--stage"]
+    ends = session.run(its, command, {name: limit for name, (_, limit) in session.STAGES.items()})
+    for name, how in ends.items():
+        print(f"{name}: {how}")
+    print(f"findings: {out / 'found.jsonl'}")
+    if any(how != "status 0" for how in ends.values()):
+        sys.exit(1)
+
+
 def schema() -> None:
     """Print the JSON Schema of each record of a run folder."""
     from benchmark.store.records import RECORDS
