@@ -187,6 +187,16 @@ def test_the_port_s_terms_by_hand():
             assert found["consistency"].item() == pytest.approx((0.8 - (at * mask).sum() / at.sum()).item(), rel=1e-12)
 
 
+def test_the_port_s_terms_are_dead_where_the_true_map_is_beyond_4():
+    from benchmark.methods import port
+
+    maps = [[m.requires_grad_() for m in torch.rand(2, 2, 3, 3, dtype=torch.float64) * 8 + 1] for _ in range(2)]
+    terms = port.terms(*maps)
+    assert [terms[name].item() for name in TERMS] == pytest.approx([0, 0, port.THETA], abs=1e-6)
+    gradients = torch.autograd.grad(sum(terms.values()), [m for pair in maps for m in pair])
+    assert max(g.abs().max() for g in gradients) < 1e-6
+
+
 def test_the_port_has_no_second_order_and_scales_by_the_score(model, batch, make_job, monkeypatch):
     from benchmark.methods import port
 

@@ -19,6 +19,9 @@ def port(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: 
     the batch; a mask compares the true map, brought to 0 ... 1 over the batch, with 0.25 of its highest value before
     that; consistency takes the inner layer's own mask; all is differentiated through the masks; weights are 1.
 
+    So where a map's highest value is beyond 4, its mask is empty: its separability is 0, consistency theta, and neither
+    has a gradient. The factor of a sum over the batch makes maps larger than one image's would be.
+
     The port is single-label; with several labels the scores are those of `icasc`.
     """
     with autocast(images_BCHW.device, job):
