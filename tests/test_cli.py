@@ -415,7 +415,7 @@ def test_a_cuda_graph_without_a_gpu_is_refused_before_anything_is_written(tmp_pa
         (["plan", "--grid", "voc", "--scale", "mini", "--weights", "/dev/zero"], "is no regular file"),
         (["sensitivity", "--grid", "voc", "--scale", "mini", "--vary", "difficult_test=[x]"], "no such reading"),
         (["run", "--grid", "voc", "--workers", "1" * 24], "--workers"),
-        (["run", "--grid", "voc", "--device", "cuda"], "show no GPU"),
+        (["run", "--grid", "voc", "--device", "cuda"], "torch sees no CUDA device"),
         (["run", "--grid", "voc", "--scale", "mini", "--set", "weights=imagenet1k_v1"], "has no ImageNet weights"),
         (["explain", "table2:mAP:baseline", "--rounds", "1000000000"], "--rounds"),
         (["report", "--rounds", "1000000000"], "--rounds"),

@@ -184,8 +184,8 @@ def test_committed_tables_name_a_lock_that_exists_or_say_that_there_is_none():
     known = {lock.name for lock in locks.read(TABLES).locks}
     for path in TABLES.glob("*/**/*.json"):
         notes = " ".join(json.loads(path.read_text())["notes"])
-        if path.stem == "table1":
-            continue
+        if SPECS[path.stem].tolerance is None:
+            continue  # nothing in it is judged
         named = [name for name in known if name in notes]
         assert named or "not locked" in notes, path
         assert notes.count("the lock of ") == sum(notes.count(name) for name in named), path

@@ -4,6 +4,7 @@ what another seed and other test images are.
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
+from benchmark.errors import UserError
 from benchmark.evidence import sensitivity
 from benchmark.evidence.figures import STYLES, Drawing, settings
 from benchmark.matrix import study
@@ -55,7 +57,11 @@ def tried(matrix: Matrix) -> Matrix:
     for run in all_runs(matrix.runs):
         if run.folder.parent.name != matrix.scale or run.id in known:
             continue
-        job = run.job()
+        try:
+            job = run.job()
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+            continue
         usual = by_protocol.get((job.method, _protocol(job, matrix)))
         if usual is None or job.method == first:
             continue
