@@ -9,6 +9,9 @@ from torch import nn
 from benchmark.methods import models
 
 HIDDEN = 64
+# What a step and a loop are tried with: the paper's columns. Controls are made of these (test_controls.py), and all
+# that is declared takes a step in test_contract.py.
+PAPER_METHODS = ("baseline", "icasc-grad_cam", "icasc-a_ch")
 
 
 @cache

@@ -12,6 +12,7 @@ from benchmark.executors import launch
 from benchmark.matrix import grid
 from benchmark.methods import METHODS, models
 from benchmark.train import distributed
+from tests.networks import PAPER_METHODS
 
 BATCHES = (6, 5, 1)  # shares of one size, of two sizes, and a rank without an image
 
@@ -41,7 +42,7 @@ def step(method: str, batch: slice) -> dict[str, torch.Tensor]:
 
 
 def everything() -> dict[str, dict[str, torch.Tensor]]:
-    return {f"{m} {n}": step(m, slice(8 - n, 8)) for m in METHODS for n in BATCHES}
+    return {f"{m} {n}": step(m, slice(8 - n, 8)) for m in PAPER_METHODS for n in BATCHES}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def call(*arguments):
     result = CliRunner().invoke(cli.app, ["diff", *map(str, arguments), "--tables", str(TABLES)])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return result.exit_code, result.output
+    return result.exit_code, result.stdout if "--json" in arguments else result.output
 
 
 def specs():

@@ -11,10 +11,10 @@ import torch
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
-from benchmark.methods import METHODS
 from benchmark.store import run as run_module
 from benchmark.train import distributed, loop
 from tests import ranks
+from tests.networks import PAPER_METHODS
 from tests.sockets import is_loopback, listened_on
 from tests.test_cli import bench, saved_scores, scores, start, wait_for
 
@@ -35,7 +35,7 @@ def of_one() -> dict[str, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("num_images", ranks.BATCHES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_two_ranks_equal_one_process_on_the_joined_batch(method, num_images, of_two_ranks, of_one):
     two, one = (found[f"{method} {num_images}"] for found in (of_two_ranks, of_one))
     assert two.keys() == one.keys()
@@ -45,7 +45,7 @@ def test_two_ranks_equal_one_process_on_the_joined_batch(method, num_images, of_
 
 def test_the_attention_terms_are_a_part_of_what_is_compared(of_one):
     plain = of_one["baseline 6"]
-    for method in METHODS:
+    for method in PAPER_METHODS:
         if method != "baseline":
             moved = sum((of_one[f"{method} 6"][n] - plain[n]).norm() for n in plain if n.startswith("net."))
             assert moved > 0.01 * sum(plain[n].norm() for n in plain if n.startswith("net."))

@@ -14,6 +14,7 @@ from benchmark.methods.models import BACKBONES
 from benchmark.train import batches, loop
 from benchmark.train.step import EAGER_STEPS, Step
 from tests import networks
+from tests.networks import PAPER_METHODS
 
 CIFAR_FAMILY = ("resnet8", "resnet20", "resnet32", "resnet56", "resnet110")
 BATCH, NUM = 4, 26  # six full batches and a rest, so that three steps an epoch come from a recording
@@ -47,7 +48,7 @@ def _train(job, recorded, device="cpu"):
     return {k: v.cpu() for k, v in state.model.state_dict().items()}, logged
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_buffers_and_a_rate_in_a_tensor_change_nothing(method, make_job):
     changes = {} if method == "baseline" else {"warmup_epochs": 1}
     job = make_job(method, epochs=3, image_size=32, **changes)
@@ -58,7 +59,7 @@ def test_buffers_and_a_rate_in_a_tensor_change_nothing(method, make_job):
     assert "consistency" not in logged[0]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_the_fused_optimiser_with_a_rate_in_a_tensor_takes_the_same_steps(method, make_job):
     """As on a GPU: momentum, weight decay and a rate that falls, in one kernel."""
     job = make_job(method, precision="float64", image_size=32)
@@ -95,7 +96,7 @@ def test_a_recording_lasts_as_long_as_the_method_computes_the_same(make_job, mon
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("backbone", ["resnet18_narrow", "resnet20", "vgg11_narrow"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_a_recording_replays_the_eager_step(method, backbone, precision, make_job, gpu):
     """Each step from the same state: from one to the next, rounding would grow a thousandfold."""
     changes = {} if method == "baseline" else {"warmup_epochs": 1}
@@ -150,7 +151,7 @@ def _backbones(names):
 
 
 @pytest.mark.parametrize("backbone", _backbones(BACKBONES))
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_layout_and_closed_form_change_nothing(method, backbone, make_job):
     size = 32 if backbone in CIFAR_FAMILY else 64
     job = make_job(method, image_size=size, precision="float64").model_copy(update={"backbone": backbone})
@@ -162,7 +163,7 @@ def test_layout_and_closed_form_change_nothing(method, backbone, make_job):
 # A network of random weights multiplies rounding errors with every layer, so the shallow one of each family is looked
 # at; and in bfloat16 its loss alone: its gradient is 4% (ResNet-8) to 76% (the narrow VGG, ICASC) away from float64's.
 @pytest.mark.parametrize("backbone", _backbones(["resnet18", "resnet8", "vgg11_narrow", "resnet18_narrow"]))
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 def test_precisions_agree_with_float64(method, backbone, make_job):
     job = make_job(method, image_size=64, precision="float64").model_copy(update={"backbone": backbone})
     expected, plain = _loss_and_gradient(job, torch.float64, plain=True)
@@ -195,7 +196,7 @@ def _terms_by_vjp(model, images, labels, job):
 
 
 @pytest.mark.parametrize("backbone", _backbones(["resnet18", "resnet8", "resnet18_narrow", "resnet50_narrow"]))
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "baseline"])
+@pytest.mark.parametrize("method", PAPER_METHODS[1:])
 def test_the_second_order_by_vjp_is_the_one_by_autograd(method, backbone, make_job):
     """The gradient through dY/dF twice: by autograd.grad(create_graph=True), and with torch.func.vjp as a function."""
     job = make_job(method, image_size=64, precision="float64", attention_weight=1.0)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from benchmark import data
 from benchmark.errors import UserError
 from benchmark.matrix import grid
-from benchmark.methods import METHODS, models
+from benchmark.methods import models
 from benchmark.methods.models import BACKBONES
 from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
@@ -21,6 +21,7 @@ from benchmark.store.records import Progress
 from benchmark.store.run import Run
 from benchmark.train import batches, checkpoint, loop, recording, weights
 from tests import networks
+from tests.networks import PAPER_METHODS
 
 QUICK = {"limit_train": 48, "epochs": 3, "image_size": 32}
 
@@ -54,7 +55,7 @@ def _scores(run) -> np.ndarray:
         return saved["scores"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PAPER_METHODS)
 @pytest.mark.parametrize("stop_in", ["the second epoch", "the test after the last epoch"])
 def test_resuming_equals_not_stopping(method, stop_in, make_job, execution, undisturbed, tmp_path, monkeypatch):
     job = make_job(method, warmup_epochs=1, **QUICK) if method != "baseline" else make_job(method, **QUICK)

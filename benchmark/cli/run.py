@@ -160,7 +160,7 @@ def written_at_the_end(specs: list[published.Spec], matrix: Matrix, tables: Path
     folder = tables / matrix.subfolder
     if not matrix.grid.has_tables(matrix.scale):
         return f"{folder / matrix.grid.name}-readings.md"
-    return ", ".join(f"{folder / spec.name}.*" for spec in specs) or "no table"
+    return ", ".join(f"{folder / spec.name}.*" for spec in specs if spec.is_made_at(matrix.scale)) or "no table"
 
 
 def find_place(
