@@ -39,6 +39,7 @@ def checks(tmp_path_factory):
     return found(tmp_path_factory.mktemp("hooks"), "voc2012")
 
 
+@pytest.mark.slow
 def test_a_step_stays_on_the_gpu_and_so_does_what_surrounds_it(checks):
     nothing_wrong(checks, "voc2012")
 
@@ -49,6 +50,7 @@ def test_so_do_those_of_the_other_data_sets(dataset, tmp_path):
     nothing_wrong(found(tmp_path, dataset), dataset)
 
 
+@pytest.mark.slow
 def test_a_recording_reads_only_what_stays_where_it_is_and_holds_no_rate(checks):
     of_recordings = {name: wrong for name, wrong in checks.items() if name.startswith(("recording: ", "rate: "))}
     assert len(of_recordings) == 6
@@ -63,6 +65,7 @@ PLANTED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_planted_faults_are_found(checks):
     of_faults = {name.removeprefix("planted: "): wrong for name, wrong in checks.items() if "planted" in name}
     assert of_faults.keys() == PLANTED.keys()

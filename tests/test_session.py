@@ -10,7 +10,9 @@ from benchmark import cli
 from benchmark.bench import session
 from benchmark.errors import UserError
 
-SHORT = [name for name in session.STAGES if name not in ("tests", "jobs")]  # which start processes
+SHORT = [
+    name for name in session.STAGES if name not in ("tests", "jobs", "times")
+]  # which start processes, or take their time
 
 
 def findings(out):

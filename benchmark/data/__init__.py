@@ -191,7 +191,8 @@ def _evidence(name: str, root: Path) -> list[Path]:
 
 def _note(name: str, root: Path, cache: Path) -> Path:
     dataset = find(name)
-    key = hashlib.sha256(f"{name} {dataset.num_images} {dataset.source} {root.absolute()}".encode())
+    place = f"{name} {dataset.num_images} {dataset.source} {root.absolute()}"
+    key = hashlib.sha256(place.encode(errors="surrogateescape"))
     for path in _evidence(name, root):
         stat = path.lstat()
         key.update(f"\n{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
