@@ -135,6 +135,11 @@ def answer(shown: list[Comparison]) -> Drawing:
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", fontsize=9.5)
     caption = "Published gain against ours, with 95% intervals over seeds and test images (with n = 1: images only)."
+    caption += (
+        " Comparisons with one claim are drawn side by side around it."
+        if len(shown) > len({c.claim for c in shown})
+        else ""
+    )
     caption += " None follows the paper's protocol on its data." if not any(c.table.comparable for c in shown) else ""
     caption += " Dotted, ‡: maps not known to have moved." if not all(c.moved for c in shown) else ""
     return Drawing("answer", caption, figure)
