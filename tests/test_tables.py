@@ -148,6 +148,15 @@ def test_a_pair_trained_by_other_code_is_marked_and_not_judged(tmp_path):
     assert "two versions of the training code" in " ".join(table.notes)
 
 
+@pytest.mark.parametrize(("hashes", "crosses"), [("aaa", False), ("aab", True)])
+def test_a_study_whose_methods_changed_from_seed_to_seed_is_marked(tmp_path, hashes, crosses):
+    for run in plant(tmp_path, as_published):
+        record = json.loads(run.path("result.json").read_bytes())
+        of_study = {} if run.job().method == "baseline" else {"study": hashes[run.job().seed]}
+        write_json(run.path("result.json"), record | {"code": {"version": "1", "training": "x"} | of_study})
+    assert golden_table("paper", tmp_path).cells["mAP", "icasc-a_ch"].crosses == crosses
+
+
 def test_less_than_the_official_data_is_a_departure_at_every_scale(tmp_path):
     for run in plant(tmp_path, as_published):
         record = json.loads(run.path("result.json").read_bytes())

@@ -118,8 +118,8 @@ def pair(
     images: dict[str, str | None],
 ) -> Pairs:  # fmt: skip
     """The only pairing there is: of one seed, and tested on the same images. ours, theirs: seed -> run and value;
-    images: what `tested_on` says of each run."""
-    gains, unpaired, crosses = {}, [], False
+    images: what `tested_on` says of each run. A study's methods.py that changed from seed to seed crosses too."""
+    gains, unpaired, crosses, files = {}, [], False, set()
     for seed in (seed for seed in ours if seed in theirs):
         (run, value), (other, its_value) = ours[seed], theirs[seed]
         if None in (images[run], images[other]):
@@ -128,8 +128,10 @@ def pair(
             unpaired.append(f"{run} and {other} were tested on different images")
         else:
             gains[seed] = value - its_value
-            crosses = crosses or same_code(records[run].code, records[other].code) is False
-    return Pairs(tuple(gains), tuple(gains.values()), tuple(unpaired), crosses)
+            code = records[run].code
+            crosses = crosses or same_code(code, records[other].code) is False
+            files.add(code and code.study)
+    return Pairs(tuple(gains), tuple(gains.values()), tuple(unpaired), crosses or len(files) > 1)
 
 
 def tested_on(run: Run, record: Result) -> str | None:
