@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -277,57 +278,49 @@ def load(name: str, folder: Path | None = None) -> Grid:
 
 def _check_names(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
     """Every key that should be a Job field is one; so a typo is found at its line, before any job is made."""
-
-    def check(loc: tuple, valid: list[str]) -> None:
+    for loc, valid in _named(grid):
         if loc[-1] not in valid:
-            line = strict_yaml.line_of(lines, loc)
-            raise UserError(
-                f"{path}:{line}: unknown key '{loc[-1]}' in {'.'.join(map(str, loc[:-1]))}" + nearest(loc[-1], valid)
-            )
-
-    fields = settable()
-    for key in grid.protocol:
-        check(("protocol", key), fields)
-    for key in grid.axes:
-        check(("axes", key), fields)
-    for section in ("ties", "exclude"):
-        for i, entry in enumerate(getattr(grid, section)):
-            for key in entry:
-                check((section, i, key), fields)
+            line, inside = strict_yaml.line_of(lines, loc), ".".join(map(str, loc[:-1]))
+            raise UserError(f"{path}:{line}: unknown key '{loc[-1]}' in {inside}" + nearest(loc[-1], valid))
     for key, assumption in grid.assumptions.items():
-        check(("assumptions", key), [*fields, *EVALUATION])
-        if key in EVALUATION:
-            for value in (assumption.value, *assumption.alternatives):
-                if value not in EVALUATION[key]:
-                    line = strict_yaml.line_of(lines, ("assumptions", key))
-                    raise UserError(f"{path}:{line}: {key}: {value!r} is not known" + nearest(value, EVALUATION[key]))
-    for method, options in grid.options.items():
-        check(("options", method), list(study.at_hand().methods))
-        for key in options:
-            check(("options", method, key), list(study.method(method).option_names))
-    for name, scale in grid.scales.items():
-        for key in scale.axes:
-            check(("scales", name, "axes", key), fields)
-        for key in scale.set:
-            check(("scales", name, "set", key), fields)
-        for i, reading in enumerate(scale.readings):
-            for key in reading:
-                check(("scales", name, "readings", i, key), [*grid.assumptions, *study.at_hand().option_names])
+        for value in (assumption.value, *assumption.alternatives):
+            if value not in EVALUATION.get(key, (value,)):
+                line = strict_yaml.line_of(lines, ("assumptions", key))
+                raise UserError(f"{path}:{line}: {key}: {value!r} is not known" + nearest(value, EVALUATION[key]))
     if grid.data and not isinstance(grid.protocol.get("dataset"), str):
         raise UserError(f"{path}:{strict_yaml.line_of(lines, ('data',))}: data: name them in protocol, dataset: NAME")
     if "paper" not in grid.scales:
         raise UserError(f"{path}:{lines[('scales',)]}: scales: 'paper' is missing")
+    _check_jobs(grid, path, lines)
+
+
+def _named(grid: Grid) -> Iterator[tuple[tuple, list[str]]]:
+    """Where a name is given, and the names that it may be."""
+    fields = settable()
+    yield from ((("protocol", key), fields) for key in grid.protocol)
+    yield from ((("axes", key), fields) for key in grid.axes)
+    for section in ("ties", "exclude"):
+        yield from (((section, i, key), fields) for i, entry in enumerate(getattr(grid, section)) for key in entry)
+    yield from ((("assumptions", key), [*fields, *EVALUATION]) for key in grid.assumptions)
+    for method, options in grid.options.items():
+        yield ("options", method), list(study.at_hand().methods)
+        yield from ((("options", method, key), list(study.method(method).option_names)) for key in options)
+    of_readings = [*grid.assumptions, *study.at_hand().option_names]
+    for name, scale in grid.scales.items():
+        yield from ((("scales", name, "axes", key), fields) for key in scale.axes)
+        yield from ((("scales", name, "set", key), fields) for key in scale.set)
+        readings = [(i, key) for i, reading in enumerate(scale.readings) for key in reading]
+        yield from ((("scales", name, "readings", i, key), of_readings) for i, key in readings)
+
+
+def _check_jobs(grid: Grid, path: Path, lines: strict_yaml.Lines) -> None:
+    """Each scale's jobs can be made; what cannot is found at the line of the field that the error is about."""
     for name in grid.scales:
         try:
             grid.jobs(name)
         except UserError as error:
             key = str(error).partition(": ")[2].partition(":")[0]
-            spots = [
-                ("scales", name, "set", key),
-                ("scales", name, "axes", key),
-                ("axes", key),
-                ("protocol", key),
-                ("assumptions", key),
-            ]
+            of_scale = [("scales", name, "set", key), ("scales", name, "axes", key)]
+            spots = [*of_scale, ("axes", key), ("protocol", key), ("assumptions", key)]
             line = next((lines[spot] for spot in spots if spot in lines), 1)
             raise UserError(f"{path}:{line}: {error}") from None

@@ -1,5 +1,6 @@
 """Table files: layout and published cells side by side, each cell with where it was printed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,7 +112,17 @@ def load(name: str, folder: Path) -> Spec:
         raise UserError(f"{path}:{line}: {explain(error, KEYS)}") from None
     except TypeError:
         raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None
+    _check_lengths(spec, path, lines)
     _check_numbers(spec, path, lines)
+    for loc, what, name, valid in _named(spec):
+        if name not in valid:
+            raise UserError(f"{path}:{strict_yaml.line_of(lines, loc)}: {what} '{name}'" + nearest(name, valid))
+    spec = _with_columns_of_the_study(spec)
+    rows = [row.model_copy(update={"class_cells": _class_cells(row, spec, folder)}) for row in spec.rows]
+    return spec.model_copy(update={"rows": rows})
+
+
+def _check_lengths(spec: Spec, path: Path, lines: strict_yaml.Lines) -> None:
     for i, row in enumerate(spec.rows):
         lengths = {len(cells) for cells in (row.published, row.published_gain) if cells is not None}
         if lengths != {len(spec.columns)}:
@@ -119,26 +130,18 @@ def load(name: str, folder: Path) -> Spec:
                 f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}' has "
                 f"{len(row.published)} published cells for {len(spec.columns)} columns"
             )
-        for key in (key for pair in row.over.items() for key in pair):
-            if key not in (keys := [column.key for column in spec.columns]):
-                line = strict_yaml.line_of(lines, ("rows", i, "over"))
-                raise UserError(f"{path}:{line}: no column '{key}'" + nearest(key, keys))
-        for field in row.where:
-            if field not in settable():
-                line = strict_yaml.line_of(lines, ("rows", i, "where"))
-                raise UserError(f"{path}:{line}: unknown job field '{field}'" + nearest(field, settable()))
+
+
+def _named(spec: Spec) -> Iterator[tuple[tuple, str, str, list[str]]]:
+    """Where a name is given, what an unknown one is called, the name, and the names that it may be."""
+    columns, fields = [column.key for column in spec.columns], settable()
+    for i, row in enumerate(spec.rows):
+        yield from ((("rows", i, "over"), "no column", key, columns) for pair in row.over.items() for key in pair)
+        yield from ((("rows", i, "where"), "unknown job field", field, fields) for field in row.where)
     for i, reading in enumerate(spec.readings):
-        for field in reading:
-            if field not in settable():
-                line = strict_yaml.line_of(lines, ("readings", i))
-                raise UserError(f"{path}:{line}: unknown job field '{field}'" + nearest(field, settable()))
-    for i, column in enumerate(spec.columns):
-        if spec.grid and column.key not in (known := study.at_hand().methods):
-            line = strict_yaml.line_of(lines, ("columns", i))
-            raise UserError(f"{path}:{line}: unknown method '{column.key}'" + nearest(column.key, known))
-    spec = _with_columns_of_the_study(spec)
-    rows = [row.model_copy(update={"class_cells": _class_cells(row, spec, folder)}) for row in spec.rows]
-    return spec.model_copy(update={"rows": rows})
+        yield from ((("readings", i), "unknown job field", field, fields) for field in reading)
+    known = list(study.at_hand().methods)
+    yield from ((("columns", i), "unknown method", key, known) for i, key in enumerate(columns) if spec.grid)
 
 
 def _with_columns_of_the_study(spec: Spec) -> Spec:
