@@ -50,3 +50,9 @@ def test_plan_says_what_each_claim_takes(call, tmp_path):
     line = next(line for line in text.splitlines() if line.startswith("headline:ILSVRC2012, ResNet-18:icasc-a_ch"))
     assert "8 at assumed sd 0.3; no look (" in line
     assert "headline:" not in call(tmp_path, *words, "--scale", "mini").stdout, "nothing is judged there"
+
+
+def test_the_short_form_lines_seeds_up_with_spreads():
+    found = [power.Need(0.3, 0.2, False, 8, 6), power.Need(0.7, 0.2, False, None, 15)]
+    assert power.short(found) == "8 / none at assumed sd 0.3 / 0.7"
+    assert power.short([power.Need(0.74, 0.2, True, 5, 4)]) == "5 at measured sd 0.74"

@@ -67,7 +67,7 @@ def _answers(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list
             "row": headline.label(claim.row), "method": header_of[claim.column],
             "claimed": render.signed(cell.published, headline), "gain": render.value_text(cell, headline),
             "share": render.share_text(cell), "verdict": cell.gain_verdict, "tested": cell.gain is not None,
-            "lock": cell.lock or locks.NOT_LOCKED, "seeds": power.text(power.needs(claim, cell)),
+            "lock": cell.lock or locks.NOT_LOCKED, "seeds": power.short(power.needs(claim, cell)),
             "id": _anchor(f"{claim.source.name}:{claim.of.key}:{claim.column}") if claim.source.name in shown else None,
         })  # fmt: skip
     return lines

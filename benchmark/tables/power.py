@@ -85,6 +85,14 @@ def text(found: list[Need]) -> str:
     return "; ".join(map(str, found))
 
 
+def short(found: list[Need]) -> str:
+    """As `text`, without what an undeclared look would take: `8 / none / none at assumed sd 0.3 / 0.7 / 1.1`."""
+    seeds, spreads = (
+        " / ".join(of) for of in zip(*((str(n.at_looks or "none"), f"{n.spread:g}") for n in found), strict=True)
+    )
+    return f"{seeds} at {'measured' if found[0].measured else 'assumed'} sd {spreads}"
+
+
 def claims_of_grid(name: str, specs: dict[str, Spec]) -> Iterator[Claim]:
     """The claims that a grid's runs decide, the headline's first."""
     for spec in sorted(specs.values(), key=lambda spec: not spec.of_gains):
