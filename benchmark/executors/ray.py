@@ -1,5 +1,6 @@
 """A Ray cluster: one task a job. Ray finds the place, and repeats a task elsewhere when its node dies."""
 
+import logging
 import os
 import secrets
 import signal
@@ -105,7 +106,7 @@ def _connect(settings: Settings) -> Any:
     on_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options, log_to_driver=False, logging_level="ERROR")
+        ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(
             f"--executor ray: no cluster answers at address {settings.address} ({str(error).splitlines()[0]}); "
