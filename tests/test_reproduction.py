@@ -103,6 +103,8 @@ def test_gains_in_prose_are_the_tables(document):
         for c in cells
         if c["gain_low"] is not None
     }
+    for readings in (ROOT / "tables" / "study").glob("*-readings.md"):
+        known |= set(re.findall(r"([-+]\d+\.\d\d) +\| \[([-+]\d+\.\d\d), ([-+]\d+\.\d\d)\]", readings.read_text()))
     assert set(stated) <= known
 
 
