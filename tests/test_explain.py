@@ -168,3 +168,13 @@ def test_samples_are_paired():
     cell = table.cells["mAP", "icasc-a_ch"]
     paired = build.paired_over(samples, table, cell)
     assert paired.std() < 0.3 * collect.mean_over(samples, cell.runs, "mAP").std()
+
+
+def test_a_pair_of_two_versions_of_the_code_names_both(tmp_path):
+    for run in plant(tmp_path, as_published):
+        record = json.loads(run.path("result.json").read_bytes())
+        digit = "a" if run.job().method == "baseline" else "b"
+        record["code"] = {"version": "1", "training": digit, "commit": digit * 40}
+        run.path("result.json").write_text(json.dumps(record))
+    printed = call("explain", "table2:mAP:icasc-a_ch", "--scale", "paper", runs=tmp_path)
+    assert f"two versions of the training code: {'b' * 12}; the baseline by {'a' * 12}" in printed

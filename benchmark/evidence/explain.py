@@ -117,6 +117,7 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "size": interval and cell.published_gain and claims.claim_size(cell.published_gain, interval),
         "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
         "crosses": cell.crosses, "unpaired": list(cell.unpaired),
+        "trained_by": _trained_by(table, cell) if cell.crosses else None,
         "treatment": cell.treatment and asdict(cell.treatment) | {"told": cell.treatment.told},
         "sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None,
     } | {
@@ -124,6 +125,18 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         for name, value in uncertainty(list(cell.gains), paired_over(samples, table, cell)).items()
         if name != "interval_seeds_and_images"
     }  # fmt: skip
+
+
+def _trained_by(table: Table, cell: Cell) -> str:
+    """The commits of the cell's runs and of the baseline's."""
+    assert table.matrix is not None, "a table of runs"
+    folder = table.matrix.runs / table.matrix.scale
+    sides = []
+    for side in (cell, table.baseline(cell)):
+        codes = [record.code for name in side.runs if (record := collect.readable(Run(folder / name)))]
+        commits = [code.commit[:12] if code and code.commit else "an unnamed commit" for code in codes]
+        sides.append(", ".join(dict.fromkeys(commits)) or "an unnamed commit")
+    return f"{sides[0]}; the baseline by {sides[1]}"
 
 
 def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, Any]:
@@ -249,7 +262,7 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
         span = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
         lines.append(f"{ratio:.2f}{span} of the paper's gain: {gain['size']}")
     lines += [f"treatment: {gain['treatment']['told']}"] if gain["treatment"] else []
-    lines += ["trained by two versions of the training code"] if gain["crosses"] else []
+    lines += [f"trained by two versions of the training code: {gain['trained_by']}"] if gain["crosses"] else []
     lines += [*gain["unpaired"], *_measures(gain)]
     if gain["sign_flip_p"] is not None:
         least = 2 / 2 ** len(gain["values"])
