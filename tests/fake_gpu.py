@@ -216,7 +216,8 @@ def around(job: Job) -> None:
         assert [t.device.type for t in to_host] == ["cpu"], "scores go to the host once"
         values = overlap._per_image(state.model, images, targets, job)
         maps = icasc.class_maps(state.model, images, torch.zeros(count, 2, dtype=torch.int64, device="cuda"), "a_ch")
-        assert {t.device.type for t in (images, *values.values(), *maps)} == {"cuda"}
+        kept = overlap.kept(state.model, images, torch.zeros(count, 2, dtype=torch.int64, device="cuda"), job)
+        assert {t.device.type for t in (images, *values.values(), *maps, *kept.values())} == {"cuda"}
 
 
 def before(where: Any, name: str, does: Callable[..., Any]) -> Any:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmark.data import ImageSet
-from benchmark.methods import models, overlap
+from benchmark.methods import attention, icasc, models, overlap
 
 
 def _set(targets: np.ndarray, num_classes: int = 3) -> ImageSet:
@@ -73,3 +73,17 @@ def test_measure_is_the_overlap_of_the_method_s_own_maps(make_job):
     expected = torch.minimum(*maps).sum() / torch.maximum(*maps).sum().clamp_min(1e-8)
     found = overlap.measure(model, images, np.array([label]), make_job(precision="float64"))
     assert found["grad_cam_inner"] == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18_narrow", "vgg11_narrow"])
+def test_kept_maps_are_those_of_all_classes_at_once(make_job, backbone):
+    """Drawn and kept by two implementations; a byte holds 255 steps."""
+    model = models.build(backbone, 7, 0).eval()
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([[0, 4], [6, 1], [2, 3]])
+    kept = overlap.kept(model, images, classes, make_job())
+    for kind in attention.KINDS:
+        _, maps = icasc.class_maps(model, images, classes, kind)
+        by_own = maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
+        assert kept[kind].dtype == torch.uint8
+        assert (kept[kind] / 255 - by_own).abs().max() < 0.6 / 255

@@ -48,6 +48,36 @@ def test_single_label_scores_are_the_best_classes_and_their_log_probabilities(ru
         assert np.allclose(arrays["top_log_probs"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("many", [True, False])
+def test_maps_come_back_with_the_classes_that_they_are_of(run, many):
+    labels = RNG.choice([1, -1], (40, 7)).astype(np.int8) if many else RNG.integers(0, 7, 40)
+    at, kept = np.array([3, 9]), RNG.integers(0, 256, (2, 5, 3, 3)).astype(np.uint8)
+    ids = np.arange(40).astype(str)
+    scores.write(run, ids, labels, LOGITS, NAMES, maps={"images": at, "grad_cam": kept, "a_ch": 255 - kept})
+    maps, logits = scores.maps(run), torch.from_numpy(LOGITS[at])
+    assert maps.at.tolist() == [3, 9]
+    assert maps.classes_MK.tolist() == logits.topk(5).indices.tolist()
+    share = (logits.sigmoid() if many else logits.softmax(dim=1)).topk(5).values
+    assert np.allclose(maps.share_MK, share, rtol=1e-5)
+    assert (maps.by_kind["grad_cam"] * 255 == kept).all()
+    assert np.allclose(maps.by_kind["a_ch"] + maps.by_kind["grad_cam"], 1)
+    assert len(scores.read(run).ids) == 40, "the scores are read as before"
+
+
+def test_maps_of_other_classes_than_the_scores_are_refused(run):
+    kept = np.zeros((2, 4, 3, 3), np.uint8)
+    ids, labels = np.arange(40).astype(str), RNG.integers(0, 7, 40)
+    scores.write(run, ids, labels, LOGITS, NAMES, maps={"images": np.array([3, 9]), "a_ch": kept})
+    with pytest.raises(UserError, match="not a map for each image and class"):
+        scores.maps(run)
+
+
+def test_records_from_before_maps_were_kept():
+    assert [scores.maps(run) for run in run_module.all_runs(evidence.RUNS)] == [None] * len(
+        run_module.all_runs(evidence.RUNS)
+    )
+
+
 def test_records_from_before_classes_were_saved():
     for run in run_module.all_runs(evidence.RUNS):
         saved, ap = scores.read(run), run.result().ap["area"]

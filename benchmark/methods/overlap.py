@@ -1,5 +1,8 @@
 """Do the maps of the true and of the most confusing class come apart? Measured the same way for every method, on the
-same test images after every epoch, so that one sees whether ICASC does what it says even where accuracy stays."""
+same test images after every epoch, so that one sees whether ICASC does what it says even where accuracy stays. And what
+is kept of a finished network's maps, so that they can be looked at without training it again."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,6 +15,7 @@ from benchmark.methods import attention, baseline, icasc
 from benchmark.methods.models import Backbone
 
 AT_ONCE = {"cpu": 64, "cuda": 16}  # images: the maps' gradients of 64 need more memory than training, on a GPU
+KEPT = 8  # images, the first of those held out: chosen by no network's success
 HELD_OUT = 64  # test images; which ones depends on no seed, so that all runs on a data set measure the same
 
 
@@ -45,23 +49,59 @@ def measure(model: Backbone, images_BCHW: Tensor, targets: np.ndarray, job: Job)
 
 def _per_image(model: Backbone, images_BCHW: Tensor, targets: np.ndarray, job: Job) -> dict[str, Tensor]:
     """What `measure` is the mean of, (B,) each."""
+
+    def true_and_confusing(logits_BC: Tensor) -> tuple[Tensor, ...]:
+        present_BC, absent_BC = (x.to(logits_BC.device) for x in shown(targets, logits_BC.shape[1]))
+        return attention.cotangents(logits_BC, present_BC, absent_BC, "all_present")
+
+    measured = {}
+    for (kind, layer), (true, confusing) in _maps(model, images_BCHW, job, true_and_confusing).items():
+        measured[f"{kind}_{layer}"] = attention.overlap(true, confusing)
+        measured[f"{kind}_{layer}_blank"] = (true.amax(dim=(1, 2)) == 0).float()
+    return measured
+
+
+def kept(model: Backbone, images_BCHW: Tensor, classes_BK: Tensor, job: Job) -> dict[str, Tensor]:
+    """Maps of K classes of each image at the last layer, of both kinds: (B, K, h, w) of 0 ... 255, each by its own
+    maximum, coarse enough to be kept with a run. In evaluation mode, of logits, as in `measure`."""
+    model.eval()
+
+    def each(logits_BC: Tensor) -> tuple[Tensor, ...]:
+        return tuple(F.one_hot(of_images, logits_BC.shape[1]).to(logits_BC.dtype) for of_images in classes_BK.T)
+
+    maps = _maps(model, images_BCHW, job, each, layers=("last",))
+    result = {}
+    for kind in attention.KINDS:
+        maps_BKHW = torch.stack(maps[kind, "last"], dim=1)
+        scaled_BKHW = maps_BKHW / maps_BKHW.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
+        result[kind] = (255 * scaled_BKHW).round().to(torch.uint8)
+    return result
+
+
+def _maps(
+    model: Backbone,
+    images_BCHW: Tensor,
+    job: Job,
+    cotangents_of: Callable[[Tensor], tuple[Tensor, ...]],
+    layers: tuple[str, ...] = ("inner", "last"),
+) -> dict[tuple[str, str], list[Tensor]]:
+    """By kind and layer, a map (B, h, w) for each (B, C) that cotangents_of gives for the logits (B, C)."""
     with baseline.autocast(images_BCHW.device, job):
         with torch.no_grad():
             inner = model.to_inner(images_BCHW)
         inner.requires_grad_()
         last = model.to_last(inner)
         logits_BC = model.head(last)
-    true_and_absent = (x.to(logits_BC.device) for x in shown(targets, logits_BC.shape[1]))
-    cotangents = attention.cotangents(logits_BC, *true_and_absent, "all_present")  # type: ignore[call-arg,arg-type]
-    of_inner = [attention.gradient(logits_BC, inner, c, second_order=False) for c in cotangents]
-    of_last = [icasc.last_gradient(model, last, logits_BC, c, second_order=False) for c in cotangents]
-    measured = {}
-    for kind in attention.KINDS:
-        for layer, feat, gradients in (("inner", inner, of_inner), ("last", last, of_last)):
-            true, confusing = (
-                attention.attention_map(baseline.wide(feat).detach(), baseline.wide(g).detach(), kind)
-                for g in gradients
-            )
-            measured[f"{kind}_{layer}"] = attention.overlap(true, confusing)
-            measured[f"{kind}_{layer}_blank"] = (true.amax(dim=(1, 2)) == 0).float()
-    return measured
+    cotangents, gradients = cotangents_of(logits_BC.detach()), {}
+    if "inner" in layers:
+        gradients["inner"] = [attention.gradient(logits_BC, inner, c, second_order=False) for c in cotangents]
+    gradients["last"] = [icasc.last_gradient(model, last, logits_BC, c, second_order=False) for c in cotangents]
+    feats = {"inner": inner, "last": last}
+    return {
+        (kind, layer): [
+            attention.attention_map(baseline.wide(feats[layer]).detach(), baseline.wide(g).detach(), kind)
+            for g in gradients[layer]
+        ]
+        for kind in attention.KINDS
+        for layer in layers
+    }

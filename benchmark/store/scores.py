@@ -7,6 +7,9 @@ scores          with (N, C) labels: logits (N, C)
 top_classes     with (N,) labels: numbers of the TOP classes with the highest logits (N, TOP), the highest first
 top_log_probs   and their natural log-probabilities (N, TOP). All logits of ILSVRC2012 would be 200 MB a run,
                 and hardly compress
+maps_images     a few test images by their place among the ids (M,), the same for all runs on a data set
+maps_grad_cam   maps at the last layer of their TOP classes, the highest first (M, TOP, h, w): 0 ... 255, each by its
+maps_a_ch       own maximum (methods/overlap.py)
 """
 
 import hashlib
@@ -33,6 +36,16 @@ class Scores:
     classes: list[str]
 
 
+@dataclass(frozen=True)
+class Maps:
+    """Attention maps of a few test images, as kept."""
+
+    at: np.ndarray  # the images' places among the ids (M,)
+    classes_MK: np.ndarray  # numbers of the classes with the highest scores, the highest first
+    share_MK: np.ndarray  # and what the network gives them: a sigmoid's or a softmax's, 0 ... 1
+    by_kind: dict[str, np.ndarray]  # (M, K, h, w) of 0 ... 1, each by its own maximum; 0 everywhere where it is blank
+
+
 def write(
     run: Run,
     ids: np.ndarray,
@@ -40,8 +53,9 @@ def write(
     scores_NC: np.ndarray,
     classes: tuple[str, ...],
     train_ids: np.ndarray | None = None,
+    maps: dict[str, np.ndarray] | None = None,
 ) -> str:
-    """Save logits (N, C); returns the file's SHA-256, which result.json names."""
+    """Save logits (N, C), and maps by the end of their names; returns the file's SHA-256, which result.json names."""
     arrays: dict[str, Any] = {"ids": ids, "labels": labels}
     if labels.ndim == 2:
         arrays |= {"classes": np.array(classes), "scores": scores_NC}
@@ -51,6 +65,7 @@ def write(
         arrays |= {"top_classes": top_NK.astype(np.uint16), "top_log_probs": log_probs_NK.astype(np.float32)}
     if train_ids is not None:
         arrays["train_ids"] = train_ids
+    arrays |= {f"maps_{name}": array for name, array in (maps or {}).items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_atomic(run.path("scores.npz"), buffer.getvalue())
@@ -115,6 +130,31 @@ def parse(run: Run, saved: bytes, record: Result | None) -> Scores:
         path = run.path("scores.npz")
         raise UserError(f"{path}: not a file of scores ({type(error).__name__}: {error})") from None
     return Scores(ids, labels, predicted, classes)
+
+
+def maps(run: Run) -> Maps | None:
+    """None where a run keeps none, as those before November 2026. UserError as in `read`."""
+    saved = content(run, run.result())
+    try:
+        with np.load(io.BytesIO(saved)) as arrays:
+            if "maps_images" not in arrays:
+                return None
+            at, many = arrays["maps_images"], arrays["labels"].ndim == 2
+            if many:
+                classes_MK = top_classes(arrays["scores"][at], TOP)
+                share_MK = 1 / (1 + np.exp(-np.take_along_axis(arrays["scores"][at], classes_MK, axis=1)))
+            else:
+                classes_MK, share_MK = arrays["top_classes"][at], np.exp(arrays["top_log_probs"][at])
+            kinds = [
+                name.removeprefix("maps_") for name in arrays if name.startswith("maps_") and name != "maps_images"
+            ]
+            by_kind = {kind: arrays[f"maps_{kind}"] / 255 for kind in kinds}
+            if any(maps.ndim != 4 or maps.shape[:2] != classes_MK.shape for maps in by_kind.values()):
+                raise ValueError("not a map for each image and class")
+    except Exception as error:  # as in `parse`
+        path = run.path("scores.npz")
+        raise UserError(f"{path}: not a file of scores ({type(error).__name__}: {error})") from None
+    return Maps(at, classes_MK, share_MK, by_kind)
 
 
 def _classes(arrays: Any, ap: dict[str, Any] | None, columns: int) -> list[str]:

@@ -127,10 +127,14 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
         return
     train_ids = np.array(train.images.ids)[chosen] if len(chosen) <= MAX_IDS else None
     ids, targets, classes = np.array(test.images.ids), test.images.targets, test.images.classes
-    scores_sha256 = scores.write(run, ids, targets, scores_NC, classes, train_ids)
+    kept = held_out[: overlap.KEPT]
+    top_BK = torch.from_numpy(metrics.top_classes(scores_NC[kept], metrics.TOP)).to(device)
+    of_top = overlap.kept(state.model, view.plain(test.test_batch(kept)), top_BK, job)
+    maps = {"images": kept} | {kind: maps_BKHW.cpu().numpy() for kind, maps_BKHW in of_top.items()}
+    scores_sha256 = scores.write(run, ids, targets, scores_NC, classes, train_ids, maps)
     if execution.keep_weights:
-        kept = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
-        write_atomic(run.path("model.safetensors"), safetensors.torch.save(kept))
+        weights_of = {name: tensor.contiguous() for name, tensor in state.model.net.state_dict().items()}
+        write_atomic(run.path("model.safetensors"), safetensors.torch.save(weights_of))
     run.write(recording.result(run, job, state, train, chosen, test, scores_NC, scores_sha256))
     run.path("checkpoint.pt").unlink(missing_ok=True)
 
