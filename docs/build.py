@@ -96,7 +96,7 @@ def assemble() -> None:
 def copy_tables() -> None:
     """The tables' files, and for each folder of them a page that lists it; links to folders lead there."""
     (SOURCE / "tables").mkdir()
-    for path in (ROOT / "tables").glob("answer.p*"):
+    for path in (ROOT / "tables").glob("answer*.p*"):
         shutil.copy(path, SOURCE / "tables")
     for folder in sorted({path.parent for path in (ROOT / "tables").glob("*/**/*.md")}):
         inside = SOURCE / folder.relative_to(ROOT)

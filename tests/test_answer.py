@@ -7,7 +7,7 @@ import pytest
 from benchmark.evidence import answer, figures
 from benchmark.tables.claims import Estimate, GainInterval
 from benchmark.tables.stats import Verdict
-from benchmark.tables.treatment import Treatment
+from benchmark.tables.treatment import Change, Treatment
 from tests.evidence import golden_table
 
 
@@ -52,6 +52,45 @@ def test_a_verdict_is_told_where_there_is_one(shown):
     text = answer.markdown([c._replace(table=table) for c in shown])
     assert text.startswith("mAP, mini, + Grad-CAM: not reproduced; mAP, mini, + A_ch: not reproduced.")
     assert "†: not the paper's protocol" not in text
+
+
+@pytest.fixture
+def controls():
+    """Two controls, one of them far off, and a method over its placebo; the method moved its maps."""
+    table = golden_table()
+    spec = table.spec.model_copy(
+        update={"rows": [r.model_copy(update={"over": {"icasc-a_ch": "icasc-grad_cam"}}) for r in table.spec.rows]}
+    )
+    treated = Treatment("applied, no effect", "", {"a_ch_last": Change(-0.2, (-0.3, -0.1), 3)})
+    made = {}
+    for method, gain, treatment in (("icasc-grad_cam", -30.0, None), ("icasc-a_ch", 2.0, treated)):
+        interval = GainInterval(gain - 1, gain + 1, "seeds and images")
+        made["aeroplane", method] = dataclasses.replace(
+            table.cells["aeroplane", method], gain=gain, gains=(gain,) * 3, gain_interval=interval, treatment=treatment
+        )
+    blank = {at: dataclasses.replace(cell, gain=None) for at, cell in table.cells.items()}
+    return answer.controls(dataclasses.replace(table, spec=spec, cells=blank | made), {"icasc-a_ch": 6.9})
+
+
+def test_controls_say_what_they_are_over_and_what_became_of_the_maps(controls):
+    lines = [line for line in answer.controls_markdown(controls).splitlines() if "ICASC" in line or "+ " in line]
+    cells = [[part.strip() for part in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert cells[0] == ["+ ICASC Grad-CAM", "3", "-30.00 [-31.00, -29.00]", "–", "–", "–"]
+    over = "+ ICASC A\\_ch, over + ICASC Grad-CAM"
+    assert cells[1] == [over, "3", "+2.00 [+1.00, +3.00]", "–", "-0.200 [-0.300, -0.100]", "applied, no effect"]
+
+
+def test_a_control_beyond_the_axis_is_an_arrow(controls):
+    drawing = figures.controls(controls)
+    axes = drawing.figure.axes[0]
+    low, high = axes.get_xlim()
+    assert -13 < low < 0
+    assert 6.9 < high < 9
+    marks = {line.get_marker(): line.get_xdata()[0] for line in axes.lines if line.get_marker() in "<s"}
+    assert marks == {"<": low, "s": 2.0}
+    assert any(list(line.get_xdata()) == [6.9, 6.9] for line in axes.lines), "the claim"
+    assert "An arrow: beyond the axis." in drawing.caption
+    assert "An arrow" not in figures.controls(controls[1:]).caption
 
 
 def test_the_picture_has_each_point_at_its_place(shown):

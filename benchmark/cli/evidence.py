@@ -2,8 +2,9 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +36,9 @@ from benchmark.store.files import write_atomic, write_json
 from benchmark.store.run import Run
 from benchmark.tables import published
 from benchmark.tables.cells import Table
+
+if TYPE_CHECKING:
+    from benchmark.evidence.answer import Control
 
 Rounds = Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap samples of the test images; 0: none")]
 
@@ -208,6 +212,31 @@ def answer(
     write_atomic(tables / "answer.md", text.encode())
     paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
     print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
+    held = controls_at(scales, runs, tables)
+    if held:
+        drawing = figures_module.controls(held)
+        text = answer_module.controls_markdown(held)
+        write_atomic(tables / f"{drawing.name}.md", text.encode())
+        paths = [tables / f"{drawing.name}.md", *figures_module.write([drawing], tables)]
+        print(f"\n{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
+
+
+def controls_at(scales: Iterable[str], runs: Path, tables: Path) -> "list[Control]":
+    """The measured lines of every table of controls, with what is claimed of the same data."""
+    from benchmark.evidence import answer as answer_module
+    from benchmark.evidence import curve
+
+    lines: list[Control] = []
+    abstract = claims_of_the_abstract(tables)
+    with_claims = {spec.grid: spec for spec in first_of_each_grid(None, tables)}
+    for spec in (published.load(name, tables) for name in published.names(tables)):
+        for scale in scales if spec.of_controls else ():
+            assert spec.grid is not None, "a table of controls is of runs"
+            if grid.load(spec.grid).has_tables(scale) and spec.is_made_at(scale):
+                matrix = Asked(scale, None, None, runs).matrix(spec.grid)
+                claimed = curve.claimed(with_claims[spec.grid], matrix, abstract)
+                lines += answer_module.controls(build_table(spec, matrix, tables), claimed)
+    return lines
 
 
 def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:

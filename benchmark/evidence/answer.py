@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
+from benchmark.matrix.matrix import Matrix
 from benchmark.tables import render
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.claims import GainInterval
+from benchmark.tables.treatment import LAYERS
 
 HEADER = ("data and protocol", "n", "ours", "paper", "share of the paper's gain")
 
@@ -56,6 +58,90 @@ def verdict(shown: list[Comparison]) -> str:
         return "No published number has been tested: none of these runs follows the paper's protocol on its data."
     told = [f"{c.data}, {c.method}: {c.cell.gain_verdict.outcome}" for c in shown if c.cell.gain_verdict]
     return "; ".join(told) + "."
+
+
+class Control(NamedTuple):
+    """A gain of a table of controls, in points, as a line: a control's, or of a method that is held against them.
+    claims: what is claimed of the same data by method, over the same classes."""
+
+    table: Table
+    cell: Cell
+    gain: float
+    interval: GainInterval
+    claims: dict[str, float]
+
+    @property
+    def data(self) -> str:
+        """`PASCAL VOC 2012, ResNet-18, controls`"""
+        first = self.table.spec.rows[0].key
+        stood_in = self.table.ran_as.get(first)
+        return f"{self.matrix.grid.title}, {first}{f' (as {stood_in})' if stood_in else ''}, {self.table.scale}"
+
+    @property
+    def matrix(self) -> Matrix:
+        assert self.table.matrix is not None, "a table of controls is of runs"
+        return self.table.matrix
+
+    @property
+    def name(self) -> str:
+        over = self.table.row(self.cell).over.get(self.cell.column)
+        return self._header(self.cell.column) + (f", over {self._header(over)}" if over else "")
+
+    def _header(self, key: str) -> str:
+        header = next(c.header for c in self.table.spec.columns if c.key == key)
+        return render.SUBSCRIPT.sub(r"\1 \2", header)
+
+    def overlap(self, layer: str) -> str:
+        """By how much the overlap of its maps changed there."""
+        changes = self.cell.treatment.changes if self.cell.treatment else {}
+        change = next((change for name, change in changes.items() if name.endswith(f"_{layer}")), None)
+        if change is None:
+            return render.BLANK
+        of = f" [{change.interval[0]:+.3f}, {change.interval[1]:+.3f}]" if change.interval else ""
+        return f"{change.mean:+.3f}{of}"
+
+
+def controls(table: Table, claims: dict[str, float]) -> list[Control]:
+    """Those with an interval, of the table's first measure."""
+    return [
+        Control(table, cell, cell.gain, cell.gain_interval, claims)
+        for cell in table.cells.values()
+        if cell.gain is not None
+        and cell.gain_interval is not None
+        and table.item(cell) == (table.spec.rows[0].item or table.spec.rows[0].key)
+    ]
+
+
+def controls_markdown(shown: list[Control]) -> str:
+    """A table for each data set and scale: gains, and what became of the maps."""
+    parts = []
+    for data in dict.fromkeys(c.data for c in shown):
+        of_data = [c for c in shown if c.data == data]
+        rows = [
+            [
+                render.escape_markdown(c.name + ("" if not c.cell.crosses else " ††")),
+                str(len(c.cell.gains)),
+                f"{c.gain:+.2f} [{c.interval.low:+.2f}, {c.interval.high:+.2f}]",
+                *(c.overlap(layer) for layer in LAYERS),
+                c.cell.treatment.answer if c.cell.treatment else render.BLANK,
+            ]
+            for c in of_data
+        ]
+        header = ("", "n", "gain", *(f"overlap, {layer}" for layer in LAYERS), "treatment")
+        align = ("left", "right", "right", *("right" for _ in LAYERS), "left")
+        grid = tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=align)
+        planned = (
+            "" if all(len(c.cell.gains) == c.cell.planned for c in of_data) else " Not all planned seeds have run."
+        )
+        parts.append(f"**{render.escape_markdown(data)}**, {of_data[0].matrix.overlay.why}.{planned}\n\n{grid}")
+    notes = [
+        "n: paired seeds. Gain: points over the baseline, or over what is named, with the 95% interval over seeds and "
+        "test images. Overlap: of the true and the confusing class's maps, its change against the same, "
+        "with intervals of 97.5% for each of two layers (0: unmoved, below: further apart)."
+    ]
+    if any(c.cell.crosses for c in shown):
+        notes.append("††: a pair was trained by two versions of the training code.")
+    return "\n\n".join([*parts, " ".join(notes)]) + "\n"
 
 
 def markdown(shown: list[Comparison]) -> str:

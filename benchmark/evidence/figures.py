@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmark.evidence.answer import Comparison
+from benchmark.evidence.answer import Comparison, Control
 from benchmark.matrix.job import Job
 from benchmark.store.files import write_atomic
 from benchmark.store.records import Epoch
@@ -34,6 +34,7 @@ STYLES = (
     ("#000000", "o", "-"), ("#b5442e", "s", "--"), ("#4f9fcf", "D", "-."), ("#7a7a7a", "^", ":"), ("#c9b458", "v", "-"),
 )  # fmt: skip
 DPI = 200
+CUT = 12.0  # points; a control that loses more, as one that does not train, is an arrow at the edge
 
 
 class Drawing(NamedTuple):
@@ -143,6 +144,54 @@ def answer(shown: list[Comparison]) -> Drawing:
     caption += " None follows the paper's protocol on its data." if not any(c.table.comparable for c in shown) else ""
     caption += " Dotted, ‡: maps not known to have moved." if not all(c.moved for c in shown) else ""
     return Drawing("answer", caption, figure)
+
+
+def controls(shown: list[Control]) -> Drawing:
+    """Each control's gain as a line, by data set and scale, and what is claimed beside them."""
+    lines = [c for i, c in enumerate(shown) if i == 0 or c.data != shown[i - 1].data]
+    heights, y = [], 0.0
+    for c in shown:
+        y += 1.6 if c in lines else 0.0
+        heights.append(y)
+        y += 1.0
+    with settings():
+        figure = Figure(figsize=(7.6, 1.2 + 0.23 * y), layout="constrained")
+        axes = figure.subplots()
+        ends = [end for c in shown if abs(c.gain) < CUT for end in (c.interval.low, c.interval.high)]
+        marks = np.clip([0.0, *ends, *(v for c in shown for v in c.claims.values())], -CUT, CUT)
+        low, high = float(marks.min()) - 0.5, float(marks.max()) + 0.7
+        for c, y in zip(shown, heights, strict=True):
+            if c in lines:
+                axes.text(low, y - 0.85, c.data, fontweight="bold", va="center")
+                last = max(at for at, other in zip(heights, shown, strict=True) if other.data == c.data)
+                axes.plot((0, 0), (y - 0.5, last + 0.5), color="black", linewidth=0.8)
+                for value in dict.fromkeys(c.claims.values()):
+                    axes.plot((value, value), (y - 0.5, last + 0.5), "--", color="0.35", linewidth=1.2)
+            at_claim = c.cell.column in c.claims
+            start, end = max(low, c.interval.low), min(high, c.interval.high)
+            if start < end:
+                axes.plot((start, end), (y, y), color="black", linewidth=1.4, solid_capstyle="butt")
+            if low <= c.gain <= high:
+                axes.plot(c.gain, y, "s" if at_claim else "o", color="black", fillstyle="full" if at_claim else "none")
+            else:
+                axes.plot(low if c.gain < low else high, y, "<" if c.gain < low else ">", color="black", clip_on=False)
+        told = [f"{c.gain:+.2f} [{c.interval.low:+.2f}, {c.interval.high:+.2f}]  n={len(c.cell.gains)}" for c in shown]
+        axes.set_yticks(heights, [_plain(c.name) for c in shown])
+        right = axes.secondary_yaxis("right")
+        right.set_yticks(heights, told)
+        for side in (axes, right):
+            side.tick_params(axis="y", length=0)
+        for spine in (axes.spines["left"], right.spines["right"]):
+            spine.set_visible(False)
+        axes.set_xlim(low, high)
+        axes.set_ylim(heights[-1] + 0.8, heights[0] - 1.4)
+        axes.set_xlabel("gain over the baseline, or over what is named (points)")
+    caption = (
+        "Gains of the controls, hollow, and of the methods that are held against them, filled, with 95% intervals over "
+        "seeds and test images. Solid line: no gain; dashed: what the paper claims, over the same classes."
+    )
+    caption += " An arrow: beyond the axis." if any(not low <= c.gain <= high for c in shown) else ""
+    return Drawing("answer-controls", caption, figure)
 
 
 def dots(table: Table) -> Drawing:

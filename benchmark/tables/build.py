@@ -101,8 +101,7 @@ def _with_intervals(table: Table, samples: collect.Samples) -> dict[tuple[str, s
     for row in table.spec.rows:
         of_row = [cells[row.key, column.key] for column in table.spec.columns]
         # Controls, which are there to differ, lend each other no spread: an A/A's is the noise floor.
-        judged = table.spec.tolerance is not None
-        pooled = claims.pooled_std([cell.gains for cell in of_row]) if judged else None
+        pooled = None if table.spec.of_controls else claims.pooled_std([cell.gains for cell in of_row])
         for cell in of_row:
             if cell.gains:
                 interval = claims.gain_interval(cell.gains, paired_over(samples, table, cell), pooled)
@@ -111,10 +110,11 @@ def _with_intervals(table: Table, samples: collect.Samples) -> dict[tuple[str, s
 
 
 def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
-    """The cells of claims, each with whether its method moved what it is to move."""
+    """The cells of claims and of controls, each with whether its method moved what it is to move."""
     cells: dict[tuple[str, str], Cell] = {}
     for at, cell in table.cells.items():
-        maps = study.at_hand().methods[cell.column].maps if table.row(cell).claim else None
+        asked = table.row(cell).claim or table.spec.of_controls
+        maps = study.at_hand().methods[cell.column].maps if asked else None
         if cell.gains and maps:
             ours, theirs = (dict(zip(c.seeds, c.runs, strict=True)) for c in (cell, table.baseline(cell)))
             ours = {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}

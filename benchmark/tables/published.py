@@ -86,6 +86,12 @@ class Spec(_Strict):
         """Whether its cells are other tables' gains."""
         return any(row.table for row in self.rows)
 
+    @property
+    def of_controls(self) -> bool:
+        """Whether nothing is published that it could be held against, nor to be judged: what gains are judged by."""
+        blank = all(value is None for row in self.rows for value in row.published)
+        return self.grid is not None and self.tolerance is None and blank
+
     def published(self, row: str, column: str) -> Any:
         index = [c.key for c in self.columns].index(column)
         return next(r.published[index] for r in self.rows if r.key == row)

@@ -35,7 +35,10 @@ def columns(table: Table) -> list[tuple[str, list[str]]]:
         delta = [] if is_text(table) or not has_delta(table) else ["Δ"]
         gains = ["gain", "paper's gain"] if i and not is_text(table) and not table.spec.of_gains else []
         share = ["share"] if table.spec.of_gains else []
-        groups.append((column.header, [ours, "paper", *delta, *gains, *share]))
+        if table.spec.of_controls:
+            groups.append((column.header, [ours, *gains[:1]]))
+        else:
+            groups.append((column.header, [ours, "paper", *delta, *gains, *share]))
     return groups
 
 
@@ -59,6 +62,9 @@ def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
             cell = table.cells[row.key, column.key]
             ours, paper = value_text(cell, table), level(cell.published, table)
             line += [bold(ours) if column.key in best else ours]
+            if table.spec.of_controls:
+                line += [gain_text(cell, table)] if i else []
+                continue
             line += [bold(paper) if column.key in best_published else paper]
             if cell.text is None and has_delta(table):
                 line += [signed(cell.delta, table)]
