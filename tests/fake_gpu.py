@@ -194,6 +194,9 @@ def around(job: Job) -> None:
     test = Pixels(ImageSet(names, tuple("abcd"), pixels, targets), size, "none", pixels)
     to_host: list[torch.Tensor] = []
 
+    def from_numpy(count: int, size: int, _: torch.device, read: Callable[[np.ndarray], Any]) -> torch.Tensor:
+        return torch.from_numpy(read(np.empty((count, size, size, 3), np.uint8)))
+
     def summed(values: dict[str, torch.Tensor]) -> dict[str, Any]:
         to_host.extend(values.values())
         return {name: mock.Mock() for name in values}
@@ -210,7 +213,7 @@ def around(job: Job) -> None:
         )
         images = view(view.resident[torch.arange(count, device="cuda")], *drawn)
         one_by_one = mock.patch.object(loop, "ahead", lambda parts, read: ((p, read(p)) for p in parts))
-        unpinned = mock.patch.object(loop, "pinned", lambda pixels, _: torch.from_numpy(pixels))
+        unpinned = mock.patch.object(loop, "loaded", from_numpy)
         with one_by_one, unpinned, mock.patch.object(distributed, "summed", summed):
             loop.predict(state.model, test, view, job)
         assert [t.device.type for t in to_host] == ["cpu"], "scores go to the host once"

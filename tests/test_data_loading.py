@@ -50,6 +50,9 @@ def test_crops_depend_on_seed_epoch_and_index_alone(photos, resize, tmp_path):
     pixels = open_pixels(photos, 32, resize, tmp_path)
     whole = pixels.train_batch(np.arange(5), seed=3, epoch=7)
     assert (pixels.train_batch(np.array([4, 2]), 3, 7) == whole[[4, 2]]).all()
+    into = np.zeros_like(whole)
+    assert pixels.train_batch(np.arange(5), 3, 7, into) is into
+    assert (into == whole).all()
     assert (np.concatenate([pixels.train_batch(np.array([i]), 3, 7) for i in range(5)]) == whole).all()
     for seed, epoch in ((4, 7), (3, 8)):
         assert (pixels.train_batch(np.arange(5), seed, epoch) != whole).any()
@@ -125,6 +128,11 @@ def test_stored_pixels_are_given_as_they_are(tmp_path):
     pixels = open_pixels(image_set(array), 32, "none", tmp_path)
     assert (pixels.train_batch(np.array([5, 1]), 0, 0) == array[[5, 1]]).all()
     assert (pixels.test_batch(np.arange(6)) == array).all()
+    into = np.zeros_like(array[:2])
+    assert pixels.test_batch(np.array([4, 1]), into) is into
+    assert (into == array[[4, 1]]).all()
+    with pytest.raises(ValueError, match="does not match"):
+        pixels.test_batch(np.array([4]), into)
     assert pixels.digest() == hashlib.sha256(array).hexdigest()
     assert not any(tmp_path.iterdir())
 

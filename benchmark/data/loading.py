@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,14 +79,16 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.images.ids)
 
-    def train_batch(self, indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-        """Images `indices` as (B, size, size, 3) uint8; each crop is drawn from (seed, epoch, index) alone, so it is
-        the same in any batch, order, or number of threads. UserError names an image that cannot be decoded."""
-        return self._batch([int(i) for i in indices], [np.random.default_rng([seed, epoch, int(i)]) for i in indices])
+    def train_batch(self, indices: np.ndarray, seed: int, epoch: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Images `indices` as (B, size, size, 3) uint8, written into `out` where it is given; each crop is drawn from
+        (seed, epoch, index) alone, so it is the same in any batch, order, or number of threads. UserError names an
+        image that cannot be decoded."""
+        rngs = [np.random.default_rng([seed, epoch, int(i)]) for i in indices]
+        return self._batch([int(i) for i in indices], rngs, out)
 
-    def test_batch(self, indices: np.ndarray) -> np.ndarray:
-        """Images `indices` as (B, size, size, 3) uint8, nothing drawn. UserError as train_batch."""
-        return self._batch([int(i) for i in indices], [None] * len(indices))
+    def test_batch(self, indices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Images `indices` as (B, size, size, 3) uint8, nothing drawn; `out` and UserError as train_batch."""
+        return self._batch([int(i) for i in indices], [None] * len(indices), out)
 
     def digest(self) -> str:
         """SHA-256 of all test-view pixels in the split's order; where they are decoded at each read, of the files'
@@ -100,14 +102,19 @@ class Pixels:
                 digest.update(np.ascontiguousarray(self.test_batch(np.arange(i, min(i + 256, len(self))))))  # type: ignore[arg-type]
         return digest.hexdigest()
 
-    def _batch(self, indices: list[int], generators: list[np.random.Generator | None]) -> np.ndarray:
+    def _batch(
+        self, indices: list[int], generators: Sequence[np.random.Generator | None], out: np.ndarray | None
+    ) -> np.ndarray:
+        out_BHWC = np.empty((len(indices), self.size, self.size, 3), np.uint8) if out is None else out
         if self.array is not None and self.array.shape[1] == self.size:
-            return np.asarray(self.array[indices])
-        if self.array is not None:
-            crops = [crop(self.array[i], self.size, rng) for i, rng in zip(indices, generators, strict=True)]
-        else:
-            crops = list(self._pool.map(self._decode, indices, generators))
-        return np.stack(crops) if crops else np.empty((0, self.size, self.size, 3), np.uint8)
+            return np.take(self.array, indices, axis=0, out=out_BHWC, mode="wrap")  # as indexing; "raise" would copy
+
+        def put(at: int) -> None:
+            index, rng = indices[at], generators[at]
+            out_BHWC[at] = self._decode(index, rng) if self.array is None else crop(self.array[index], self.size, rng)
+
+        list((map if self.array is not None else self._pool.map)(put, range(len(indices))))
+        return out_BHWC
 
     def _decode(self, index: int, rng: np.random.Generator | None) -> np.ndarray:
         path = self.images.images[index]

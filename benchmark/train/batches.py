@@ -39,7 +39,8 @@ def of_epoch(
     shares = [distributed.share(part) for part in whole]
 
     def read(part: slice) -> Tensor:
-        return pinned(train.train_batch(draws.order[part], job.seed, epoch), device)
+        indices = draws.order[part]
+        return loaded(len(indices), train.size, device, lambda out: train.train_batch(indices, job.seed, epoch, out))
 
     mine, resident = [part for part, _ in shares], view.resident
     pixels = ahead(mine, read) if resident is None else ((part, resident[order[part]]) for part in mine)
@@ -57,10 +58,12 @@ def ahead(parts: list[Any], read: Callable[[Any], Any]) -> Iterator[tuple[Any, A
             yield part, pixels
 
 
-def pinned(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """As a tensor, for a GPU in memory that it can fetch without stopping the host."""
-    tensor = torch.from_numpy(pixels)
-    return tensor.pin_memory() if device.type == "cuda" else tensor
+def loaded(count: int, size: int, device: torch.device, read: Callable[[np.ndarray], Any]) -> Tensor:
+    """The (count, size, size, 3) uint8 that `read` writes into an array of that shape; for a GPU straight into memory
+    that it can fetch without stopping the host."""
+    pixels = torch.empty((count, size, size, 3), dtype=torch.uint8, pin_memory=device.type == "cuda")
+    read(pixels.numpy())
+    return pixels
 
 
 class Draws:

@@ -24,7 +24,7 @@ from benchmark.store.files import write_atomic
 from benchmark.store.records import Progress
 from benchmark.store.run import Run
 from benchmark.train import checkpoint, distributed, recording, weights
-from benchmark.train.batches import Draws, View, ahead, of_epoch, pinned, training_subset
+from benchmark.train.batches import Draws, View, ahead, loaded, of_epoch, training_subset
 from benchmark.train.checkpoint import OutOfTimeError, State, Stop
 from benchmark.train.recording import DivergedError
 from benchmark.train.step import Step
@@ -184,7 +184,11 @@ def predict(
     size = test_batch(device, job.image_size)
     parts = [slice(i, i + size) for i in range(0, len(test), size)]
     indices = np.arange(len(test))
-    for part, pixels in ahead(distributed.in_turns(parts), lambda part: pinned(test.test_batch(indices[part]), device)):
+
+    def read(part: slice) -> torch.Tensor:
+        return loaded(len(indices[part]), test.size, device, lambda out: test.test_batch(indices[part], out))
+
+    for part, pixels in ahead(distributed.in_turns(parts), read):
         images = view.plain(pixels)
         with autocast(device, job):
             logits = model(images)
