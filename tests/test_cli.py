@@ -14,6 +14,7 @@ import pytest
 
 from benchmark import cli
 from benchmark.bench import meter
+from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
@@ -430,3 +431,11 @@ def test_what_cannot_succeed_is_one_line_and_starts_nothing(words, message, call
     assert message in line
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_table_asked_for_where_it_is_not_made_is_named(tmp_path):
+    for path in Path("tables").glob("*.yaml"):
+        shutil.copy(path, tmp_path)
+    words = ["tables", "--table", "voc-controls", "--scale", "mini", "--tables", str(tmp_path)]
+    with pytest.raises(UserError, match="made at scale controls, reduced, not at 'mini'"):
+        CliRunner().invoke(cli.app, words, catch_exceptions=False)

@@ -1,6 +1,7 @@
 """An assumption as an axis: from saved scores at once, from runs where they are."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -45,6 +46,39 @@ def test_difficult_objects_of_the_test_set():
     assert sensitivity.rescored(run, golden_matrix(), 0) == pytest.approx(collect.items(run.result(), "area"))
     assert sensitivity.rescored(run, golden_matrix(), 1) != pytest.approx(collect.items(run.result(), "area"))
     assert {line["value"] for line in lines("difficult_test")} == {"ignored", "negative", "positive"}
+
+
+def test_the_best_epoch_is_over_all_classes_as_it_was_recorded():
+    last, _, best, _ = lines("checkpoint", "--scale", "mini")
+    assert (last["value"], best["value"], best["over"]) == ("last_epoch", "best_on_test", "seeds only")
+    records = {run.id: run.result() for run in run_module.all_runs(RUNS)}
+    means = [
+        np.mean([100 * record.best_on_test.mAP for name, record in records.items() if f"-{method}-s" in name])
+        for method in ("icasc-grad_cam", "baseline")
+    ]
+    assert (best["mean"], best["gain"]) == pytest.approx((means[0], means[0] - means[1]))
+    with pytest.raises(UserError, match="only mAP is recorded of that epoch, no cow"):
+        sensitivity.table(golden_matrix(), "checkpoint", ["best_on_test"], "cow")
+
+
+def test_the_number_of_images_that_a_class_needs(tmp_path):
+    shutil.copytree(RUNS, tmp_path, dirs_exist_ok=True)
+    for run in run_module.all_runs(tmp_path):
+        record = json.loads(run.path("result.json").read_text())
+        run.path("result.json").write_text(json.dumps(record | {"num_positive_train": record["num_positive"]}))
+    least = sorted(run.result().num_positive.values())[10]  # of 20 classes
+    found = lines(f"min_positives=[1,{least}]", "--scale", "mini", runs=tmp_path)
+    assert [line["value"] for line in found] == [1, 1, least, least]
+    record = next(run for run in run_module.all_runs(tmp_path) if "icasc-a_ch-s0" in run.id).result()
+    assert 0 < len(record.frequent(least)) < 20
+    expected = collect.items(record, "area", least)["mAP"]
+    of_seeds = [run for run in run_module.all_runs(tmp_path) if "icasc-a_ch-s" in run.id]
+    assert found[3]["mean"] == pytest.approx(
+        np.mean([collect.items(r.result(), "area", least)["mAP"] for r in of_seeds])
+    )
+    assert expected != pytest.approx(collect.items(record, "area")["mAP"])
+    with pytest.raises(UserError, match="a number of images, 1 or more"):
+        sensitivity.table(golden_matrix(), "min_positives", [0])
 
 
 def test_what_is_missing_has_a_command():

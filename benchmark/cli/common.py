@@ -164,6 +164,9 @@ def render_tables(
         if asked.scale in (chosen := grid.load(name)).scales and not chosen.has_tables(asked.scale):
             print_readings(asked.matrix(name), tables)
     for spec in specs:
+        if len(specs) == 1 and not spec.is_made_at(asked.scale):
+            made_at = ", ".join(spec.scales or ())
+            raise UserError(f"table {spec.name} is made at scale {made_at}, not at '{asked.scale}'")
         built = table_at(spec, asked, data_root, tables, cache)
         if built is None:
             continue

@@ -147,7 +147,7 @@ def sensitivity(
         print(json.dumps(lines, indent=1) if as_json else text)
         return
     name, equals, given = vary.partition("=")
-    values = sensitivity_module.values_of(matrix.grid, name)
+    values = sensitivity_module.values_of(matrix, name)
     if equals:
         values = strict_yaml.scalar(given)
         values = values if isinstance(values, list) else [values]

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import study
-from benchmark.matrix.grid import EVALUATION, Grid
+from benchmark.matrix.grid import EVALUATION
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
@@ -16,26 +16,38 @@ from benchmark.store.run import Run
 from benchmark.tables import claims, collect
 from benchmark.tables.build import shown
 
-# Read from saved scores, no training: what becomes of a test image that shows a class only as a difficult object.
+# What becomes of a test image that shows a class only as a difficult object.
 DIFFICULT_TEST = {"ignored": 0, "negative": -1, "positive": 1}
-FROM_SCORES = {"ap_definition": tuple(metrics.DEFINITIONS), "difficult_test": tuple(DIFFICULT_TEST)}
+# Read from finished runs, no training.
+FROM_RECORDS: dict[str, tuple[Any, ...]] = {
+    "ap_definition": tuple(metrics.DEFINITIONS),
+    "difficult_test": tuple(DIFFICULT_TEST),
+    "checkpoint": ("last_epoch", "best_on_test"),  # over all classes, as the best epoch is recorded
+    "min_positives": (1, 5, 15, 30, 50),  # images of a class in each split, fewer of which leave it out of mAP
+}
 
 
-def values_of(grid: Grid, name: str) -> list[Any]:
-    """What assumption `name` can be. UserError for what is no assumption or has one value."""
+def values_of(matrix: Matrix, name: str) -> list[Any]:
+    """What assumption `name`, or `min_positives`, can be. UserError for what is no assumption or has one value."""
+    grid = matrix.grid
+    if name == "min_positives":
+        return list(dict.fromkeys([matrix.min_positives, *FROM_RECORDS[name]]))
     if name not in grid.assumptions:
-        raise UserError(f"grid {grid.name} assumes nothing about '{name}'" + nearest(name, grid.assumptions))
+        valid = [*grid.assumptions, "min_positives"]
+        raise UserError(f"grid {grid.name} assumes nothing about '{name}'" + nearest(name, valid))
     assumption = grid.assumptions[name]
-    values = list(dict.fromkeys([assumption.value, *assumption.alternatives, *FROM_SCORES.get(name, ())]))
+    values = list(dict.fromkeys([assumption.value, *assumption.alternatives, *FROM_RECORDS.get(name, ())]))
     if len(values) == 1:
         raise UserError(f"grid {grid.name}: '{name}' has no alternatives; add some to its YAML")
-    if name in EVALUATION and name not in FROM_SCORES:
+    if name in EVALUATION and name not in FROM_RECORDS:
         raise UserError(f"'{name}' is not kept in the run folders, so other values cannot be tabled")
     return values
 
 
 def in_use(matrix: Matrix, name: str) -> Any:
     """The value that a run of this matrix has unless told otherwise."""
+    if name == "min_positives":
+        return matrix.min_positives
     fields = matrix.grid.base | matrix.overlay.set | matrix.overrides
     return fields.get(name, matrix.grid.assumptions[name].value)
 
@@ -47,10 +59,11 @@ def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None)
     (why pairs were not made), crosses, moved (gain - the gain at the value in use), command (to make what is missing;
     None where nothing is). `item` defaults to mAP, or top1.
     """
-    used, known = in_use(matrix, name), FROM_SCORES.get(name, ())
+    used = in_use(matrix, name)
     for value in values:
-        if known and value not in known:
-            raise UserError(f"{name}={value}: there is no such reading" + nearest(value, known))
+        _check(name, value)
+    if name == "checkpoint":
+        matrix = matrix.asked_otherwise(least_positives=1)
     lines = []
     for value in sorted(values, key=lambda v: v != used):
         read = matrix
@@ -58,15 +71,27 @@ def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None)
             read = matrix.asked_otherwise(overrides=matrix.overrides | {name: value})
         elif name == "ap_definition":
             read = matrix.asked_otherwise(average_precision=value)
+        elif name == "min_positives":
+            read = matrix.asked_otherwise(least_positives=value)
         numbers = {job.id: _number(Run(read.folder(job)), read, name, value, item) for job in read.jobs}
         for backbone in dict.fromkeys(job.backbone for job in read.jobs):
-            # Scores are resampled with the labels as recorded; with difficult objects read anew, seeds alone are known.
-            lines += _lines(read, backbone, numbers, value, item, name != "difficult_test" or value == used)
+            # Scores are resampled as recorded: of the last epoch, with their labels. Of others, seeds alone are known.
+            as_recorded = name not in ("difficult_test", "checkpoint") or value == used
+            lines += _lines(read, backbone, numbers, value, item, as_recorded)
     for line in lines:
         line["in_use"] = line["value"] == used
         reference = next((o["gain"] for o in lines if o["value"] == used and _same(o, line)), None)
         line["moved"] = None if None in (line["gain"], reference) else line["gain"] - reference
     return lines
+
+
+def _check(name: str, value: Any) -> None:
+    known = FROM_RECORDS.get(name, ())
+    if name == "min_positives":
+        if type(value) is not int or value < 1:
+            raise UserError(f"min_positives={value}: a number of images, 1 or more")
+    elif known and value not in known:
+        raise UserError(f"{name}={value}: there is no such reading" + nearest(value, known))
 
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
@@ -141,6 +166,12 @@ def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -
     item = item or record.headline
     if item not in measured:
         raise UserError(f"{run.id} has no '{item}'" + nearest(item, measured))
+    if value == "best_on_test":
+        best = record.best_on_test
+        if item != record.headline:
+            raise UserError(f"checkpoint=best_on_test: only {record.headline} is recorded of that epoch, no {item}")
+        share = None if best is None else best.top1 if record.single_label else best.mAP
+        return None if share is None else 100 * share
     return measured[item]
 
 

@@ -20,7 +20,8 @@ NAME_BYTES = 200  # of a folder's name; file systems take 255
 class Matrix:
     """overrides: fields that every job has instead of the grid's (`--set`). selection: field -> values, the jobs that
     are meant (`--only`). runs: where run folders lie. readings: those to repeat the matrix for; none: the scale's own.
-    average_precision: its definition, where it is not the grid's."""
+    average_precision: its definition, where it is not the grid's. least_positives: `min_positives`, where it is not the
+    scale's."""
 
     grid: Grid
     scale: str
@@ -29,6 +30,7 @@ class Matrix:
     runs: Path = Path("runs")
     readings: tuple[dict[str, Any], ...] = ()
     average_precision: str | None = None
+    least_positives: int | None = None
 
     @cached_property
     def overlay(self) -> Scale:
@@ -45,7 +47,7 @@ class Matrix:
     @property
     def min_positives(self) -> int:
         """Classes that fewer images of either split show are left out of tables, and of mAP."""
-        return self.overlay.min_positives
+        return self.overlay.min_positives if self.least_positives is None else self.least_positives
 
     @property
     def definition(self) -> str:
