@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmark import cli
-from benchmark.bench import session
+from benchmark.bench import meter, session
 from benchmark.errors import UserError
 
 SHORT = [
@@ -28,6 +28,34 @@ def test_a_stage_finds_something_and_no_error(name, tmp_path):
     assert {each["stage"] for each in found} == {name}
     assert not any(each.get("error") or each.get("failures") or each.get("failed") for each in found)
     assert all(each.get("status", 0) == 0 for each in found)
+
+
+def test_all_stages_fit_into_ten_minutes():
+    assert sum(limit for _, limit in session.STAGES.values()) <= 600
+
+
+def test_plan_takes_the_ceilings_that_a_session_measured(tmp_path):
+    session.run_stage("machine", session.Session(tmp_path, torch.device("cpu"), quick=True))
+    gpu = meter.measured_gpu(tmp_path / "found.jsonl")
+    found = {each["ceiling"]: each for each in findings(tmp_path) if "ceiling" in each}
+    assert (gpu.float32, gpu.bandwidth) == (found["float32"]["tflops"], found["copy"]["gb_per_second"] / 1e3)
+    job = meter.paper_kinds()["voc2012 resnet18 baseline"]
+    slow, fast = meter.estimate(job, gpu), meter.estimate(job, meter.GPUS["h100"])
+    assert slow.hours > 10 * fast.hours
+    assert "as measured" in slow.gpu
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"ceiling": "copy", "gb_per_second": 3}\n', "[]\n", None],
+)  # fmt: skip
+def test_a_file_without_ceilings_is_refused(content, tmp_path):
+    path = tmp_path / "found.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=r"found\.jsonl: (holds no measured ceilings|cannot be read)"):
+        cli.matrix.estimates(str(path))
+    with pytest.raises(UserError, match=r"h1OO: no figures of it.*h100, a100"):
+        cli.matrix.estimates("h1OO")
 
 
 def test_replays_and_losses_agree_with_themselves_on_a_cpu(tmp_path):

@@ -6,6 +6,7 @@ at the GPU's peak or its bytes at the memory's, whichever is longer, and a kerne
 at once, as the caching allocator rounds it: cuDNN's workspaces and CUDA's own context come on top.
 """
 
+import json
 import math
 import weakref
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmark.data import DATASETS
+from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
 from benchmark.methods import overlap
@@ -44,25 +46,46 @@ FUSED_SGD = ("_fused_sgd_", "_fused_sgd_.tensor_lr")
 
 @dataclass(frozen=True)
 class Gpu:
-    """A data sheet: dense TFLOP/s of bfloat16 with float32 sums, of TF32 and of float32; TB/s; GB."""
+    """Dense TFLOP/s of bfloat16 with float32 sums, of TF32 and of float32; TB/s. Of a data sheet, or measured."""
 
     name: str
     bfloat16: float
     tf32: float
     float32: float
     bandwidth: float
-    memory: float
 
 
 # NVIDIA's data sheets and architecture white papers. V100 has neither bfloat16 nor TF32: bfloat16 is its float32 rate.
 GPUS = {
-    "h100": Gpu("H100 SXM", 989, 495, 67, 3.35, 80),
-    "a100": Gpu("A100 SXM 80 GB", 312, 156, 19.5, 2.04, 80),
-    "v100": Gpu("V100 SXM2", 15.7, 15.7, 15.7, 0.90, 32),
-    "rtx4090": Gpu("RTX 4090", 165, 82.6, 82.6, 1.01, 24),
-    "rtx3090": Gpu("RTX 3090", 71, 35.6, 35.6, 0.936, 24),
-    "l4": Gpu("L4", 121, 60, 30.3, 0.30, 24),
+    "h100": Gpu("H100 SXM", 989, 495, 67, 3.35),
+    "a100": Gpu("A100 SXM 80 GB", 312, 156, 19.5, 2.04),
+    "v100": Gpu("V100 SXM2", 15.7, 15.7, 15.7, 0.90),
+    "rtx4090": Gpu("RTX 4090", 165, 82.6, 82.6, 1.01),
+    "rtx3090": Gpu("RTX 3090", 71, 35.6, 35.6, 0.936),
+    "l4": Gpu("L4", 121, 60, 30.3, 0.30),
 }
+
+
+def measured_gpu(path: Path) -> Gpu:
+    """What `gpu-session` found at its first stage, from its found.jsonl. UserError where it did not."""
+    try:
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        ceilings = {each["ceiling"]: each for each in found if "ceiling" in each}
+        peaks = [float(ceilings[name]["tflops"]) for name in ("bfloat16", "tf32", "float32")]
+        bandwidth = float(ceilings["copy"]["gb_per_second"]) / 1e3
+        if not all(0 < value < math.inf for value in (*peaks, bandwidth)):
+            raise ValueError("a ceiling that is no positive number")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: holds no measured ceilings ({type(error).__name__}: {error}); 'python -m benchmark gpu-session "
+            "OUT --stage machine' writes them into OUT/found.jsonl"
+        ) from None
+    device = next((each["device"] for each in found if "device" in each), "a machine")
+    return Gpu(f"{device} as measured ({path})", peaks[0], peaks[1], peaks[2], bandwidth)
+
+
 KERNEL_SECONDS = 1e-6  # from one kernel's end to the next one's start, where the host is ahead or the step recorded
 LAUNCH_SECONDS = 6e-6  # of the host for one operation of an eager step, autograd included
 DECODED_PER_SECOND = 16 * 230  # pictures of ILSVRC's size by 16 cores (docs/performance.md)

@@ -280,11 +280,11 @@ def jobs(session: Session) -> Iterator[Found]:
         yield {"jobs": name, "status": ended.returncode, "failures": failures}
 
 
-# In the order of what they tell; seconds that each may take.
+# In the order of what they tell; seconds that each may take, ten minutes together.
 STAGES: dict[str, tuple[Callable[[Session], Iterator[Found]], float]] = {
-    "machine": (machine, 60), "tests": (tests, 150), "stalls": (stalls, 60), "replays": (replays, 90),
-    "times": (times, 150), "losses": (losses, 60), "around": (around, 60), "kernels": (kernels, 60),
-    "loader": (loader, 30), "jobs": (jobs, 180),
+    "machine": (machine, 40), "tests": (tests, 100), "stalls": (stalls, 40), "replays": (replays, 60),
+    "times": (times, 110), "losses": (losses, 40), "around": (around, 40), "kernels": (kernels, 40),
+    "loader": (loader, 20), "jobs": (jobs, 110),
 }  # fmt: skip
 
 

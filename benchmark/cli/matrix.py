@@ -49,7 +49,10 @@ def plan(
     tables: Tables = TABLES,
     cache: Cache = CACHE,
     gpu: Annotated[
-        str | None, typer.Option("--gpu", help="Estimate costs there: h100, a100, v100, rtx4090, rtx3090 or l4")
+        str | None,
+        typer.Option(
+            "--gpu", help="Estimate costs there: h100, a100, v100, rtx4090, rtx3090, l4, or what a gpu-session found"
+        ),
     ] = None,
     all_grids: Annotated[bool, typer.Option("--all", help="All grids, as without --grid")] = False,
     as_json: AsJson = False,
@@ -97,14 +100,18 @@ def estimates(gpu: str) -> Callable[[Job], dict[str, Any]]:
     """What a job will need on a GPU, by the meter; jobs of one kind are counted once."""
     from benchmark.bench import meter
 
-    if gpu not in meter.GPUS:
-        raise UserError(f"--gpu {gpu}: no figures of it; {', '.join(meter.GPUS)} are known" + nearest(gpu, meter.GPUS))
+    if gpu in meter.GPUS:
+        its = meter.GPUS[gpu]
+    elif Path(gpu).suffix == ".jsonl":
+        its = meter.measured_gpu(Path(gpu))
+    else:
+        raise UserError(f"--gpu {gpu}: no figures of it, nor a gpu-session's found.jsonl" + nearest(gpu, meter.GPUS))
     known: dict[str, dict[str, Any]] = {}
 
     def estimate(job: Job) -> dict[str, Any]:
         kind = job.model_copy(update={"seed": 0}).canonical_json()
         if kind not in known:
-            known[kind] = asdict(meter.estimate(job, meter.GPUS[gpu]))
+            known[kind] = asdict(meter.estimate(job, its))
         return known[kind]
 
     return estimate
@@ -127,7 +134,7 @@ def print_trust() -> None:
     shares = [share for _, share in meter.published_shares()]
     print(
         "estimates, none measured here: GiB at most; of a step multiply-adds, GB moved and kernels; hours on one GPU "
-        "by the data sheet's peaks, eager and with --cuda-graph.\nPublished trainings of ResNet-50 reach "
+        "by its peaks, eager and with --cuda-graph.\nPublished trainings of ResNet-50 reach "
         f"{min(shares):.2f} to {max(shares):.2f} of what is estimated so: expect {1 / max(shares):.1f} to "
         f"{1 / min(shares):.1f} times the hours (docs/performance.md)"
     )
