@@ -17,6 +17,7 @@ from benchmark.data import mini
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
 from benchmark.store import verify
+from benchmark.tables import bootstrap
 
 MAIN = Path("VOCdevkit/VOC2012/ImageSets/Main")
 NUM_TINY = {"train": 20, "val": 10}
@@ -46,6 +47,19 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mini.drawn("voc2012-mini", mini.draw_voc, folder)
     mini.drawn("cifar100-mini", partial(mini.draw_cifar, num_images={"train": 1, "test": 1}), folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_run_is_resampled_once(tmp_path_factory):
+    """What would be kept in the folder at hand, which is a new one for each test, is kept for all of them."""
+    folder, cached = _of_all_workers("bootstrap", tmp_path_factory), bootstrap.cached
+
+    def kept(asked: Path | None, *arguments):
+        return cached(folder if asked == bootstrap.CACHE else asked, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "cached", kept)
+        yield
 
 
 @pytest.fixture
