@@ -353,7 +353,7 @@ def test_a_run_of_another_scheduler_is_waited_for(submit):
     assert attempts(run) == 1
 
 
-@pytest.mark.parametrize("num_schedulers", [2, 8])
+@pytest.mark.parametrize("num_schedulers", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_schedulers_share_one_folder(num_schedulers, submit):
     """All start at once, each with workers of its own; each job is held once, and all see every job done."""
     runs, ended = [submit({"seconds": 0.2}) for _ in range(5)], []

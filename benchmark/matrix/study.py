@@ -15,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,12 @@ def at_hand() -> Study:
 
 
 def built_in() -> Study:
-    return Study(dict(import_module(BUILT_IN).METHODS))
+    return _built_in(tuple(import_module(BUILT_IN).METHODS.items()))
+
+
+@cache
+def _built_in(methods: tuple[tuple[str, Method], ...]) -> Study:
+    return Study(dict(methods))
 
 
 def use(folder: Path | None) -> None:
