@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -14,12 +13,14 @@ from types import SimpleNamespace
 import pytest
 
 from benchmark import __main__, data
-from benchmark.data import mini, voc
+from benchmark.data import mini
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
 from benchmark.store import verify
+from benchmark.tables import bootstrap
 
 MAIN = Path("VOCdevkit/VOC2012/ImageSets/Main")
+NUM_TINY = {"train": 20, "val": 10}
 
 
 def _of_all_workers(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,6 +47,19 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mini.drawn("voc2012-mini", mini.draw_voc, folder)
     mini.drawn("cifar100-mini", partial(mini.draw_cifar, num_images={"train": 1, "test": 1}), folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_run_is_resampled_once(tmp_path_factory):
+    """What would be kept in the folder at hand, which is a new one for each test, is kept for all of them."""
+    folder, cached = _of_all_workers("bootstrap", tmp_path_factory), bootstrap.cached
+
+    def kept(asked: Path | None, *arguments):
+        return cached(folder if asked == bootstrap.CACHE else asked, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bootstrap, "cached", kept)
+        yield
 
 
 @pytest.fixture
@@ -132,23 +146,12 @@ def mini_voc(cache: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_voc(mini_voc, tmp_path_factory) -> Path:
-    """The first 20 train and 10 val scenes: what a test breaks is copied many times."""
+def tiny_voc(tmp_path_factory) -> Path:
+    """The drawn VOC's first scenes alone: what a test breaks is copied many times."""
     root = tmp_path_factory.mktemp("tiny")
-    (root / MAIN).mkdir(parents=True)
-    (root / MAIN.parents[1] / "JPEGImages").mkdir()
-    kept = {}
-    for split, count in (("train", 20), ("val", 10)):
-        kept[split] = (mini_voc / MAIN / f"{split}.txt").read_text().split()[:count]
-    kept["trainval"] = kept["train"] + kept["val"]
-    for split, ids in kept.items():
-        for path in (mini_voc / MAIN).glob(f"*{split}.txt"):
-            if path.name == f"{split}.txt" or path.name.removesuffix(f"_{split}.txt") in voc.CLASSES:
-                lines = [line for line in path.read_text().splitlines() if line.split()[0] in ids]
-                (root / MAIN / path.name).write_text("\n".join(lines) + "\n")
-    for image_id in kept["trainval"]:
-        image = MAIN.parents[1] / "JPEGImages" / f"{image_id}.jpg"
-        shutil.copy(mini_voc / image, root / image)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mini, "NUM_SCENES", NUM_TINY)
+        mini.draw_voc(root)
     return root
 
 

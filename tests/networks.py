@@ -1,8 +1,10 @@
 """Networks for tests of one step: each is made once, and copied."""
 
 import copy
+from collections.abc import Iterable
 from functools import cache
 
+import pytest
 import torch
 from torch import nn
 
@@ -12,6 +14,14 @@ HIDDEN = 64
 # What a step and a loop are tried with: the paper's columns. Controls are made of these (test_controls.py), and all
 # that is declared takes a step in test_contract.py.
 PAPER_METHODS = ("baseline", "icasc-grad_cam", "icasc-a_ch")
+
+# The same blocks as in another one, more often or wider.
+LARGE = {"resnet18", "resnet50", "resnet101", "vgg19", "resnet32", "resnet56", "resnet110"}
+
+
+def quick_first(backbones: Iterable[str]) -> list:
+    """Parameters of a test; `make test` leaves the large ones out."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in backbones]
 
 
 @cache

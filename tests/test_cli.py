@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 from benchmark import cli
 from benchmark.bench import meter
 from benchmark.errors import UserError
+from benchmark.executors import EXECUTORS
+from benchmark.executors.outcome import How, Outcome, recorded
 from benchmark.matrix import grid
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
@@ -23,6 +25,7 @@ from tests.conftest import MAIN
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--grid", "voc", "--set", "epochs=2", "--set", "limit_train=32", "--set", "image_size=32", "--set", "seed=0"]
+ONE_THREAD = ["--workers", str(os.cpu_count())]  # a job's, as `finished` had it: others split their sums otherwise
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,23 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+def in_this_process(runs, arguments, slots, view) -> dict[str, Outcome]:
+    """Stands for the local executor where workers are not what is tested: each would take seconds to import torch."""
+    for run in runs:
+        if run.state() != "done":
+            words = ["run-job", str(run.folder), "--threads", "1", *arguments]
+            run.path("log.txt").write_text(CliRunner().invoke(cli.app, words).output)
+    view(runs, {})
+    return {run.id: recorded(run, run.state()) or Outcome(How.BUDGET_USED) for run in runs}
+
+
+@pytest.fixture
+def call_in_this_process(call, monkeypatch):
+    """`call`, whose `run` starts no workers."""
+    monkeypatch.setitem(EXECUTORS, "local", in_this_process)
+    return call
+
+
 def saved_scores(path: Path) -> np.ndarray:
     with np.load(path) as saved:
         return saved["scores" if "scores" in saved else "top_log_probs"]
@@ -79,11 +99,14 @@ def scores(runs: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, cache_option) -> tuple[Path, str]:
-    """A small grid run to its end once, and what it printed."""
+    """A small grid run to its end once, in this process, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     shutil.copytree(ROOT / "tables", folder / "tables", ignore=shutil.ignore_patterns("mini", "paper", "subset"))
-    ended = bench(folder, "run", *QUICK, *cache_option, "--device", "cpu")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setitem(EXECUTORS, "local", in_this_process)
+        ended = CliRunner().invoke(cli.app, ["run", *QUICK, *cache_option, "--device", "cpu"])
+    assert ended.exit_code == 0, ended.output
     return folder, ended.stdout
 
 
@@ -166,7 +189,8 @@ def test_diff_says_that_a_mini_table_is_not_comparable(finished, call):
     assert {c["outcome"] for c in cells} == {"not comparable"}
 
 
-def test_corrupt_record_is_named_and_the_others_go_on(finished, tmp_path, cache_option, call):
+def test_corrupt_record_is_named_and_the_others_go_on(finished, tmp_path, cache_option, call_in_this_process):
+    call = call_in_this_process
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     victim = sorted((folder / "runs").glob("mini/*baseline*/result.json"))[0]
     victim.write_text('{"job": ')
@@ -175,14 +199,13 @@ def test_corrupt_record_is_named_and_the_others_go_on(finished, tmp_path, cache_
     assert "sets it aside" in ended.stderr
     assert ended.returncode == 0
     assert "corrupt" in ended.stdout
-    ended = bench(folder, "run", *QUICK, *cache_option, "--device", "cpu")
+    ended = call(folder, "run", *QUICK, *cache_option, "--device", "cpu")
     assert "2 done, 1 to run" in ended.stdout
     assert ended.returncode == 0
 
 
-def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_option):
-    # --workers: as many threads as the jobs of `finished` had, which split their sums alike.
-    one = ["--only", "method=icasc-a_ch", "--workers", "3"]
+def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_option, call_in_this_process):
+    one = ["--only", "method=icasc-a_ch", *ONE_THREAD]
     process = start(workplace, "run", *QUICK, *one, *cache_option, "--device", "cpu")
     runs = workplace / "runs"
     wait_for(lambda: list(runs.glob("*/*/checkpoint.pt")))
@@ -192,7 +215,7 @@ def test_killed_workers_and_scheduler_lose_nothing(finished, workplace, cache_op
         pid = json.loads(claim.read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: all(r.state() != "running" for r in run_module.all_runs(runs)))
-    ended = bench(workplace, "run", *QUICK, *one, *cache_option, "--device", "cpu")
+    ended = call_in_this_process(workplace, "run", *QUICK, *one, *cache_option, "--device", "cpu")
     assert ended.returncode == 0, ended.stderr
     ((job, its),) = scores(runs).items()
     assert (its == scores(finished[0] / "runs")[job]).all()
@@ -220,18 +243,18 @@ def test_status_watches_until_nothing_is_left_to_run(workplace):
     assert printed.strip().endswith("1 done")
 
 
-def test_status_says_how_far_a_job_is_that_was_stopped(workplace):
+def test_status_says_how_far_a_job_is_that_was_stopped(workplace, call):
     jobs = grid.load("voc").jobs("mini")[:2]
     stopped, anew = (run_module.submit(workplace / "runs", job) for job in jobs)
     for run in (stopped, anew):
         run.write_metrics([{"epoch": 1}, {"epoch": 2}])
     stopped.path("checkpoint.pt").touch()  # without one, the run starts anew
     epochs = jobs[0].epochs
-    printed = bench(workplace, "status").stdout
+    printed = call(workplace, "status").stdout
     assert f"pending, 2 of {epochs} epochs kept" in next(line for line in printed.splitlines() if stopped.id in line)
     assert "kept" not in next(line for line in printed.splitlines() if anew.id in line)
     assert printed.strip().endswith("2 pending")
-    rows = {row["id"]: (row["state"], row["epoch"]) for row in json.loads(bench(workplace, "status", "--json").stdout)}
+    rows = {row["id"]: (row["state"], row["epoch"]) for row in json.loads(call(workplace, "status", "--json").stdout)}
     assert rows == {stopped.id: ("pending", f"2/{epochs}"), anew.id: ("pending", f"0/{epochs}")}
 
 
@@ -246,7 +269,7 @@ def test_watching_ends_with_ctrl_c(workplace):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_is_clean(workplace, cache_option, how):
-    process = start(workplace, "run", *QUICK, *cache_option, "--device", "cpu")
+    process = start(workplace, "run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=icasc-a_ch")
     runs = workplace / "runs"
     wait_for(lambda: list(runs.glob("*/*/progress.json")))
     pids = [json.loads(c.read_text())["pid"] for c in runs.glob("*/*/claim.json")]
@@ -334,12 +357,13 @@ def test_plan_shows_the_whole_matrix(workplace, call):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_bad_image_of_real_data_is_named(damage, workplace, tiny_voc, cache_option):
+def test_bad_image_of_real_data_is_named(damage, workplace, tiny_voc, cache_option, call_in_this_process):
     root = Path(shutil.copytree(tiny_voc, workplace / "data"))
     image = next((root / MAIN.parents[1] / "JPEGImages").iterdir())
     image.unlink() if damage == "missing" else image.write_bytes(image.read_bytes()[:300])
     options = ["--scale", "paper", "--data-root", "data", "--set", "weights=scratch", "--set", "image_size=32"]
-    ended = bench(workplace, "run", "--grid", "voc", *options, "--only", "method=baseline,seed=0", *cache_option)
+    only = "--only", "method=baseline,seed=0"
+    ended = call_in_this_process(workplace, "run", "--grid", "voc", *options, *only, *cache_option)
     assert ended.returncode == 2
     assert image.name in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -370,8 +394,7 @@ def test_assumptions_are_printed_with_reasons(call):
 
 
 def test_a_used_budget_ends_at_a_checkpoint_and_can_be_called_again(workplace, cache_option, finished, call):
-    # --workers: as many threads as the jobs of `finished` had, which split their sums alike.
-    command = ["run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=baseline", "--workers", "3"]
+    command = ["run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=baseline", *ONE_THREAD]
     ended = bench(workplace, *command, "--budget", "1s")  # shorter than importing torch
     assert ended.returncode == 3, ended.stdout + ended.stderr
     said, last = ended.stderr.splitlines()

@@ -3,6 +3,7 @@ any other."""
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ from benchmark.train import distributed, loop
 from tests import ranks
 from tests.networks import PAPER_METHODS
 from tests.sockets import is_loopback, listened_on
-from tests.test_cli import bench, saved_scores, scores, start, wait_for
+from tests.test_cli import saved_scores, scores, start, wait_for
 
-QUICK = ["--grid", "voc", "--set", "epochs=2", "--set", "limit_train=50", "--set", "image_size=32", "--device", "cpu"]
+QUICK = ["--grid", "voc", "--set", "epochs=2", "--set", "image_size=32", "--device", "cpu"]
 ONE_JOB = ["--set", "seed=0", "--only", "method=icasc-a_ch"]
 
 
@@ -65,11 +66,25 @@ def test_ranks_that_were_not_started_are_named():
         pass
 
 
+# In float64 and without BatchNorm. 18 images in batches of 16: the last one has 2.
+SMOOTH = [
+    "--set", "backbone=vgg11_narrow", "--set", "weights=scratch", "--set", "precision=float64", "--set",
+    "limit_train=18",
+]  # fmt: skip
+LONGER = ["--set", "limit_train=50"]
+
+
+def start_two_ranks(folder: Path, cache: Path, *options: str) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    more = ["--set", "ranks=2", "--cache", str(cache), "--tables", "none"]
+    return start(folder, "run", *QUICK, *ONE_JOB, *options, *more)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, small_cache):
+    """The folder of a job in two ranks, and what was listened on while it ran."""
     folder = tmp_path_factory.mktemp("two")
-    options = [*QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none"]
-    process = start(folder, "run", *options)
+    process = start_two_ranks(folder, small_cache, *SMOOTH)
     seen = listened_on(process) if Path("/proc/net/tcp").exists() else None
     printed, _ = process.communicate(timeout=200)
     assert process.returncode == 0, printed
@@ -96,13 +111,8 @@ def test_the_first_rank_that_fails_ends_the_others(code, status):
     assert launch.in_ranks(2, ["-c", code]) == status
 
 
-def test_whole_job_in_two_ranks_equals_one(tmp_path, small_cache):
-    """In float64 and without BatchNorm. 50 images in batches of 16: the last one has 2."""
-    smooth = ["--set", "backbone=vgg11_narrow", "--set", "weights=scratch", "--set", "precision=float64", *ONE_JOB]
-    changed = [*QUICK, *smooth, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none"]
-    ended = bench(tmp_path, "run", *changed)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    (of_two,) = run_module.all_runs(tmp_path / "runs")
+def test_whole_job_in_two_ranks_equals_one(undisturbed, tmp_path, small_cache):
+    (of_two,) = run_module.all_runs(undisturbed[0] / "runs")
     of_one = run_module.submit(tmp_path / "one", of_two.job().model_copy(update={"ranks": 1}))
     loop.run_job(of_one, loop.Execution(None, None, small_cache, "cpu", 1))
     one, two = (saved_scores(run.path("scores.npz")) for run in (of_one, of_two))
@@ -113,11 +123,13 @@ def test_whole_job_in_two_ranks_equals_one(tmp_path, small_cache):
 
 
 @pytest.mark.slow
-def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(undisturbed, tmp_path, small_cache):
+def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(tmp_path, small_cache):
     """Its first rank is killed, and, when the scheduler has started it again, the launcher of both."""
-    options = [*QUICK, *ONE_JOB, "--set", "ranks=2", "--cache", str(small_cache), "--tables", "none"]
-    process = start(tmp_path, "run", *options)
-    runs, ranks_seen = tmp_path / "runs", []
+    whole = start_two_ranks(tmp_path / "whole", small_cache, *LONGER)
+    printed, _ = whole.communicate(timeout=200)
+    assert whole.returncode == 0, printed
+    process = start_two_ranks(tmp_path / "killed", small_cache, *LONGER)
+    runs, ranks_seen = tmp_path / "killed" / "runs", []
 
     def claimed_anew() -> int | None:
         """The process that holds the claim, where it is none that was killed, and its first checkpoint is there."""
@@ -138,14 +150,14 @@ def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(undisturbed, tmp_path
     log = run_module.all_runs(runs)[0].path("log.txt").read_text()
     assert log.count("killed by signal 9") == 2
     assert "attempt 3 on CPU" in log, "the scheduler repeats it"
-    (ours,), (expected,) = scores(runs).values(), scores(undisturbed[0] / "runs").values()
+    (ours,), (expected,) = scores(runs).values(), scores(tmp_path / "whole" / "runs").values()
     assert (ours == expected).all()
 
 
-def test_job_of_two_ranks_that_another_process_runs_is_left_to_it(undisturbed, tmp_path):
+def test_job_of_two_ranks_that_another_process_runs_is_left_to_it(undisturbed, tmp_path, call):
     run = next(iter(run_module.all_runs(undisturbed[0] / "runs")))
     other = run_module.submit(tmp_path, run.job())
     with other.claim():
-        ended = bench(tmp_path, "run-job", str(other.folder), "--device", "cpu")
+        ended = call(tmp_path, "run-job", str(other.folder), "--device", "cpu")
     assert ended.returncode == 3, ended.stdout + ended.stderr
     assert other.state() == "pending"

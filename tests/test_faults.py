@@ -280,14 +280,25 @@ def test_decoded_pictures_that_were_cut_short_are_made_anew(keep, tiny_voc, tmp_
 # Records and checkpoints
 
 
+@pytest.fixture(scope="module")
+def crashed(job, execution, tmp_path_factory) -> Path:
+    run = run_module.submit(tmp_path_factory.mktemp("crashed"), job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores_file, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            loop.run_job(run, execution)
+    return run.folder
+
+
+@pytest.fixture
+def unscored(crashed, tmp_path) -> Run:
+    """A copy of a run that crashed between its last epoch and its result."""
+    return Run(Path(shutil.copytree(crashed, tmp_path / crashed.parent.name / crashed.name)))
+
+
 @pytest.mark.parametrize("damage", ["empty", "garbage", "cut", "one byte", "another network", "other epochs"])
-def test_damaged_checkpoint(damage, tmp_path, job, execution, whole, monkeypatch, capsys):
-    run = run_module.submit(tmp_path, job)
-    monkeypatch.setattr(scores_file, "write", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        loop.run_job(run, execution)
-    monkeypatch.undo()
-    path = run.path("checkpoint.pt")
+def test_damaged_checkpoint(damage, unscored, job, execution, whole, capsys):
+    run, path = unscored, unscored.path("checkpoint.pt")
     content = path.read_bytes()
     if damage == "another network":
         other = loop.start(job.model_copy(update={"backbone": "resnet20"}), 100, execution)
@@ -306,12 +317,8 @@ def test_damaged_checkpoint(damage, tmp_path, job, execution, whole, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "environment.json", "progress.json", "failure.json", "claim.json"])
-def test_truncated_record(name, tmp_path, job, execution, whole, monkeypatch):
-    run = run_module.submit(tmp_path, job)
-    monkeypatch.setattr(scores_file, "write", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        loop.run_job(run, execution)
-    monkeypatch.undo()
+def test_truncated_record(name, unscored, execution, whole):
+    run = unscored
     run.path(name).write_bytes((run.path(name).read_bytes() if run.path(name).exists() else b'{"host": 1')[:9])
     with contextlib.suppress(UserError):
         run.state()
@@ -433,7 +440,7 @@ def test_a_host_that_no_longer_exists(tmp_path, job, monkeypatch):
         assert run.state() == "running"
 
 
-def test_read_only_runs(tmp_path, cache_option, disk):
+def test_read_only_runs(tmp_path, cache_option, disk, call):
     """What is there can be listed and tabulated; what would have to be written is refused in a line."""
     place = _workplace(tmp_path / "place")
     runs = disk(10_000) / "runs"
@@ -442,16 +449,16 @@ def test_read_only_runs(tmp_path, cache_option, disk):
     for each in jobs:
         run_module.submit(runs, each)
     subprocess.run(["mount", "-o", "remount,ro", str(runs.parent)], check=True)
-    ended = bench(place, "run", *one, *cache_option, "--runs", str(runs))
+    ended = call(place, "run", *one, *cache_option, "--runs", str(runs))
     assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (2, 1), ended.stderr
     assert "Read-only file system" in ended.stderr
-    ended = bench(place, "status", "--runs", str(runs))
+    ended = call(place, "status", "--runs", str(runs))
     assert ended.stdout.strip().endswith("3 pending")
-    ended = bench(place, "tables", "--table", "cifar100", "--runs", str(runs), "--scale", "mini")
+    ended = call(place, "tables", "--table", "cifar100", "--runs", str(runs), "--scale", "mini")
     assert ended.returncode == 0, ended.stderr
 
 
-def test_odd_names_of_folders(tmp_path, cache_option):
+def test_odd_names_of_folders(tmp_path, cache_option, call):
     """Spaces, quotes, other scripts, a line break, bytes that are no character: everywhere where a path is given."""
     place = _workplace(
         tmp_path / os.fsdecode("-two words\n'größe\" $(x) 東京 \U0001f600 \udcff".encode(errors="surrogateescape"))
@@ -463,5 +470,5 @@ def test_odd_names_of_folders(tmp_path, cache_option):
     ended = bench(place, "run", *options, "--runs", str(place / "runs"))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert [r.state() for r in run_module.all_runs(place / "runs")] == ["done"]
-    ended = bench(place, "run", *options, "--runs", str(place / "tables" / "cifar100.yaml"))
+    ended = call(place, "run", *options, "--runs", str(place / "tables" / "cifar100.yaml"))
     assert (ended.returncode, len(ended.stderr.strip().splitlines())) == (2, 1), ended.stderr

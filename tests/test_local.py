@@ -324,19 +324,20 @@ def test_what_a_worker_started_ends_with_it(submit):
 
 
 def test_interrupt_ends_every_group(submit):
-    run = submit({"child": 1, "seconds": 0, "hang": 1})
+    runs = [submit({"child": 1, "seconds": 0, "hang": 1}) for _ in range(2)]
     seen = []
 
     def view(*_):
-        if run.path("child").exists():
+        if all(run.path("child").exists() and run.path("child").read_text() for run in runs):
             seen.append(1)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        local.execute([run], [], Slots(1, 1), view)
+        local.execute(runs, [], Slots(2, 1), view)
     assert seen
-    assert run.state() == "stale"
-    assert run_module._process_start(int(run.path("child").read_text())) is None
+    for run in runs:
+        assert run.state() == "stale"
+        assert run_module._process_start(int(run.path("child").read_text())) is None
 
 
 def test_a_run_of_another_scheduler_is_waited_for(submit):
@@ -352,7 +353,7 @@ def test_a_run_of_another_scheduler_is_waited_for(submit):
     assert attempts(run) == 1
 
 
-@pytest.mark.parametrize("num_schedulers", [2, 8])
+@pytest.mark.parametrize("num_schedulers", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_schedulers_share_one_folder(num_schedulers, submit):
     """All start at once, each with workers of its own; each job is held once, and all see every job done."""
     runs, ended = [submit({"seconds": 0.2}) for _ in range(5)], []

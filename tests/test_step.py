@@ -14,7 +14,7 @@ from benchmark.methods.models import BACKBONES
 from benchmark.train import batches, loop
 from benchmark.train.step import EAGER_STEPS, Step
 from tests import networks
-from tests.networks import PAPER_METHODS
+from tests.networks import PAPER_METHODS, quick_first
 
 CIFAR_FAMILY = ("resnet8", "resnet20", "resnet32", "resnet56", "resnet110")
 BATCH, NUM = 4, 26  # six full batches and a rest, so that three steps an epoch come from a recording
@@ -142,15 +142,7 @@ def _distance(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-# The same blocks as in another one here, more often or wider.
-LARGE = {"resnet18", "resnet50", "resnet101", "vgg19", "resnet56", "resnet110"}
-
-
-def _backbones(names):
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else []) for name in names]
-
-
-@pytest.mark.parametrize("backbone", _backbones(BACKBONES))
+@pytest.mark.parametrize("backbone", quick_first(BACKBONES))
 @pytest.mark.parametrize("method", PAPER_METHODS)
 def test_layout_and_closed_form_change_nothing(method, backbone, make_job):
     size = 32 if backbone in CIFAR_FAMILY else 64
@@ -162,7 +154,7 @@ def test_layout_and_closed_form_change_nothing(method, backbone, make_job):
 
 # A network of random weights multiplies rounding errors with every layer, so the shallow one of each family is looked
 # at; and in bfloat16 its loss alone: its gradient is 4% (ResNet-8) to 76% (the narrow VGG, ICASC) away from float64's.
-@pytest.mark.parametrize("backbone", _backbones(["resnet18", "resnet8", "vgg11_narrow", "resnet18_narrow"]))
+@pytest.mark.parametrize("backbone", quick_first(["resnet18", "resnet8", "vgg11_narrow", "resnet18_narrow"]))
 @pytest.mark.parametrize("method", PAPER_METHODS)
 def test_precisions_agree_with_float64(method, backbone, make_job):
     job = make_job(method, image_size=64, precision="float64").model_copy(update={"backbone": backbone})
@@ -195,7 +187,7 @@ def _terms_by_vjp(model, images, labels, job):
     return terms | icasc.terms_of_maps(*layers, present, absent, job)
 
 
-@pytest.mark.parametrize("backbone", _backbones(["resnet18", "resnet8", "resnet18_narrow", "resnet50_narrow"]))
+@pytest.mark.parametrize("backbone", quick_first(["resnet18", "resnet8", "resnet18_narrow", "resnet50_narrow"]))
 @pytest.mark.parametrize("method", PAPER_METHODS[1:])
 def test_the_second_order_by_vjp_is_the_one_by_autograd(method, backbone, make_job):
     """The gradient through dY/dF twice: by autograd.grad(create_graph=True), and with torch.func.vjp as a function."""

@@ -354,7 +354,7 @@ def test_limit_draws_the_same_images_for_every_method(make_job):
 # Weights
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", networks.quick_first(BACKBONES))
 def test_backbones_give_feature_maps_and_logits(name):
     model = networks.build(name, 7).eval()
     images = torch.randn(2, 3, 64, 64)
@@ -368,7 +368,7 @@ def test_backbones_give_feature_maps_and_logits(name):
     assert torch.equal(kept, last), "nothing above may write on the map"
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", networks.quick_first(BACKBONES))
 def test_inner_layer_two_before_last(name):
     images = torch.randn(1, 3, 64, 64)
     near, far = (networks.build(name, 7, i).eval() for i in ("stage_before_last", "two_before_last"))

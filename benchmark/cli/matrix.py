@@ -34,6 +34,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.store import cost
 from benchmark.store.run import STATES, Run, all_runs
 from benchmark.tables import published
+from benchmark.tables.published import Spec
 
 MAX_WARNINGS = 10  # of one kind
 
@@ -66,6 +67,7 @@ def plan(
     estimate = estimates(gpu) if gpu else None
     listed: list[dict[str, Any]] = []
     counts, measured = [], cost.epoch_seconds(runs)
+    specs = {} if as_json else {name: published.load(name, tables) for name in published.names(tables)}
     for name in [grid_name] if grid_name else grid.names():
         its_scale = resolve_scale(name, scale, data_root, cache)[1]
         matrix = Asked(its_scale, sets, weights, runs).matrix(name, only)
@@ -83,7 +85,7 @@ def plan(
             shown = [row | printed(row["estimate"]) for row in shown] if estimate else shown
             columns = "id", *matrix.grid.matrix_axes(its_scale), "state", "hours"
             print_rows(shown, (*columns, *ESTIMATED) if estimate else columns)
-            print_power(matrix, tables)
+            print_power(matrix, specs)
         listed += rows
         counts.append(f"{name}: {len(rows)} jobs at scale {its_scale}; {costs(rows)}{estimated(rows)}")
     print(json.dumps(listed, indent=1) if as_json else "\n".join(counts))
@@ -148,11 +150,10 @@ def estimated(rows: list[dict[str, Any]]) -> str:
     return f"; estimate on one {rows[0]['estimate']['gpu']}: {eager:.3g} h, with recorded steps {recorded:.3g} h"
 
 
-def print_power(matrix: Matrix, tables: Path) -> None:
+def print_power(matrix: Matrix, specs: dict[str, Spec]) -> None:
     """The seeds that each claim of a grid takes, where real data run."""
     from benchmark.tables import build, power
 
-    specs = {name: published.load(name, tables) for name in published.names(tables)}
     claims = list(power.claims_of_grid(matrix.grid.name, specs))
     if not claims or not matrix.grid.has_tables(matrix.scale) or all(j.dataset.endswith("-mini") for j in matrix.jobs):
         return

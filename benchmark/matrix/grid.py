@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Iterator
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -261,13 +261,18 @@ def load(name: str, folder: Path | None = None) -> Grid:
     known = _files(folder or GRIDS) | own
     if name not in known:
         raise UserError(f"unknown grid '{name}'" + nearest(name, known))
-    path = known[name]
-    document, lines = strict_yaml.load(path)
+    return _checked(name, known[name], strict_yaml.read(known[name]), name in own, study.at_hand())
+
+
+@lru_cache(maxsize=32)  # a command asks for a grid again for each table and claim
+def _checked(name: str, path: Path, text: str, of_study: bool, _: study.Study) -> Grid:
+    """The grid that `text` is, for the study at hand."""
+    document, lines = strict_yaml.parse(text, path)
     if not isinstance(document, dict):
         raise UserError(f"{path}: a grid is a mapping with the keys {', '.join(Grid.model_fields)}")
     try:
         keys = {str(k): v for k, v in document.items() if k not in ("name", "of_study")}
-        grid = Grid(name=name, of_study=name in own, **keys)
+        grid = Grid(name=name, of_study=of_study, **keys)
     except ValidationError as error:
         line = strict_yaml.line_of(lines, first_problem(error)["loc"])
         valid = (*Grid.model_fields, *Data.model_fields, *Scale.model_fields, *Assumption.model_fields)

@@ -1,6 +1,7 @@
 """YAML as a person means it: duplicate keys are errors, 5e-4 is a number, `no` is a string, lines are remembered."""
 
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,35 @@ Lines = dict[tuple, int]
 
 def load(path: Path) -> tuple[Any, Lines]:
     """The document, and the line (from 1) of each key path in it. UserError for anything that is not strict YAML."""
+    return parse(read(path), path)
+
+
+def read(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+
+
+def parse(text: str, path: Path) -> tuple[Any, Lines]:
+    """As `load`, of a file's text."""
     lines: Lines = {}
     try:
-        root = yaml.compose(text, _Loader)
+        root = _composed(text)
         document = _construct(root, (), lines, str(path)) if root is not None else None
     except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         at = f":{mark.line + 1}" if mark else ""
         raise UserError(f"{path}{at}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
     return document, lines
+
+
+@lru_cache(maxsize=64)
+def _composed(text: str) -> yaml.Node | None:
+    """Kept, as a command loads a table more than once; what is constructed from it is new each time."""
+    return yaml.compose(text, _Loader)
 
 
 def scalar(text: str) -> Any:

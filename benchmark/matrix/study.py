@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,12 @@ class Method:
     def __call__(self, *batch: Any) -> tuple[Any, dict[str, Any]]:
         return self.function(*batch)
 
-    @property
+    @cached_property
     def option_names(self) -> tuple[str, ...]:
         return tuple(self.options.model_fields) if self.options else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two are never one, so that what was checked for one is not taken for the other
 class Study:
     """methods: all that may be named; own: those of them, and backbones: the networks, that the folder's file adds.
     sha256: of that file."""
@@ -65,7 +66,7 @@ class Study:
     folder: Path | None = None
     sha256: str | None = None
 
-    @property
+    @cached_property
     def option_names(self) -> tuple[str, ...]:
         """Of all methods."""
         return tuple(dict.fromkeys(name for method in self.methods.values() for name in method.option_names))
@@ -81,7 +82,12 @@ def at_hand() -> Study:
 
 
 def built_in() -> Study:
-    return Study(dict(import_module(BUILT_IN).METHODS))
+    return _built_in(tuple(import_module(BUILT_IN).METHODS.items()))
+
+
+@cache
+def _built_in(methods: tuple[tuple[str, Method], ...]) -> Study:
+    return Study(dict(methods))
 
 
 def use(folder: Path | None) -> None:

@@ -12,8 +12,8 @@ versions stand in environment.json; that an edit changes no bit, only running it
 """
 
 import ast
-import copy
 import hashlib
+import pickle
 import re
 import subprocess
 from collections.abc import Iterator
@@ -80,6 +80,7 @@ def clean_commit(*paths: str) -> str | None:
 
 Sources = dict[str, str]  # path in the repository -> text
 Place = tuple[str, str | None]  # a file, and a name in it; the file itself without one
+File = tuple[dict[str, ast.stmt], dict[str, Place]]  # what it defines, and what its imports mean
 
 
 class _Plain(ast.NodeTransformer):
@@ -134,18 +135,23 @@ class Tree:
     """The suite's files at one time, and what each name in them means."""
 
     def __init__(self, sources: Sources) -> None:
-        self._definitions: dict[str, dict[str, ast.stmt]] = {}
-        self._imports: dict[str, dict[str, Place]] = {}
-        for path, text in sources.items():
-            parsed = ast.parse(text)
-            self._definitions[path] = {name: node for node in parsed.body for name in _defined(node)}
-            self._imports[path] = {
+        self._sources = sources
+        self._files: dict[str, File] = {}
+
+    def _file(self, path: str) -> File:
+        """Parsed when it is first reached: most files train nothing."""
+        if path not in self._files:
+            parsed = ast.parse(self._sources[path])
+            definitions = {name: node for node in parsed.body for name in _defined(node)}
+            imports = {
                 alias.asname or alias.name: place
                 for node in ast.walk(parsed)
                 if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "benchmark"
                 for alias in node.names
-                if (place := self._imported(sources, node.module or "", alias.name))
+                if (place := self._imported(self._sources, node.module or "", alias.name))
             }
+            self._files[path] = definitions, imports
+        return self._files[path]
 
     @staticmethod
     def _imported(sources: Sources, module: str, name: str) -> Place | None:
@@ -160,60 +166,62 @@ class Tree:
 
     def trained(self) -> dict[str, tuple[str, ...]]:
         """Each name that training reaches, with the digests of what it means."""
-        loops = [path for path, names in self._definitions.items() if ENTRANCES[-1] in names]
-        waiting = [(path, name) for path in loops for name in ENTRANCES if name in self._definitions[path]]
-        waiting += [METHODS] if METHODS[1] in self._definitions.get(METHODS[0], ()) else []
+        named = [path for path, text in self._sources.items() if ENTRANCES[-1] in text]
+        loops = [path for path in named if ENTRANCES[-1] in self._file(path)[0]]
+        waiting = [(path, name) for path in loops for name in ENTRANCES if name in self._file(path)[0]]
+        waiting += [METHODS] if METHODS[0] in self._sources and METHODS[1] in self._file(METHODS[0])[0] else []
         seen = set(waiting)
         digests: dict[str, set[str]] = {}
         while waiting:
             path, name = waiting.pop()
-            plain = self._plain(path, self._definitions[path][name])
+            node = self._file(path)[0][name]
             if (path, name) != METHODS and (not path.startswith(NO_NUMBER) or path in NUMBERS):
-                digests.setdefault(name, set()).add(hashlib.sha256(ast.dump(plain).encode()).hexdigest()[:16])
-            for place in self._mentioned(path, self._definitions[path][name]):
+                plain = ast.dump(self._plain(path, node))
+                digests.setdefault(name, set()).add(hashlib.sha256(plain.encode()).hexdigest()[:16])
+            for place in self._mentioned(path, node):
                 if place not in seen:
                     seen.add(place)
                     waiting.append(place)
         return {name: tuple(sorted(meanings)) for name, meanings in digests.items()}
 
     def _plain(self, path: str, node: ast.stmt) -> ast.AST:
-        modules = {alias for alias, (_, name) in self._imports[path].items() if name is None}
-        return _Plain(modules).visit(copy.deepcopy(node))
+        modules = {alias for alias, (_, name) in self._file(path)[1].items() if name is None}
+        return _Plain(modules).visit(pickle.loads(pickle.dumps(node)))  # a copy, in half of deepcopy's time
 
     def _mentioned(self, path: str, node: ast.stmt) -> Iterator[tuple[str, str]]:
-        for part in ast.walk(_Bare().visit(copy.deepcopy(node))):
+        for part in _bare(node):
             match part:
                 case ast.Name(id=name):
                     yield from self._meant(path, name)
                 case ast.Attribute(value=ast.Name(id=module), attr=name):
-                    file, inside = self._imports[path].get(module, ("", ""))
+                    file, inside = self._file(path)[1].get(module, ("", ""))
                     if inside is None:
                         yield from self._meant(file, name)
 
     def _meant(self, path: str, name: str) -> Iterator[tuple[str, str]]:
         """Where `name`, as used in `path`, is defined; a package's face only passes it on."""
-        file, inside = self._imports[path].get(name, ("", None))
-        if name in self._definitions[path]:
+        definitions, imports = self._file(path)
+        file, inside = imports.get(name, ("", None))
+        if name in definitions:
             yield path, name
         elif inside is not None:
             yield from self._meant(file, inside)
 
 
-class _Bare(ast.NodeTransformer):
-    """Without annotations and assertions, which mention names that compute nothing."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> ast.AST:
-        return ast.arg(node.arg)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
-        return ast.Assign([node.target], self.visit(node.value), lineno=0) if node.value else ast.Pass()
-
-    def visit_Assert(self, node: ast.Assert) -> None:
-        return None
+def _bare(node: ast.AST) -> Iterator[ast.AST]:
+    """As ast.walk, without annotations and assertions, which mention names that compute nothing."""
+    yield node
+    match node:
+        case ast.FunctionDef():
+            inside = [child for child in ast.iter_child_nodes(node) if child is not node.returns]
+        case ast.AnnAssign(target=target, value=value):
+            inside = [target, value] if value else []
+        case ast.arg() | ast.Assert():
+            inside = []
+        case _:
+            inside = list(ast.iter_child_nodes(node))
+    for child in inside:
+        yield from _bare(child)
 
 
 def _defined(node: ast.stmt) -> list[str]:
