@@ -156,6 +156,15 @@ def tiny_voc(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def own_lists(tiny_voc, tmp_path) -> Path:
+    """A copy to break, whose splits are somebody's own lists, present_train and present_val, and whole as they are."""
+    root = Path(shutil.copytree(tiny_voc, tmp_path / "data"))
+    for split in ("train", "val"):
+        (root / MAIN / f"{split}.txt").rename(root / MAIN / f"present_{split}.txt")
+    return root
+
+
+@pytest.fixture
 def make_job():
     """make_job("icasc-a_ch", sigma=0.25): a mini job, one of its fields changed."""
 

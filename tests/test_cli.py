@@ -313,6 +313,10 @@ BAD = {
     "root": (["run", "--grid", "voc", "--scale", "paper", "--data-root", "nowhere"], "nowhere: no such folder"),
     "empty root": (["run", "--grid", "voc", "--scale", "paper", "--data-root", "."], "must hold VOCdevkit/VOC2012"),
     "weights": (["run", "--grid", "voc", "--weights", "nowhere"], "nowhere: no such file or folder"),
+    "weights, before any data": (
+        ["run", "--grid", "voc", "--scale", "paper", "--data-root", ".", "--weights", "."],
+        "resnet18-f37072fd.pth: no such weights file",
+    ),
     "table": (["diff", "--table", "table3"], "unknown table 'table3'; did you mean"),
     "no gpu": (["run", "--grid", "voc", "--gpus", "0"], "--gpus 0: no GPU '0' here"),
     "gpus on the cpu": (["run", "--grid", "voc", "--gpus", "0", "--device", "cpu"], "leave one of them out"),
@@ -357,11 +361,11 @@ def test_plan_shows_the_whole_matrix(workplace, call):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_bad_image_of_real_data_is_named(damage, workplace, tiny_voc, cache_option, call_in_this_process):
-    root = Path(shutil.copytree(tiny_voc, workplace / "data"))
-    image = next((root / MAIN.parents[1] / "JPEGImages").iterdir())
+def test_bad_image_of_real_data_is_named(damage, workplace, own_lists, cache_option, call_in_this_process):
+    assert own_lists.parent == workplace
+    image = next((own_lists / MAIN.parents[1] / "JPEGImages").iterdir())
     image.unlink() if damage == "missing" else image.write_bytes(image.read_bytes()[:300])
-    options = ["--scale", "paper", "--data-root", "data", "--set", "weights=scratch", "--set", "image_size=32"]
+    options = ["--scale", "subset", "--data-root", "data", "--set", "weights=scratch", "--set", "image_size=32"]
     only = "--only", "method=baseline,seed=0"
     ended = call_in_this_process(workplace, "run", "--grid", "voc", *options, *only, *cache_option)
     assert ended.returncode == 2

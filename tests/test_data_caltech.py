@@ -92,6 +92,40 @@ def test_strays_are_no_images(root):
     assert caltech.load(root, "train3", num_test=1).ids == before
 
 
+def test_images_of_any_name_are_read(root):
+    """A copy whose images were renamed is drawn from like any other; ids stay apart."""
+    folders = caltech.category_folders(root)[:2]
+    for folder in folders:
+        for i, path in enumerate(sorted(folder.iterdir())):
+            path.rename(folder / f"photo {i}.{('JPG', 'jpeg', 'png', 'webp')[i]}")
+    images = caltech.load(root, "train3", num_test=1)
+    assert np.bincount(images.targets).tolist() == [3] * 256
+    assert len(set(images.ids)) == len(images.ids)
+    assert images.ids[0].startswith("001.number-000/photo ")
+    assert images.ids[6].startswith("003_000")
+
+
+def test_an_image_in_another_category_s_folder_has_an_id_of_its_own(root):
+    first, second = caltech.category_folders(root)[:2]
+    (first / "001_0002.jpg").rename(second / "001_0001.jpg")
+    ids = [i for split in ("train4", "test1") for i in caltech.load(root, split, num_test=1).ids]
+    assert {"001_0001", "002.number-001/001_0001.jpg"} <= set(ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_categories_of_fewer_images_than_asked_for_are_named(big):
+    assert caltech.load(big, "train60").note == "of 1 categories fewer than 60 images: 003.c (55)"
+    assert caltech.load(big, "train30").note == caltech.load(big, "test25").note == ""
+
+
+def test_a_category_with_nothing_to_train_on_is_left_out_of_a_part_and_named(root):
+    for i in (1, 2, 3):
+        (root / caltech.FOLDER / f"017.number-016/017_000{i}.jpg").unlink()
+    part = caltech.load(root, "train3", num_test=1, partial=True)
+    assert len(part.classes) == 255
+    assert part.note == "left out, with nothing to train on: 017.number-016"
+
+
 def remove_all(folder):
     for path in folder.iterdir():
         path.unlink()

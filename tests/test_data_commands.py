@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.data import DATASETS
+from benchmark.data import DATASETS, cub, mini
 
 
 @pytest.fixture
@@ -63,3 +63,38 @@ def test_what_a_user_does_wrong_is_exit_status_2(data, arguments, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_list_recommends_nothing_that_will_refuse(data, tmp_path):
+    """Each command that it prints does something, or says what is missing; only a network may be lacking."""
+    rows = {row["name"]: row for row in json.loads(data("list", "--json", "--data-root", tmp_path).stdout)}
+    assert rows["ilsvrc2012"]["command"] == f"python -m benchmark data verify ilsvrc2012 --data-root {tmp_path}"
+    for row in rows.values():
+        assert row["command"].split()[4] in {True: ("get",), False: ("verify",), None: ("draw",)}[row["unattended"]]
+
+
+def test_verify_decodes_every_image_when_asked(data, tmp_path):
+    """CUB's lists and 20 of its images; one is cut short, as by a full disk, and its header is whole."""
+    mini.draw_cub(tmp_path / "root", {"train": 2, "test": 1})
+    images = sorted((tmp_path / "root" / cub.FOLDER / "images").glob("*/*.jpg"))
+    for path in images[20:]:
+        path.unlink()
+    broken = images[7]
+    broken.write_bytes(broken.read_bytes()[:-200])
+    command = ["verify", "cub200", "--data-root", tmp_path / "root"]
+    assert "cannot be decoded" not in data(*command).stdout
+    done = data(*command, "--decode")
+    assert done.returncode == 1
+    assert "decoding 20 images" in done.stderr
+    assert f"{broken}: cannot be decoded as an image" in done.stdout
+    assert "1 images cannot be decoded" in done.stdout
+    (line,) = json.loads(data(*command, "--decode", "--json").stdout)["undecodable"]
+    assert str(broken) in line
+
+
+@pytest.mark.parametrize(("name", "count"), [("caltech256-mini", 256 * 12), ("cifar100-mini", 0)])
+def test_verify_decodes_what_is_whole(name, count, data, cache):
+    done = data("verify", name, "--decode", cache=cache)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"decoding {count:,} images" in done.stderr
+    assert "0 images cannot be decoded" in done.stdout

@@ -384,10 +384,12 @@ def test_diverged_run_is_shown_and_never_averaged(tmp_path):
 # Data
 
 
-def test_a_picture_that_disappears_in_mid_run(tmp_path, tiny_voc, small_cache, monkeypatch):
+FROM_FILES = {"weights": "scratch", "image_size": 32, "resize": "random_resized_crop", "epochs": 3, "batch_size": 8}
+
+
+def test_a_picture_that_disappears_in_mid_run(tmp_path, own_lists, small_cache, monkeypatch):
     """Read from its file each time, as ImageNet's are: gone after the first epoch, and back for the last call."""
-    root = Path(shutil.copytree(tiny_voc, tmp_path / "data"))
-    changes = {"weights": "scratch", "image_size": 32, "resize": "random_resized_crop", "epochs": 3, "batch_size": 8}
+    root, changes = own_lists, FROM_FILES | {"train_split": "present_train", "test_split": "present_val"}
     job = grid.load("voc").jobs("paper", changes, {"method": ["baseline"], "seed": [0]})[0]
     execution = loop.Execution(root, None, small_cache, "cpu", 1)
     undisturbed = run_module.submit(tmp_path / "undisturbed", job)
@@ -408,6 +410,31 @@ def test_a_picture_that_disappears_in_mid_run(tmp_path, tiny_voc, small_cache, m
         loop.run_job(run, execution)
     (tmp_path / "elsewhere.jpg").rename(picture)
     _completes(run, execution, _scores(undisturbed))
+
+
+def test_a_part_that_grows_in_mid_run(tmp_path, tiny_voc, small_cache, monkeypatch):
+    """What is there of a data set may be more at the next call; a run is of one part."""
+    root = Path(shutil.copytree(tiny_voc, tmp_path / "data"))
+    picture, real = root / MAIN.parents[1] / "JPEGImages" / "2008_000005.jpg", checkpoint.save
+    picture.rename(tmp_path / "elsewhere.jpg")
+    job = grid.load("voc").jobs("paper", FROM_FILES | {"partial": True}, {"method": ["baseline"], "seed": [0]})[0]
+    run, execution = run_module.submit(tmp_path / "runs", job), loop.Execution(root, None, small_cache, "cpu", 1)
+
+    def save_and_stop(*arguments):
+        real(*arguments)
+        raise UserError("stopped")
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    with pytest.raises(UserError, match="stopped"):
+        loop.run_job(run, execution)
+    monkeypatch.undo()
+    (tmp_path / "elsewhere.jpg").rename(picture)
+    with pytest.raises(UserError, match="began with other images than are there now"):
+        loop.run_job(run, execution)
+    assert len(run.metrics()) == 1
+    run.path("checkpoint.pt").unlink()
+    loop.run_job(run, execution)
+    assert run.result().num_train == 20
 
 
 # Hosts and folders

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
-from benchmark.store.run import all_runs
-from benchmark.tables import build, claims, collect, diff, render
+from benchmark.store.run import all_runs, submit
+from benchmark.tables import build, claims, collect, diff, published, render
 from tests import evidence
 from tests.evidence import GOLDEN, SPEC, as_published, golden_table, plant, save_scores
 
@@ -165,6 +166,36 @@ def test_less_than_the_official_data_is_a_departure_at_every_scale(tmp_path):
     assert not table.comparable
     assert "data: 1,450 of 5,823 test images" in table.departures
     assert table.cells["mAP", "icasc-a_ch"].gain_verdict.outcome == "not comparable"
+
+
+def test_classes_that_are_missing_are_named_with_the_images(tmp_path):
+    """Of runs with one label an image; their scores know the classes."""
+    cifar, spec = grid.load("cifar100"), published.load("cifar100", Path(__file__).parents[1] / "tables")
+    for job in cifar.jobs("paper", {"partial": True}):
+        save_scores(
+            submit(tmp_path, job), np.arange(60) % 50, np.eye(50)[np.arange(60) % 50], num_train=25_000, num_test=60,
+            top1=1.0, top5=1.0,
+        )  # fmt: skip
+    table = build.build(spec, Matrix(cifar, "paper", {"partial": True}, runs=tmp_path))
+    assert table.departures == (
+        "partial: True (paper: False)",
+        "data: 50 of 100 classes, 25,000 of 50,000 training images, 60 of 10,000 test images",
+    )
+    assert not table.comparable
+    assert all(cell.delta is None for cell in table.cells.values()), "the test images are not the paper's"
+    assert render.gain_text(table.cells[spec.rows[0].key, spec.columns[1].key], table).endswith("†")
+
+
+def test_a_method_s_share_of_the_images_is_no_departure_of_the_data(tmp_path):
+    cifar, chosen = grid.load("cifar100"), {"method": ["baseline", "data-half"]}
+    for job in cifar.jobs("paper", chosen):
+        num_train = 25_000 if job.method == "data-half" else 50_000
+        submit(tmp_path, job).path("result.json").write_text(
+            json.dumps({"job": job.id, "num_train": num_train, "num_test": 10_000})
+        )
+    matrix = Matrix(cifar, "paper", chosen, runs=tmp_path)
+    records = {job.id: submit(tmp_path, job).result() for job in matrix.jobs}
+    assert build._missing_data(matrix, records) == []
 
 
 def test_a_mean_is_compared_with_a_mean_over_the_same_classes(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -15,10 +16,11 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.methods import models
 from benchmark.methods.models import BACKBONES
-from benchmark.store import metrics, scores
+from benchmark.store import audit, metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.records import Progress
 from benchmark.store.run import Run
+from benchmark.tables import at_hand
 from benchmark.train import batches, checkpoint, loop, recording, weights
 from tests import networks
 from tests.networks import PAPER_METHODS
@@ -351,6 +353,30 @@ def test_limit_draws_the_same_images_for_every_method(make_job):
     assert not (a == batches.training_subset(make_job(seed=1, limit_train=10), 100)).all()
 
 
+def test_a_limited_test_is_what_is_recorded(make_job, execution, tmp_path):
+    runs = [_run(tmp_path, make_job(seed=seed, **QUICK | {"epochs": 1, "limit_test": 7}), execution) for seed in (0, 1)]
+    assert [run.result().num_test for run in runs] == [7, 7]
+    assert runs[0].result().data.test == runs[1].result().data.test
+    assert runs[0].result().data.train != runs[1].result().data.train
+    assert at_hand.others([run.job() for run in runs], tmp_path, None, execution.cache) == {}
+    assert not [line for run in runs for line in audit.problems(run) if "images" in line]
+    other = run_module.submit(tmp_path, make_job(**QUICK | {"epochs": 1, "limit_test": 8}))
+    for name in ("environment.json", "metrics.jsonl", "scores.npz"):
+        shutil.copy(runs[0].path(name), other.path(name))
+    record = json.loads(runs[0].path("result.json").read_bytes()) | {"job": other.id}
+    other.path("result.json").write_text(json.dumps(record))
+    assert "says 7 test images, the job 8" in " ".join(audit.problems(other))
+
+
+def test_a_method_s_share_is_no_missing_data(make_job, execution, tmp_path):
+    """Half of the images is what the job asks for: the record fits it, and lacks nothing."""
+    limited = _run(tmp_path, make_job("data-half", **QUICK | {"epochs": 1}), execution)
+    assert not [line for line in audit.problems(limited) if "images" in line]
+    whole = _run(tmp_path, make_job("data-half", epochs=1, image_size=32), execution)
+    assert whole.result().num_train == 32
+    assert at_hand.others([whole.job()], tmp_path, None, execution.cache) == {}
+
+
 # Weights
 
 
@@ -410,6 +436,13 @@ def test_files_that_are_no_weights(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match="not a"):
         weights.load(models.build("resnet18_narrow", 20, 0), "resnet18_narrow", tmp_path / name)
+
+
+def test_weights_are_looked_for_before_anything_is_decoded(make_job, execution, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "open_pixels", lambda *_: pytest.fail("decodes"))
+    job = make_job(weights="sha256:" + "0" * 64)
+    with pytest.raises(UserError, match="are needed: name the file with --weights FILE"):
+        _run(tmp_path, job, execution)
 
 
 def test_imagenet_weights_that_are_missing_are_named(make_job, execution, tmp_path, monkeypatch):

@@ -332,7 +332,8 @@ def estimate(job: Job, gpu: Gpu) -> Estimate:
 def _hours(job: Job, gpu: Gpu, of_step: Cost, of_test: Cost, of_maps: Cost, recorded: bool) -> float:
     """Pictures that are decoded at each read are read meanwhile, and may be what an epoch waits for."""
     images = DATASETS[job.dataset].num_images
-    trained, tested = min(job.limit_train or math.inf, images[job.train_split]), images[job.test_split]
+    limits = (job.limit_train, job.train_split), (job.limit_test, job.test_split)
+    trained, tested = (min(limit or math.inf, images[split]) for limit, split in limits)
     decoded = job.resize == "random_resized_crop"
     size = loop.test_batch(torch.device("cuda"), job.image_size)
     training = math.ceil(trained / job.batch_size) * of_step.seconds(gpu, job.precision, recorded)

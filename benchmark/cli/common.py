@@ -13,7 +13,7 @@ import typer
 from benchmark.errors import UserError
 from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.grid import Grid
-from benchmark.matrix.job import IMAGENET1K_V1
+from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import read_regular, write_atomic
 from benchmark.tables import published
@@ -43,6 +43,9 @@ DataRoot = Annotated[
 Weights = Annotated[
     Path | None, typer.Option("--weights", "--weights-dir", help="Pretrained weights: file, or folder", callback=home)
 ]
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial", help="Use what is there of data that are not whole; sets partial=true")
+]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records", callback=home)]
 Tables = Annotated[
     Path, typer.Option("--tables", help="Folder of the table files, and of what is generated", callback=_tables)
@@ -55,8 +58,13 @@ MeasuredScale = Annotated[str | None, typer.Option("--scale", help="Default: pap
 RUNS, TABLES, CACHE = Path("runs"), Path("tables"), Path(".cache")
 
 
-def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Path) -> tuple[Grid, str, str]:
-    """The grid, its scale and why that one; auto looks whether the real data set is complete under `data_root`."""
+def resolve_scale(
+    grid_name: str, scale: str, data_root: Path | None, cache: Path, allow_partial: bool = False
+) -> tuple[Grid, str, str]:
+    """The grid, its scale and why that one; auto looks whether the real data set is complete under `data_root`.
+
+    UserError where it is not, and a part was not allowed: who names real data wants no drawn ones.
+    """
     chosen = grid.load(grid_name)
     if scale != "auto":
         return chosen, scale, chosen.scale_of(scale).why
@@ -69,12 +77,12 @@ def resolve_scale(grid_name: str, scale: str, data_root: Path | None, cache: Pat
             "mini",
             f"no data root is given (--data-root, make: DATA=), so no {dataset}; embedded data instead",
         )
-    from benchmark.data import verified
+    from benchmark.data import not_whole, verified
 
     problem = verified(dataset, data_root, cache)
-    if problem:
-        return chosen, "mini", f"{dataset} under {data_root} is not complete ({problem})"
-    return chosen, "paper", f"{dataset} is complete under {data_root}"
+    if problem and not allow_partial:
+        raise UserError(not_whole(dataset, data_root, problem))
+    return chosen, "paper", f"{dataset} is {'not ' if problem else ''}complete under {data_root}"
 
 
 def overrides(chosen: Grid, scale: str, sets: list[str] | None, weights: Path | None) -> dict[str, Any]:
@@ -132,6 +140,56 @@ class Asked:
         chosen = grid.load(name)
         changed = overrides(chosen, self.scale, self.sets, self.weights)
         return Matrix(chosen, self.scale, changed, selection(only), self.runs)
+
+
+def of_what_is_there(
+    asked: Asked, name: str, only: list[str] | None, data_root: Path | None, cache: Path, allow_partial: bool
+) -> Asked:
+    """What was asked of a grid, with partial=true beside it where its data are not whole. UserError where that was not
+    allowed."""
+    from benchmark import data
+
+    jobs = asked.matrix(name, only).jobs
+    allowed = allow_partial or all(job.partial for job in jobs)
+    lacking = look_at_data(jobs, data_root, cache)
+    for dataset, missing in lacking.items():
+        if not allowed:
+            raise UserError(data.not_whole(dataset, data.locate(dataset, data_root, cache), missing))
+        print(f"note: {dataset} is used as far as it is there ({missing}); tables say so", file=sys.stderr)
+    return replace(asked, sets=[*(asked.sets or []), "partial=true"]) if lacking else asked
+
+
+def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[str, str]:
+    """What the jobs' data sets lack, by name: counts, else what is not official in them. What is drawn is drawn, what a
+    reader notes is printed. UserError for data that cannot be read, and for labels and limits that do not fit them."""
+    from benchmark import data
+
+    lacking: dict[str, str] = {}
+    notes: dict[str, None] = {}
+    for key in dict.fromkeys(map(_read_by, jobs)):
+        name, seed, *splits = key
+        root = data.locate(name, data_root, cache)
+        (train, test), missing = data.present(name, root, splits, seed)
+        if not missing and data.find(name).source and set(splits) & set(data.find(name).num_images):
+            missing = data.verified(name, root, cache)
+        lacking |= {name: missing} if missing else {}
+        noted = [
+            f"note: {name}, {split}: {of.note}" for split, of in zip(splits, (train, test), strict=True) if of.note
+        ]
+        notes |= dict.fromkeys(noted)
+        for job in (job for job in jobs if _read_by(job) == key):
+            data.within(job, train, test)
+            if (train.targets.ndim == 2) != (job.loss == "multilabel_soft_margin"):
+                labels = "several labels" if train.targets.ndim == 2 else "one label"
+                raise UserError(f"{name} gives an image {labels}, which is not for loss: {job.loss}")
+    for note in notes:
+        print(note, file=sys.stderr)
+    return lacking
+
+
+def _read_by(job: Job) -> tuple[str, int, str, str]:
+    """What the images that a job reads hang on."""
+    return job.dataset, job.seed, job.train_split, job.test_split
 
 
 def measured(scale: str | None, sets: list[str] | None, weights: Path | None, runs: Path) -> Asked:

@@ -43,12 +43,23 @@ def list_command(data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJs
 
 
 @app.command()
-def verify(name: Name, data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJson = False) -> None:
-    """Check a data set by counts, names and official checksums. Exit status 0: complete; 1: not complete."""
+def verify(
+    name: Name,
+    data_root: DataRoot = None,
+    cache: Cache = CACHE,
+    decode: Annotated[bool, typer.Option("--decode", help="Decode every image too, which takes a while")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check a data set by counts, names and official checksums. Exit status 0: complete; 1: not complete, or an image
+    cannot be decoded."""
     from benchmark import data
 
     root = data.locate(name, data_root, cache)
-    report(name, root, data.verified(name, root, cache), as_json)
+    problem = data.verified(name, root, cache)
+    files = data.image_files(name, root) if decode else []
+    if decode:
+        print(f"decoding {len(files):,} images", file=sys.stderr, flush=True)
+    report(name, root, problem, as_json, data.undecodable(files) if decode else None)
 
 
 @app.command()
@@ -80,13 +91,18 @@ def get(name: Name, data_root: DataRoot = None, cache: Cache = CACHE, as_json: A
     report(name, data_root, data.verified(name, data_root, cache), as_json)
 
 
-def report(name: str, root: Path, problem: str, as_json: bool) -> None:
-    """Print what was found; exit status 1 where the data set is not whole."""
+def report(name: str, root: Path, problem: str, as_json: bool, undecodable: list[str] | None = None) -> None:
+    """Print what was found; exit status 1 where the data set is not whole. undecodable: None where none was decoded."""
     if as_json:
-        print(json.dumps({"name": name, "root": str(root), "complete": not problem, "problem": problem or None}))
+        found = {"name": name, "root": str(root), "complete": not problem, "problem": problem or None}
+        print(json.dumps(found | ({} if undecodable is None else {"undecodable": undecodable})))
     else:
         print(f"{name} under {root}: {f'not complete: {problem}' if problem else 'complete'}")
-    if problem:
+        for line in undecodable or []:
+            print(line)
+        if undecodable is not None:
+            print(f"{len(undecodable):,} images cannot be decoded")
+    if problem or undecodable:
         sys.exit(1)
 
 
@@ -100,9 +116,11 @@ def describe(name: str, data_root: Path | None, cache: Path) -> dict[str, Any]:
     state = data.state(name, root, cache)
     root_option = f" --data-root {data_root or 'DIR'}" if dataset.source else ""
     command = {"verified": "", "not verified": f"data verify {name}{root_option}"}.get(state)
-    if command is None:
-        command = f"data draw {name}" if dataset.draw else f"data get {name}{root_option}"
     source = dataset.source
+    if command is None:
+        # What only a person may fetch is not for `get`: the address below says where, and then it is to be verified.
+        verb = "draw" if source is None else "get" if source.unattended else "verify"
+        command = f"data {verb} {name}{root_option}"
     return {
         "name": name,
         "state": state,

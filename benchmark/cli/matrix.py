@@ -13,6 +13,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowPartial,
     AsJson,
     Asked,
     Cache,
@@ -23,6 +24,7 @@ from benchmark.cli.common import (
     Set,
     Tables,
     Weights,
+    of_what_is_there,
     print_rows,
     resolve_scale,
 )
@@ -45,6 +47,7 @@ def plan(
     sets: Set = None,
     only: Only = None,
     data_root: DataRoot = None,
+    allow_partial: AllowPartial = False,
     weights: Weights = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
@@ -64,13 +67,24 @@ def plan(
 
     if all_grids and grid_name:
         raise UserError(f"--all with --grid {grid_name}: leave one of them out")
+    if allow_partial and not grid_name:
+        raise UserError("--allow-partial: name the grid with --grid")
     estimate = estimates(gpu) if gpu else None
     listed: list[dict[str, Any]] = []
     counts, measured = [], cost.epoch_seconds(runs)
     specs = {} if as_json else {name: published.load(name, tables) for name in published.names(tables)}
     for name in [grid_name] if grid_name else grid.names():
-        its_scale = resolve_scale(name, scale, data_root, cache)[1]
-        matrix = Asked(its_scale, sets, weights, runs).matrix(name, only)
+        try:
+            its_scale = resolve_scale(name, scale, data_root, cache, allow_partial)[1]
+        except UserError as error:
+            if grid_name:
+                raise
+            print(f"warning: {name} is left out: {error}", file=sys.stderr)
+            continue
+        asked = Asked(its_scale, sets, weights, runs)
+        if allow_partial:
+            asked = of_what_is_there(asked, name, only, data_root, cache, allow_partial)
+        matrix = asked.matrix(name, only)
         rows: list[dict[str, Any]] = []
         other = at_hand.others(matrix.jobs, runs, data_root, cache)
         for job in matrix.jobs:

@@ -15,6 +15,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowPartial,
     Asked,
     Cache,
     DataRoot,
@@ -27,6 +28,7 @@ from benchmark.cli.common import (
     Weights,
     Wide,
     duration,
+    of_what_is_there,
     render_tables,
     resolve_scale,
 )
@@ -48,6 +50,7 @@ def run(
     sets: Set = None,
     only: Only = None,
     data_root: DataRoot = None,
+    allow_partial: AllowPartial = False,
     weights: Weights = None,
     workers: Annotated[
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1, max=4096)
@@ -83,20 +86,19 @@ def run(
     Exit status: 0 all jobs have a result, 1 one failed, 2 wrong input, 3 the budget is used and jobs are left.
     """
     deadline = time.time() + duration("--budget", budget) if budget else math.inf
-    asked_scale = scale
-    _, scale, reason = resolve_scale(grid_name, asked_scale, data_root, cache)
-    if asked_scale == "auto" and scale == "mini" and data_root is not None:
-        raise UserError(f"{reason}; complete it, or train drawn data instead with --scale mini")
+    _, scale, reason = resolve_scale(grid_name, scale, data_root, cache, allow_partial)
     print(f"scale {scale}: {reason}", flush=True)
     asked = Asked(scale, sets, weights, runs)
     matrix = asked.matrix(grid_name, only)
-    say_what_gains_lack(matrix)
-    specs = tables_of(grid_name, tables)
     limits = Limits(timeout, hang_timeout, deadline)
     place = find_place(matrix, executor, settings_file, device, gpus, workers, jobs_per_gpu, limits, budget)
     if cuda_graph and isinstance(place.slots, Slots) and not place.slots.gpus:
         raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
-    prepare(matrix.jobs, data_root, weights, cache)
+    look_for_weights(matrix.jobs, weights)
+    asked = of_what_is_there(asked, grid_name, only, data_root, cache, allow_partial)
+    matrix = asked.matrix(grid_name, only)
+    say_what_gains_lack(matrix)
+    specs = tables_of(grid_name, tables)
     refuse_other_data(matrix, data_root, cache)
     folders = [submit(runs, job) for job in matrix.jobs]
     announce(matrix.jobs, folders, place.slots)
@@ -262,21 +264,14 @@ def run_job(
         sys.exit(1)
 
 
-def prepare(jobs: list[Job], data_root: Path | None, weights: Path | None, cache: Path) -> None:
-    """Find bad data and missing weights before any job starts; draw what is drawn."""
-    from benchmark.data import find, locate
-
-    for name, seed, *splits in {(j.dataset, j.seed, j.train_split, j.test_split) for j in jobs}:
-        root = locate(name, data_root, cache)
-        for split in splits:
-            multi_label = find(name).load(root, split, seed).targets.ndim == 2
-            for job in jobs:
-                if job.dataset == name and multi_label != (job.loss == "multilabel_soft_margin"):
-                    labels = "several labels" if multi_label else "one label"
-                    raise UserError(f"{name} gives an image {labels}, which is not for loss: {job.loss}")
+def look_for_weights(jobs: list[Job], weights: Path | None) -> None:
+    """Names weights that are missing before any job starts, and before data are looked at, which may take long."""
     for job in jobs:
         if job.weights == "imagenet1k_v1" and job.backbone not in IMAGENET1K_V1:
             raise UserError(f"{job.backbone} has no ImageNet weights; --set weights=scratch")
+        named = weights / IMAGENET1K_V1[job.backbone] if weights and job.weights == "imagenet1k_v1" else None
+        if named and weights and weights.is_dir() and not named.is_file():
+            raise UserError(f"{named}: no such weights file")
         if job.weights.startswith("sha256:") and weights is None:
             raise UserError(
                 f"these jobs start from weights with SHA-256 {job.weights[7:19]}...: name the file with "

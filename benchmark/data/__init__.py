@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.data import caltech, cifar, cub, imagenet, mini, own, sources, voc
-from benchmark.data.loading import ImageSet, Pixels, decode, open_pixels
+from benchmark.data.loading import ImageSet, Pixels, decode, limited, open_pixels, undecodable
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
+from benchmark.matrix.job import Job
 from benchmark.store import scores
 from benchmark.store.files import write_json
 
 __all__ = [
-    "DATASETS", "Dataset", "ImageSet", "Pixels", "decode", "digest", "find", "locate", "open_pixels", "state",
-    "verified",
+    "DATASETS", "Dataset", "ImageSet", "Pixels", "decode", "digest", "find", "image_files", "limited", "locate",
+    "not_whole", "open_pixels", "present", "read", "state", "undecodable", "verified", "within",
 ]  # fmt: skip
 
 DIGESTS = "digests"  # folder in a cache
@@ -27,10 +28,10 @@ DIGESTS = "digests"  # folder in a cache
 
 @dataclass(frozen=True)
 class Dataset:
-    """`load(root, split, seed=0)` reads one split; `verify(root)` says why the whole set is not there, by counts and
-    names, or nothing; `num_images`: the splits and how many images the paper's Table 1 gives them, or the drawing;
-    `evidence`: patterns under the root of what was looked at, so that a change of it is noticed. Real data have a
-    `source`; an embedded twin has `draw(root)`, which writes it."""
+    """`load(root, split, seed=0, partial=False)` reads one split, or what is there of it; `verify(root)` says why the
+    whole set is not there, by counts and names, or nothing; `num_images`: the splits and how many images the paper's
+    Table 1 gives them, or the drawing; `evidence`: patterns under the root of what was looked at, so that a change of
+    it is noticed. Real data have a `source`; an embedded twin has `draw(root)`, which writes it."""
 
     load: Callable[..., ImageSet]
     verify: Callable[[Path], str]
@@ -39,7 +40,8 @@ class Dataset:
     evidence: tuple[str, ...]
     source: sources.Source | None = None
     draw: Callable[[Path], None] | None = None
-    count_images: Callable[[Path], int] | None = None  # all of them, where the splits are not all
+    all_images: Callable[[Path], list[Path]] | None = None  # that are there, where the splits are not all of them
+    total: int = 0  # of all_images, officially
     folder: Path | None = None  # where a study's own lie, whatever the data root
 
 
@@ -62,8 +64,7 @@ DATASETS = {
         # Categories of fewer than 85 images give train60 what they have, so it may hold less than Table 1 says.
         load=caltech.load, verify=caltech.verify, num_classes=256,
         num_images={"train30": 7680, "train60": 15360, "test25": 6400}, evidence=CALTECH_FILES,
-        count_images=caltech.count_images,
-        source=sources.CALTECH256,
+        all_images=caltech.all_images, total=caltech.NUM_WITHOUT_CLUTTER, source=sources.CALTECH256,
     ),
     "ilsvrc2012": Dataset(
         load=imagenet.load, verify=imagenet.verify, num_classes=1000, num_images=imagenet.NUM_IMAGES,
@@ -86,7 +87,7 @@ DATASETS = {
         load=partial(caltech.load, num_test=mini.NUM_CALTECH_TEST),
         verify=partial(caltech.verify, num_images=257 * mini.NUM_CALTECH), num_classes=256,
         num_images={"train6": 6 * 256, "train8": 8 * 256, "test4": 4 * 256}, evidence=CALTECH_FILES,
-        count_images=caltech.count_images,
+        all_images=caltech.all_images,
         draw=mini.draw_caltech,
     ),
     "ilsvrc2012-mini": Dataset(
@@ -134,6 +135,81 @@ def locate(name: str, data_root: Path | None, cache: Path) -> Path:
     return data_root
 
 
+def present(name: str, root: Path, splits: Iterable[str], seed: int = 0) -> tuple[list[ImageSet], str]:
+    """What is there of the splits, and what the official ones have beyond it, by counts; nothing where these are whole,
+    drawn, or of a study's own. UserError where nothing can be read."""
+    dataset, splits, why = find(name), list(splits), ""
+    try:
+        sets = [_load(dataset, root, split, seed, partial=False) for split in splits]
+    except UserError as error:
+        if dataset.source is None:
+            raise
+        why = str(error)
+        sets = [_load(dataset, root, split, seed, partial=True) for split in splits]
+    return sets, _missing(dataset, root, dict(zip(splits, sets, strict=True))) or why
+
+
+def _missing(dataset: Dataset, root: Path, sets: dict[str, ImageSet]) -> str:
+    if dataset.source is None:
+        return ""
+    shown = {label for of in sets.values() if of.targets.ndim == 1 for label in np.unique(of.targets).tolist()}
+    counts = [(len(shown), dataset.num_classes, "classes")] if shown else []
+    if dataset.all_images is not None:
+        counts.append((len(dataset.all_images(root)), dataset.total, "images"))
+    else:
+        official = dataset.num_images
+        counts += [(len(of.ids), official[s], f"images of {s}") for s, of in sets.items() if s in official]
+    return ", ".join(f"{there:,} of {whole:,} {what}" for there, whole, what in counts if there < whole)
+
+
+def _load(dataset: Dataset, root: Path, split: str, seed: int, partial: bool) -> ImageSet:
+    """What is drawn, or of a study's own, is whole or cannot be read."""
+    return dataset.load(root, split, seed, **({"partial": True} if partial and dataset.source is not None else {}))
+
+
+def read(job: Job, root: Path) -> tuple[ImageSet, ImageSet]:
+    """What a job is trained on, but for its limit_train, and tested on. UserError where these cannot be read, are not
+    whole and the job is not `partial`, or hold fewer images than the job asks for."""
+    splits = job.train_split, job.test_split
+    if job.partial:
+        train, test = (_load(find(job.dataset), root, split, job.seed, partial=True) for split in splits)
+    else:
+        (train, test), missing = present(job.dataset, root, splits, job.seed)
+        if missing:
+            raise UserError(not_whole(job.dataset, root, missing))
+    within(job, train, test)
+    return train, limited(test, job.limit_test)
+
+
+def within(job: Job, train: ImageSet, test: ImageSet) -> None:
+    """UserError where a job asks for more images than a split has."""
+    for field, split, images in (("limit_train", job.train_split, train), ("limit_test", job.test_split, test)):
+        limit, count = getattr(job, field), len(images.ids)
+        if limit is not None and limit > count:
+            raise UserError(f"{field} {limit:,}: split {split} of {job.dataset} has {count:,} images; ask for no more")
+
+
+def not_whole(name: str, root: Path, missing: str) -> str:
+    """What is wrong, and what a user can do."""
+    what = missing.partition("; ")[0]  # a reader's own advice is part of the one that follows
+    return (
+        f"{name} under {root} is not complete ({what}); complete it, use what is there with --allow-partial, or "
+        "train drawn data with --scale mini"
+    )
+
+
+def image_files(name: str, root: Path) -> list[Path]:
+    """The data set's images that are there, but for pixels that are stored in one array."""
+    dataset, files = find(name), dict[Path, None]()
+    if dataset.all_images is not None:
+        return dataset.all_images(root)
+    for split in dataset.num_images:
+        with suppress(UserError):  # nothing of the split is there
+            images = present(name, root, [split])[0][0].images
+            files |= {} if isinstance(images, np.ndarray) else dict.fromkeys(images)
+    return list(files)
+
+
 def verified(name: str, root: Path, cache: Path) -> str:
     """Why the whole of `name` is not under `root`, by counts, names and official checksums; empty when it is.
 
@@ -155,31 +231,36 @@ def state(name: str, root: Path | None, cache: Path) -> str:
     return "verified" if _note(name, root, cache).is_file() else "not verified"
 
 
-def digest(name: str, split: str, seed: int, data_root: Path | None, cache: Path) -> str | None:
+def digest(
+    name: str, split: str, seed: int, data_root: Path | None, cache: Path, partial: bool = False,
+    limit: int | None = None,
+) -> str | None:  # fmt: skip
     """Which images and labels a split here has (store.scores.digest), without decoding, drawing or unpacking anything;
-    None where it is not here. Kept in `cache` until a file of the set changes."""
+    None where it is not here, whole or `partial`. limit: of so many of its images. Kept in `cache` until a file of the
+    set changes."""
     dataset = find(name)
     root = dataset.folder or (mini.drawn_root(name, cache) if dataset.draw else data_root)
     if root is None or not (dataset.folder or _evidence(name, root)):
         return None
     if dataset.folder:  # nothing says which of its files were looked at, so nothing is kept
-        return _digest(dataset, root, split, seed)
-    key = hashlib.sha256(f"{_note(name, root, cache).name} {split} {seed}".encode()).hexdigest()[:24]
+        return _digest(dataset, root, split, seed, partial, limit)
+    of = f"{split} {seed}" + (" partial" if partial else "") + (f" {limit}" if limit else "")
+    key = hashlib.sha256(f"{_note(name, root, cache).name} {of}".encode()).hexdigest()[:24]
     kept = cache / DIGESTS / f"{name}-{key}.json"
     try:
         return str(json.loads(kept.read_bytes())["sha256"])
     except (OSError, ValueError, KeyError):
         pass
-    found = _digest(dataset, root, split, seed)
+    found = _digest(dataset, root, split, seed, partial, limit)
     with suppress(UserError, OSError):  # a cache that cannot be written is done without
         if found is not None:
             write_json(kept, {"sha256": found})
     return found
 
 
-def _digest(dataset: Dataset, root: Path, split: str, seed: int) -> str | None:
+def _digest(dataset: Dataset, root: Path, split: str, seed: int, partial: bool, limit: int | None) -> str | None:
     try:
-        images = dataset.load(root, split, seed)
+        images = limited(_load(dataset, root, split, seed, partial), limit)
     except UserError:
         return None
     return scores.digest(np.array(images.ids), images.targets)

@@ -13,38 +13,48 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data.loading import ImageSet
+from benchmark.data.loading import SUFFIXES, ImageSet
 from benchmark.errors import UserError
 
 FOLDER = "256_ObjectCategories"
 NUM_CLASSES = 256
 NUM_TEST = 25  # per category
 NUM_IMAGES = 30607  # with the clutter category's
+NUM_WITHOUT_CLUTTER = NUM_IMAGES - 827
 SPLIT = re.compile(r"(train|test)([1-9]\d{0,3})")
-# The archive also holds strays (a folder of somebody's copies, a script); an image is what is named like one.
-IMAGE = re.compile(r"\d{3}_\d{4}\.jpg")
+IMAGE = re.compile(r"(\d{3})_\d{4}\.jpg")
 
 
-def load(root: Path, split: str, seed: int = 0, num_test: int = NUM_TEST) -> ImageSet:
+def load(root: Path, split: str, seed: int = 0, num_test: int = NUM_TEST, partial: bool = False) -> ImageSet:
     """One split, `train<N>` or `test<N>`: N images of each category, paths and (N,) int64 category numbers from 0.
 
     `num_test` images of each category are kept for testing, and test<N> is the first N of them. A category with fewer
-    than N images left gives a training split all of them (80 images are in the smallest: 55 for train60). UserError
-    names the category folder that is missing, empty, or too small.
+    than N images left gives a training split all of them (80 images are in the smallest: 55 for train60), and the note
+    names it. `partial`: the categories that are there, those without an image to train on left out. UserError names the
+    category folder that is missing, empty, or too small.
     """
     kind, count = _parse(split, num_test)
-    folders = category_folders(root)
+    folders = category_folders(root, partial)
+    left_out = [folder for folder in folders if partial and len(_files(folder)) <= num_test]
+    folders = [folder for folder in folders if folder not in left_out]
+    if not folders:
+        raise UserError(f"{root / FOLDER}: no category has more than {num_test} images, which are kept for testing")
     chosen = [_draw(_images(folder), folder, kind, count, seed, num_test) for folder in folders]
     if kind == "train" and max(map(len, chosen)) < count:
         most = max(map(len, chosen))
         raise UserError(f"{root / FOLDER}: split {split}: no category has more than {most} images beside the test ones")
     paths = [path for category in chosen for path in category]
-    targets = np.repeat(np.arange(NUM_CLASSES), [len(category) for category in chosen])
+    targets = np.repeat(np.arange(len(folders)), [len(category) for category in chosen])
+    short = [f"{f.name} ({len(of)})" for f, of in zip(folders, chosen, strict=True) if len(of) < count]
+    notes = [f"of {len(short)} categories fewer than {count} images: {', '.join(short)}"] if short else []
+    if left_out:
+        notes.append(f"left out, with nothing to train on: {', '.join(folder.name for folder in left_out)}")
     return ImageSet(
         classes=tuple(folder.name.partition(".")[2] for folder in folders),
-        ids=tuple(path.stem for path in paths),
+        ids=tuple(map(_id, paths)),
         images=tuple(paths),
         targets=targets.astype(np.int64),
+        note="; ".join(notes),
     )
 
 
@@ -62,13 +72,13 @@ def verify(root: Path, num_images: int = NUM_IMAGES) -> str:
     return f"{total} images, officially {num_images}" if total < num_images else ""
 
 
-def count_images(root: Path) -> int:
-    """Images of the 256 categories, the clutter's left out."""
-    return sum(len(_images(folder)) for folder in category_folders(root))
+def all_images(root: Path) -> list[Path]:
+    """The images that are there of the 256 categories, the clutter's left out."""
+    return [path for folder in category_folders(root, partial=True) for path in _files(folder)]
 
 
-def category_folders(root: Path) -> list[Path]:
-    """The folders of the 256 categories in their order, the clutter left out."""
+def category_folders(root: Path, partial: bool = False) -> list[Path]:
+    """The folders of the 256 categories in their order, the clutter left out; partial: of those that are there."""
     folder = root / FOLDER
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; the data root must hold {FOLDER}")
@@ -80,9 +90,9 @@ def category_folders(root: Path) -> list[Path]:
                 raise UserError(f"{path}: category {number} is there twice, also as {folders[int(number)].name}")
             folders[int(number)] = path
     missing = [k for k in range(1, NUM_CLASSES + 1) if k not in folders]
-    if missing:
+    if missing and not (partial and len(missing) < NUM_CLASSES):
         raise UserError(f"{folder}: no folder of category {missing[0]:03d} ({len(missing)} of 256 are missing)")
-    return [folders[k] for k in range(1, NUM_CLASSES + 1)]
+    return [folders[k] for k in range(1, NUM_CLASSES + 1) if k in folders]
 
 
 def _parse(split: str, num_test: int) -> tuple[str, int]:
@@ -95,14 +105,24 @@ def _parse(split: str, num_test: int) -> tuple[str, int]:
     return kind, count
 
 
-def _images(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
+    """Its images, whatever their names. The archive also holds strays: a folder of somebody's copies, a script."""
     try:
-        paths = sorted(p for p in folder.iterdir() if IMAGE.fullmatch(p.name))
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
-    if not paths:
-        raise UserError(f"{folder}: holds no image (NNN_NNNN.jpg); complete the data")
+
+
+def _images(folder: Path) -> list[Path]:
+    if not (paths := _files(folder)):
+        raise UserError(f"{folder}: holds no image ({', '.join(SUFFIXES)}); complete the data")
     return paths
+
+
+def _id(path: Path) -> str:
+    """As the official archive names its images; other names need not be of one category only."""
+    official = IMAGE.fullmatch(path.name)
+    return path.stem if official and official[1] == path.parent.name[:3] else f"{path.parent.name}/{path.name}"
 
 
 def _draw(paths: list[Path], folder: Path, kind: str, count: int, seed: int, num_test: int) -> list[Path]:

@@ -27,8 +27,9 @@ NUM_TRAIN = 45000
 PARTS = {"train_45k": slice(None, NUM_TRAIN), "validation_5k": slice(NUM_TRAIN, None)}
 
 
-def load(root: Path, split: str, seed: int = 0) -> ImageSet:
-    """One split with its fine labels: (N, 32, 32, 3) uint8 and (N,) int64; `seed` is not used, the splits are fixed.
+def load(root: Path, split: str, seed: int = 0, partial: bool = False) -> ImageSet:
+    """One split with its fine labels: (N, 32, 32, 3) uint8 and (N,) int64; `seed` is not used, the splits are fixed,
+    and neither is `partial`: what a file holds is what is there.
 
     Besides the official splits, the training images in two parts (`PARTS`); an image keeps its id.
     UserError names the file that is missing, damaged, hostile, or holds something else.

@@ -22,8 +22,9 @@ NUM_IMAGES = {"train": 5994, "test": 5794}
 FLAG = {"train": "1", "test": "0"}
 
 
-def load(root: Path, split: str, seed: int = 0) -> ImageSet:
+def load(root: Path, split: str, seed: int = 0, partial: bool = False) -> ImageSet:
     """One split: paths and (N,) int64 class numbers from 0; `seed` is not used, the split is official.
+    `partial`: the images that are there, of the classes that have a training image there.
 
     UserError names the file (and line) that is missing or wrong.
     """
@@ -38,7 +39,14 @@ def load(root: Path, split: str, seed: int = 0) -> ImageSet:
     flag_of = _read_pairs(folder / "train_test_split.txt", of=names, values={"0": "", "1": ""})
     for number, name in names.items():
         _check_name(folder, name, classes[label_of[number]])
+    if partial:
+        names = {number: name for number, name in names.items() if (folder / "images" / name).is_file()}
+        trained = {label_of[number] for number in names if flag_of[number] == FLAG["train"]}
+        names = {number: name for number, name in names.items() if label_of[number] in trained}
+        classes = {number: name for number, name in classes.items() if number in trained}
     chosen = [number for number in names if flag_of[number] == FLAG[split]]
+    if not chosen and partial:
+        raise UserError(f"{folder / 'images'}: holds no {split} image of a class that has a training image")
     if not chosen:
         raise UserError(f"{folder / 'train_test_split.txt'}: names no {split} image")
     paths = [folder / "images" / names[number] for number in chosen]

@@ -32,23 +32,27 @@ WNID = re.compile(r"n\d{8}")
 VAL_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-def load(root: Path, split: str, seed: int = 0) -> ImageSet:
+def load(root: Path, split: str, seed: int = 0, partial: bool = False) -> ImageSet:
     """One split: paths and (N,) int64 class numbers; `seed` is not used, the split is official.
 
-    Unpacks the official tars first where the folders are not there. UserError names what is missing, and where devkit
-    and folders disagree.
+    Unpacks the official tars first where the folders are not there. `partial`: the images that are there, of the
+    classes that have a training image there. UserError names what is missing, and where devkit and folders disagree.
     """
     if split not in NUM_IMAGES:
         raise UserError(f"ILSVRC2012 has no split '{split}'" + nearest(split, NUM_IMAGES))
     folder = root / "ILSVRC2012" if (root / "ILSVRC2012").is_dir() else root
     classes = tuple(class_folders(_unpacked(folder, "train", TRAIN_TAR)))
+    if partial:
+        classes = tuple(wnid for wnid in classes if _holds_images(folder / "train" / wnid))
     devkit = _devkit(folder)
     if devkit is not None:
-        _check_classes(classes, devkit)
+        _check_classes(classes, devkit, partial)
     if split == "train":
         paths_of = {wnid: _images(folder / "train" / wnid) for wnid in classes}
     else:
-        paths_of = _val_images(_unpacked(folder, "val", VAL_TAR), classes, devkit)
+        paths_of = _val_images(_unpacked(folder, "val", VAL_TAR), classes, devkit, partial)
+    if not any(paths_of.values()):
+        raise UserError(f"{folder / split}: holds no image (*.JPEG) of a class that has a training image")
     paths = [path for wnid in classes for path in paths_of[wnid]]
     return ImageSet(
         classes=classes,
@@ -93,7 +97,12 @@ def _images(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _val_images(folder: Path, classes: tuple[str, ...], devkit: Path | None) -> dict[str, list[Path]]:
+def _holds_images(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.endswith(".JPEG") for entry in entries)
+
+
+def _val_images(folder: Path, classes: tuple[str, ...], devkit: Path | None, partial: bool) -> dict[str, list[Path]]:
     """Paths of each class, from class folders or, where the images lie flat, from the devkit's ground truth."""
     with os.scandir(folder) as entries:
         flat = not any(entry.is_dir() for entry in entries)
@@ -102,21 +111,24 @@ def _val_images(folder: Path, classes: tuple[str, ...], devkit: Path | None) -> 
             raise UserError(
                 f"{folder}: images without class folders need {DEVKIT} or {DEVKIT_TAR} beside {folder.name}/"
             )
-        return _labelled(_images(folder), classes, devkit)
+        return _labelled(_images(folder), classes, devkit, partial)
     wnids = class_folders(folder)
-    if differing := sorted(set(wnids) ^ set(classes)):
+    if not partial and (differing := sorted(set(wnids) ^ set(classes))):
         raise UserError(f"{folder}: train and val disagree: class {differing[0]} is in one of them only")
-    paths_of = {wnid: _images(folder / wnid) for wnid in classes}
+    there = {w for w in classes if not partial or (w in wnids and _holds_images(folder / w))}
+    paths_of = {wnid: _images(folder / wnid) if wnid in there else [] for wnid in classes}
     if devkit is not None:
         _check_labels(paths_of, classes, devkit)
     return paths_of
 
 
-def _labelled(paths: list[Path], classes: tuple[str, ...], devkit: Path) -> dict[str, list[Path]]:
+def _labelled(paths: list[Path], classes: tuple[str, ...], devkit: Path, partial: bool) -> dict[str, list[Path]]:
     truth = _ground_truth(devkit)
-    paths_of: dict[str, list[Path]] = {wnid: [] for wnid in classes}
+    paths_of: dict[str, list[Path]] = {wnid: [] for wnid in (_wnids(devkit).values() if partial else classes)}
     for path in paths:
         paths_of[truth[_number(path, len(truth)) - 1]].append(path)
+    if partial:
+        return {wnid: paths_of[wnid] for wnid in classes}
     if len(paths) != len(truth):
         raise UserError(f"{devkit}: devkit and folders disagree: {len(truth)} labels for {len(paths)} images in val")
     return paths_of
@@ -139,8 +151,9 @@ def _number(path: Path, num_labels: int) -> int:
     return int(match[1])
 
 
-def _check_classes(classes: tuple[str, ...], devkit: Path) -> None:
-    if differing := sorted(set(_wnids(devkit).values()) ^ set(classes)):
+def _check_classes(classes: tuple[str, ...], devkit: Path, partial: bool) -> None:
+    known = set(_wnids(devkit).values())
+    if differing := sorted(set(classes) - known if partial else known ^ set(classes)):
         side = "the folder train only" if differing[0] in classes else "the devkit's meta.mat only"
         raise UserError(f"{devkit}: devkit and folders disagree: class {differing[0]} is in {side}")
 

@@ -10,10 +10,10 @@ import hashlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from PIL import Image
 from benchmark.data.archives import locked
 from benchmark.errors import UserError, nearest
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 RESIZES = ("none", "warp", "warp_crop", "random_resized_crop")
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: share of the area, width by height
 MAX_MAP_BYTES = 8 * 2**30  # a larger split is decoded anew each time it is read, and fills no disk
@@ -42,12 +43,23 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 class ImageSet:
     """One split. `images`: a file each, or all pixels as (N, H, W, 3) uint8 where the format holds them in one array.
     `targets`: (N,) int64 class numbers, or, multi-label, (N, num_classes) int8 of 1 present, 0 only difficult,
-    -1 absent."""
+    -1 absent. `note`: what a user is to be told of it."""
 
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     images: tuple[Path, ...] | np.ndarray
     targets: np.ndarray
+    note: str = ""
+
+
+def limited(images: ImageSet, limit: int | None) -> ImageSet:
+    """So many images of it, in its order, all where there is no limit. Which ones hangs on how many there are alone:
+    runs of all seeds are tested on the same."""
+    if limit is None or limit >= len(images.ids):
+        return images
+    kept = np.sort(np.random.default_rng(0).permutation(len(images.ids))[:limit])
+    pixels = images.images[kept] if isinstance(images.images, np.ndarray) else tuple(images.images[i] for i in kept)
+    return replace(images, ids=tuple(images.ids[i] for i in kept), images=pixels, targets=images.targets[kept])
 
 
 def incomplete(load: Callable[[Path, str], ImageSet], root: Path, num_classes: int, num_images: dict[str, int]) -> str:
@@ -229,6 +241,21 @@ def _write(paths: tuple[Path, ...], size: int, target: Path) -> None:
     with ThreadPoolExecutor(max_workers=num_threads()) as pool:
         list(pool.map(read, range(len(paths))))
     array.flush()
+
+
+def undecodable(paths: Iterable[Path]) -> list[str]:
+    """A line for each image that cannot be decoded to its last pixel."""
+
+    def problem(path: Path) -> str:
+        try:
+            with Image.open(path) as image:
+                upright_rgb(image)
+            return ""
+        except Exception as error:
+            return str(_undecodable(path, error))
+
+    with ThreadPoolExecutor(max_workers=num_threads()) as pool:
+        return [text for text in pool.map(problem, paths) if text]
 
 
 def read_warped(path: Path, size: int) -> np.ndarray:

@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.data import voc
-from benchmark.data.loading import ImageSet
+from benchmark.data.loading import SUFFIXES, ImageSet
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import study
 from benchmark.matrix.grid import Data
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 COLUMNS = ("file", "label")
 
 

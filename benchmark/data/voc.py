@@ -23,13 +23,14 @@ PRESENT, DIFFICULT, ABSENT = 1, 0, -1
 
 
 def load(
-    root: Path, split: str, seed: int = 0, classes: tuple[str, ...] = CLASSES, folder: Path | None = None
-) -> ImageSet:
+    root: Path, split: str, seed: int = 0, classes: tuple[str, ...] = CLASSES, folder: Path | None = None,
+    partial: bool = False,
+) -> ImageSet:  # fmt: skip
     """One split: paths and targets (N, num_classes) of 1, 0, -1. UserError names the file (and line) that is missing
     or wrong.
 
     A split without class files of its own (a part of the official ones) takes its labels from `trainval`'s. `seed` is
-    not used, the splits are official.
+    not used, the splits are official. `partial`: the images that are there, of those that the split names.
     """
     folder = folder or _folder(root)
     main = folder / "ImageSets" / "Main"
@@ -44,7 +45,10 @@ def load(
     targets = np.stack(columns, axis=1)[[row_of[i] for i in ids]]
     paths = [folder / "JPEGImages" / f"{i}.jpg" for i in ids]
     missing = [p for p in paths if not p.is_file()]
-    if missing:
+    if missing and partial and len(missing) < len(paths):
+        there = [i for i, path in enumerate(paths) if path.is_file()]
+        ids, paths, targets = [ids[i] for i in there], [paths[i] for i in there], targets[there]
+    elif missing:
         raise UserError(
             f"{missing[0]}: missing, though {main / f'{split}.txt'} names it "
             f"({len(missing)} of {len(paths)} images are missing); complete the data or name another split"

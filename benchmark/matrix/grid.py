@@ -27,6 +27,8 @@ from benchmark.matrix.job import (
 GRIDS = Path(__file__).parents[1] / "grids"
 MINI_WEIGHTS = Path(__file__).parents[1] / "mini_weights"  # <backbone>.safetensors
 
+# Which images a job takes of the data set; the paper takes all.
+OF_DATA = ("limit_train", "limit_test", "partial")
 # What is decided outside of a job: when tables are made from saved scores, or by a loader.
 EVALUATION = {
     "ap_definition": ("area", "raw_area", "11_point"),
@@ -193,8 +195,8 @@ class Grid(_Strict):
             accepted = [tuple(v) if isinstance(v, list) else v for v in accepted]
             if value not in accepted:
                 instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
-                nothing = "whole set" if name == "limit_train" else "none"
-                whose = "paper" if name in self.protocol or name in self.axes or name == "limit_train" else "default"
+                nothing = "whole set" if name in OF_DATA else "none"
+                whose = "paper" if name in (*self.protocol, *self.axes, *OF_DATA) else "default"
                 departures.append(f"{name}: {_short(value, nothing)} ({whose}: {_short(instead_of, nothing)})")
         return departures
 

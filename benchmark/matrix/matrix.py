@@ -105,7 +105,9 @@ class Matrix:
     def has_the_paper_s_test_set(self) -> bool:
         """Whether every job is tested on the images that the paper's numbers are of."""
         paper = self.grid.base["dataset"], self.grid.base["test_split"]
-        return all((job.dataset, job.test_split) == paper for job in self.jobs)
+        return all(
+            (job.dataset, job.test_split) == paper and job.limit_test is None and not job.partial for job in self.jobs
+        )
 
     @property
     def subfolder(self) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.errors import UserError
+from benchmark.matrix import study
 from benchmark.store import code
 from benchmark.store.files import read_regular, write_atomic
 from benchmark.store.records import Epoch, Origin, Result
@@ -89,8 +90,11 @@ def _problems(run: Run) -> Iterator[str]:
             yield f"commit {ran.commit[:12]} is not in this checkout"
         if on and on.code and on.code.commit not in (None, ran.commit):
             yield f"result.json names commit {ran.commit[:12]}, environment.json {on.code.commit[:12]}"
-    if job.limit_train not in (None, record.num_train):
-        yield f"says {record.num_train} training images, the job {job.limit_train}"
+    asked = job.limit_train and round(study.method(job.method).train_share * job.limit_train)
+    if asked not in (None, record.num_train):
+        yield f"says {record.num_train} training images, the job {asked}"
+    if job.limit_test not in (None, record.num_test):
+        yield f"says {record.num_test} test images, the job {job.limit_test}"
     if record.epoch != job.epochs:
         yield f"is of epoch {record.epoch}, the job has {job.epochs}"
     yield from _of_epochs(record, epochs, job.epochs)

@@ -11,8 +11,8 @@ from benchmark.store.run import Run, all_runs
 
 # What the time of an epoch hangs on. Jobs that differ in other fields, such as the seed, take as long.
 ALIKE = (
-    "scale", "dataset", "train_split", "test_split", "limit_train", "backbone", "method", "image_size", "resize",
-    "batch_size", "precision", "ranks", "inner_layer", "second_order", "gradient_batchnorm",
+    "scale", "dataset", "train_split", "test_split", "limit_train", "limit_test", "partial", "backbone", "method",
+    "image_size", "resize", "batch_size", "precision", "ranks", "inner_layer", "second_order", "gradient_batchnorm",
 )  # fmt: skip
 SLOTS = (1, 2, 4, 8)  # GPUs, or CPUs such as the machine that was measured
 

@@ -9,8 +9,9 @@ import pandas as pd
 from benchmark import data
 from benchmark.errors import UserError
 from benchmark.matrix import study
-from benchmark.matrix.job import settable
+from benchmark.matrix.job import Job, settable
 from benchmark.matrix.matrix import Matrix
+from benchmark.store import scores
 from benchmark.store.records import Result
 from benchmark.store.run import Run
 from benchmark.tables import claims, collect, locks, stats
@@ -279,20 +280,35 @@ def _departures(spec: Spec, matrix: Matrix) -> list[str]:
 
 
 def _missing_data(matrix: Matrix, records: dict[str, Result]) -> list[str]:
-    """Splits of which runs read less than the official data set has, whatever scale they are called by."""
+    """What runs read less of than the official data set has, whatever scale they are called by. A limit is a departure
+    of its own."""
     texts = []
     for job in matrix.jobs:
-        record, official = records.get(job.id), data.find(job.dataset).num_images
+        record, dataset = records.get(job.id), data.find(job.dataset)
         if record is None:
             continue
-        read = [("test", record.num_test, official.get(job.test_split))]
+        read, official = [], dataset.num_images
         # Caltech-256's small categories give what they have, in the paper as here: an assumption, no departure.
-        if job.limit_train is None and "small_categories" not in matrix.grid.assumptions:
-            read.append(("training", record.num_train, official.get(job.train_split)))
-        for name, count, whole in read:
-            if count is not None and whole is not None and count < whole:
-                texts.append(f"data: {count:,} of {whole:,} {name} images")
+        all_used = job.limit_train is None and study.method(job.method).train_share == 1
+        if all_used and "small_categories" not in matrix.grid.assumptions:
+            read.append((record.num_train, official.get(job.train_split), "training images"))
+        if job.limit_test is None:
+            read.append((record.num_test, official.get(job.test_split), "test images"))
+        lacking = [(n, whole, what) for n, whole, what in read if n is not None and whole is not None and n < whole]
+        if lacking and (tested := _classes_tested(matrix, job)) and tested < dataset.num_classes:
+            lacking.insert(0, (tested, dataset.num_classes, "classes"))
+        if lacking:
+            texts.append("data: " + ", ".join(f"{n:,} of {whole:,} {what}" for n, whole, what in lacking))
     return list(dict.fromkeys(texts))
+
+
+def _classes_tested(matrix: Matrix, job: Job) -> int | None:
+    """Of a run with one label an image, as its scores have it; None of others, whose empty classes a note names."""
+    try:
+        labels = scores.read(Run(matrix.folder(job))).labels
+    except UserError:
+        return None
+    return len(np.unique(labels)) if labels.ndim == 1 and job.limit_test is None else None
 
 
 def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str]:

@@ -173,8 +173,8 @@ def _facts(chosen: Grid, jobs: list[Job], data_root: Path | None, cache_folder: 
     present = [split for split in sets.values() if split is not None]
     whole = len(present) == len(sets)
     images: Any = sum(len(split.ids) for split in present) if whole else NOT_AT_HAND
-    if whole and dataset.count_images is not None:
-        images = dataset.count_images(data.locate(jobs[0].dataset, data_root, cache_folder))
+    if whole and dataset.all_images is not None:
+        images = len(dataset.all_images(data.locate(jobs[0].dataset, data_root, cache_folder)))
 
     def count(split: str, limit: int | None = None) -> Any:
         read = sets[split]
@@ -185,7 +185,7 @@ def _facts(chosen: Grid, jobs: list[Job], data_root: Path | None, cache_folder: 
         "image size": joined(lambda j: f"{j.image_size}×{j.image_size}"),
         "# images": images,
         "# training images": joined(lambda j: count(j.train_split, j.limit_train)),
-        "# testing images": joined(lambda j: count(j.test_split)),
+        "# testing images": joined(lambda j: count(j.test_split, j.limit_test)),
         "training batch size": joined(lambda j: j.batch_size),
         "weight decay": joined(lambda j: j.weight_decay),
         "momentum": joined(lambda j: j.momentum),

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from benchmark import data
-from benchmark.data import Pixels
+from benchmark.data import ImageSet, Pixels
 from benchmark.errors import UserError
 from benchmark.matrix.job import Job
 from benchmark.methods import models, overlap
@@ -63,8 +63,11 @@ def run_job(run: Run, execution: Execution) -> None:
             with distributed.leader_first():  # it decodes, downloads and sets aside what is damaged for all
                 if distributed.leads():
                     run.path("failure.json").unlink(missing_ok=True)
-                train, test = open_splits(job, execution)
-                state = checkpoint.resume(run, lambda: start(job, len(train.images.classes), execution))
+                sets = read_splits(job, execution)
+                state = checkpoint.resume(run, lambda: start(job, len(sets[0].classes), execution))
+                train, test = decoded(job, sets, execution.cache)  # only now: weights may be missing
+                if job.partial and (state.epochs or state.partial):
+                    refuse_other_pixels(run, train, test)
             torch.set_num_threads(state.threads)
             if distributed.leads():
                 recorded = execution.cuda_graph and job.ranks == 1
@@ -76,6 +79,13 @@ def run_job(run: Run, execution: Execution) -> None:
         except Exception as error:
             run.write(recording.failure(error, state))
             raise
+
+
+def refuse_other_pixels(run: Run, train: Pixels, test: Pixels) -> None:
+    """UserError where a run that goes on began with other images: what is there of a data set may have grown."""
+    on = run.environment()
+    if on and on.data_sha256 and (on.data_sha256.train, on.data_sha256.test) != (train.digest(), test.digest()):
+        raise UserError(f"{run.folder}: began with other images than are there now; move its checkpoint.pt away")
 
 
 def train_and_test(run: Run, job: Job, state: State, execution: Execution, train: Pixels, test: Pixels) -> None:
@@ -141,9 +151,16 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
 
 def open_splits(job: Job, execution: Execution) -> tuple[Pixels, Pixels]:
     """Training and test images, ready to read. UserError for anything wrong with the data."""
-    root = data.locate(job.dataset, execution.data_root, execution.cache)
-    splits = (data.find(job.dataset).load(root, split, job.seed) for split in (job.train_split, job.test_split))
-    train, test = (data.open_pixels(s, job.image_size, job.resize, execution.cache) for s in splits)
+    return decoded(job, read_splits(job, execution), execution.cache)
+
+
+def read_splits(job: Job, execution: Execution) -> tuple[ImageSet, ImageSet]:
+    """Which images are trained and tested on, but for limit_train, which decodes all."""
+    return data.read(job, data.locate(job.dataset, execution.data_root, execution.cache))
+
+
+def decoded(job: Job, sets: tuple[ImageSet, ImageSet], cache: Path) -> tuple[Pixels, Pixels]:
+    train, test = (data.open_pixels(images, job.image_size, job.resize, cache) for images in sets)
     return train, test
 
 
