@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
