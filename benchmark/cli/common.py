@@ -178,10 +178,10 @@ def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[s
         ]
         notes |= dict.fromkeys(noted)
         for job in (job for job in jobs if _read_by(job) == key):
-            data.within(job, train, test)
             if (train.targets.ndim == 2) != (job.loss == "multilabel_soft_margin"):
                 labels = "several labels" if train.targets.ndim == 2 else "one label"
                 raise UserError(f"{name} gives an image {labels}, which is not for loss: {job.loss}")
+            data.within(job, train, test)
     for note in notes:
         print(note, file=sys.stderr)
     return lacking
