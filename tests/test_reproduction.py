@@ -39,6 +39,7 @@ def test_readings_of_the_document_are_the_tables_rows():
     [
         ("reduced", "cifar100"), ("reduced/attention_weight=0.2", "cifar100"), ("reduced", "headline"),
         ("reduced", "table2"), ("reduced", "voc"), ("subset", "table2"), ("subset", "voc"), ("subset", "headline"),
+        ("reduced", "voc-controls"), ("controls", "voc-controls"),
     ],
 )  # fmt: skip
 def test_committed_tables_of_real_runs_are_made_from_the_committed_records(folder, table, tmp_path):
@@ -59,8 +60,9 @@ def test_the_answer_s_table_is_made_from_the_committed_records(tmp_path):
         shutil.copy(path, tmp_path)
     words = ["answer", "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
     assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
-    assert (tmp_path / "answer.md").read_text() == (ROOT / "tables" / "answer.md").read_text()
-    assert (tmp_path / "answer.png").stat().st_size > 10_000
+    for name in ("answer", "answer-controls"):
+        assert (tmp_path / f"{name}.md").read_text() == (ROOT / "tables" / f"{name}.md").read_text()
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
 VOC_CLASSES = (
@@ -96,7 +98,7 @@ def test_gains_in_prose_are_the_tables(document):
     """Every `gain [low, high]` that a sentence states stands in a committed table, to the last digit."""
     stated = re.findall(r"([-+]\d+\.\d\d) \[([-+]\d+\.\d\d), ([-+]\d+\.\d\d)\]", _prose(document))
     assert stated or document != "README.md"
-    tables = [path for scale in ("reduced", "subset") for path in (ROOT / "tables" / scale).rglob("*.json")]
+    tables = [path for scale in ("reduced", "subset", "controls") for path in (ROOT / "tables" / scale).rglob("*.json")]
     cells = [cell for path in tables for cell in json.loads(path.read_text())["cells"]]
     known = {
         (f"{c['gain']:+.2f}", f"{c['gain_low']:+.2f}", f"{c['gain_high']:+.2f}")
@@ -108,11 +110,45 @@ def test_gains_in_prose_are_the_tables(document):
     assert set(stated) <= known
 
 
+def _rows(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if line.startswith("|") and not line.startswith("|:")]
+
+
 def test_the_readme_shows_the_whole_answer_in_at_most_90_lines():
     lines = (ROOT / "README.md").read_text().splitlines()
-    rows = [line for line in (ROOT / "tables" / "answer.md").read_text().splitlines() if line.startswith("|")]
+    rows = _rows(ROOT / "tables" / "answer.md")
     assert [line for line in lines if line in rows] == rows
     assert len(lines) <= 90
+
+
+def test_the_page_of_the_answer_shows_all_comparisons_and_all_controls():
+    shown = _rows(ROOT / "docs" / "answer.md")
+    for name in ("answer", "answer-controls"):
+        rows = _rows(ROOT / "tables" / f"{name}.md")
+        assert len(rows) > 3
+        assert [line for line in shown if line in rows] == rows
+
+
+@pytest.mark.slow
+def test_the_page_of_the_answer_has_the_gains_of_every_choice():
+    """As `sensitivity --vary` prints them, none left out."""
+    expected = []
+    for name in ("ap_definition", "difficult_test", "checkpoint", "min_positives"):
+        words = ["sensitivity", "--grid", "voc", "--scale", "reduced", "--vary", name, "--json", "--runs"]
+        printed = CliRunner().invoke(cli.app, [*words, str(ROOT / "runs")], catch_exceptions=False)
+        lines = json.loads(printed.stdout)
+        for value in dict.fromkeys(line["value"] for line in lines):
+            of_value = {line["method"]: line for line in lines if line["value"] == value}
+            used = " (in use)" if of_value["icasc-a_ch"]["in_use"] else ""
+            gains = [_gain(of_value[method]) for method in ("icasc-grad_cam", "icasc-a_ch")]
+            expected.append(f"| {name} {value}{used} | {gains[0]} | {gains[1]} |".replace("_", r"\_"))
+    shown = _rows(ROOT / "docs" / "answer.md")
+    assert [line for line in shown if line in expected] == expected
+
+
+def _gain(line: dict) -> str:
+    over = "" if line["over"] == "seeds and images" else f" ({line['over']})"
+    return f"{line['gain']:+.2f} [{line['low']:+.2f}, {line['high']:+.2f}]{over}"
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/data.md"])
