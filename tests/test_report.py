@@ -221,6 +221,10 @@ def test_it_opens_with_the_answer(reduced):
     cells = [cell.strip().replace("\\", "") for line in lines for cell in line.strip("|").split("|")]
     assert found == [report.minus(cell) for cell in cells if not cell.startswith((":-", "--"))]
     assert "ResNet-110 (as resnet20)" in opening
+    assert opening.count("popovertarget") == 4, "a trace for each gain of this scale"
+    links = Links(text)
+    assert set(links.targets) <= set(links.ids)
+    assert len(links.ids) == len(set(links.ids))
 
 
 def test_it_is_named_after_the_paper_or_the_study(reduced):
