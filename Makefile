@@ -60,10 +60,10 @@ verify: setup ## compute every record under runs/ again from its scores
 	@$(PY) -m benchmark verify
 
 report: setup ## write tables/<scale>/report.html: verdicts, tables, figures, traces
-	@$(PY) -m benchmark report $(MEASURED)
+	@$(PY) -m benchmark report $(MEASURED) $(if $(DATA),--data-root "$(DATA)")
 
 figures: setup ## draw gains, values and training curves as PNG and PDF
-	@$(PY) -m benchmark figures $(MEASURED)
+	@$(PY) -m benchmark figures $(MEASURED) $(if $(DATA),--data-root "$(DATA)")
 
 docs: .venv/docs ## build build/site/index.html; fails for a warning, a broken link, a number that the records do not give
 	$(PYTEST) --quiet tests/test_reproduction.py tests/test_documents.py

@@ -111,3 +111,9 @@ def test_every_line_is_drawn_and_every_choice_that_varies_has_a_row(monkeypatch)
 
 def test_one_reading_is_no_curve(tmp_path):
     assert curve.draw(Matrix(grid.load("voc", GOLDEN), "mini", runs=tmp_path), SPEC, None) == []
+
+
+def test_the_caption_tells_of_a_claim_only_where_one_is_drawn():
+    lines = [line(1.0, sigma=0.5)]
+    told = [curve._told(golden_matrix(), lines, any_claim) for any_claim in (True, False)]
+    assert ["Dashed" in caption for caption in told] == [True, False]

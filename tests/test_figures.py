@@ -1,6 +1,7 @@
 """Figures: what they show, fonts embedded, same bytes; attention maps against hand-made ones."""
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -10,14 +11,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from benchmark import cli
+from benchmark import cli, data
 from benchmark.errors import UserError
-from benchmark.evidence import figures, maps
+from benchmark.evidence import figures, maps, separability
 from benchmark.matrix import grid
 from benchmark.methods import models, overlap
 from benchmark.store import run as run_module
+from benchmark.store import scores
 from benchmark.tables.claims import GainInterval
-from tests.evidence import GOLDEN, RUNS, TABLES, golden_matrix, golden_table, plant
+from tests.evidence import GOLDEN, RUNS, SPEC, TABLES, golden_matrix, golden_table, plant
 
 
 def drawn():
@@ -28,6 +30,17 @@ def test_names_and_captions():
     assert [d.name for d in drawn()] == ["gains", "values", "curves-resnet18_narrow"]
     assert "not comparable" in drawn()[0].caption
     assert "n = 2" in drawn()[0].caption
+
+
+def test_captions_tell_only_what_is_drawn():
+    told = [drawing.caption for drawing in drawn()]
+    assert all("hollow" in caption for caption in told[:2])
+    assert "the band" in told[2]
+    rows = [row.model_copy(update={"published": [None] * 3, "mean_of": None}) for row in SPEC.rows]
+    unpublished = figures.draw(golden_table(spec_changes={"rows": rows}))
+    assert not any("hollow" in drawing.caption for drawing in unpublished)
+    one_seed = figures.draw(golden_table(seed=0))
+    assert "the band" not in one_seed[2].caption
 
 
 def test_nothing_measured_nothing_drawn(tmp_path):
@@ -55,6 +68,7 @@ def test_forest_shows_intervals_and_where_they_are_cut(width, arrows):
     drawing = figures.forest(dataclasses.replace(table, cells=one_seed))
     axes = drawing.figure.axes[0]
     assert "95% intervals over images only" in drawing.caption
+    assert ("an arrow at the edge" in drawing.caption) == (arrows > 0)
     drawn = [line.get_xdata() for line in axes.lines if list(line.get_xdata()) == [-width, width]]
     assert len(drawn) == 1
     assert sum(line.get_marker() in ("<", ">") for line in axes.lines) == arrows
@@ -104,18 +118,13 @@ def test_files_embed_fonts_and_repeat(tmp_path):
 
 def test_overlap_of_maps():
     same = torch.rand(1, 1, 4, 4).expand(2, 3, 4, 4)
-    assert maps.overlap_of_maps(same).tolist() == pytest.approx([1.0, 1.0])
+    assert separability.overlap_of_maps(same).tolist() == pytest.approx([1.0, 1.0])
     apart = torch.zeros(1, 2, 2, 2)
     apart[0, 0, 0], apart[0, 1, 1] = 1.0, 1.0
-    assert maps.overlap_of_maps(apart).tolist() == [0.0]
+    assert separability.overlap_of_maps(apart).tolist() == [0.0]
     half = torch.zeros(1, 2, 1, 3)
     half[0, 0, 0, :2], half[0, 1, 0, 1:] = 1.0, 1.0
-    assert maps.overlap_of_maps(half).tolist() == pytest.approx([1 / 3])
-
-
-def test_images_are_chosen_by_the_rule_and_both_ways():
-    right = np.array([[1, 1], [0, 1], [1, 0], [0, 0], [0, 1], [0, 1]], bool)
-    assert list(maps.choose(right, 2).values()) == [[1, 4], [2]]
+    assert separability.overlap_of_maps(half).tolist() == pytest.approx([1 / 3])
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +136,7 @@ def trained(tmp_path_factory):
         job = run.job()
         net = models.build(job.backbone, 20, job.seed + 10 * len(job.method)).net
         halves = {name: t.half() if t.is_floating_point() else t for name, t in net.state_dict().items()}
-        save_file(halves, run.path(maps.WEIGHTS))
+        save_file(halves, run.path(separability.WEIGHTS))
     return runs
 
 
@@ -135,32 +144,114 @@ def small_pair(runs, cache):
     baseline, ours = (
         next(r.job() for r in run_module.all_runs(runs) if m in r.id) for m in ("baseline-s0", "icasc-a_ch-s0")
     )
-    pair = maps.load_pair(golden_matrix(runs=runs), baseline, ours, None, cache)
+    pair = separability.load_pair(golden_matrix(runs=runs), baseline, ours, None, cache)
     images = pair.test.images
     few = dataclasses.replace(images, ids=images.ids[:40], images=images.images[:40], targets=images.targets[:40])
     return dataclasses.replace(pair, test=dataclasses.replace(pair.test, images=few, array=pair.test.array[:40]))
 
 
-def test_maps_and_overlap_of_a_pair(trained, cache, mini_voc):
+def test_overlap_of_a_pair(trained, cache, mini_voc):
     pair = small_pair(trained, cache)
-    found = maps.measure(pair.ours, pair)
+    found = separability.measure(pair.ours, pair)
     assert set(found) == {"separability_inner", "separability_last", "consistency", "overlap_top5"}
     assert 0 < found["overlap_top5"] <= 1
     assert 0 <= found["separability_last"] <= 1
-    drawings = maps.draw(pair, 2)
-    assert 1 <= len(drawings) <= 2
-    assert "the first" in drawings[0].caption
-    figure = drawings[0].figure
-    assert len(figure.axes) % (2 * (maps.TOP + 1)) == 0
-    lines = maps.overlap_table([pair])
+    lines = separability.overlap_table([pair])
     assert [line["network"] for line in lines] == ["baseline", "icasc-a_ch"]
 
 
-def test_a_true_class_is_framed_in_red():
-    axes = figures.Figure().subplots()
-    maps._overlay(axes, np.zeros((4, 4, 3)), np.zeros((4, 4)), "cow 0.91", True)
-    assert axes.get_title() == "cow 0.91 *"
-    assert {spine.get_edgecolor() for spine in axes.spines.values()} == {(1.0, 0.0, 0.0, 1.0)}
+# Maps that runs keep
+
+
+def keep_maps(runs, methods=("baseline", "icasc-a_ch"), seeds=(0, 1), many=True):
+    """Scores of six images and maps of the second and the last, in the golden runs of these methods and seeds. The
+    highest class of both is 3, their true one is 3 in the second and 7 in the last."""
+    rng = np.random.default_rng(0)
+    labels = np.full((6, 20), -1, np.int8)
+    labels[np.arange(6), [0, 3, 1, 2, 4, 7]] = 1
+    for run in run_module.all_runs(runs):
+        if run.job().method in methods and run.job().seed in seeds:
+            logits = rng.normal(size=(6, 20))
+            logits[[1, 5], 3] = 5.0
+            ids = [scores.read(run).ids[i] for i in (0, 1, 2, 3, 4, 5)]
+            kept = {kind: rng.integers(0, 256, (2, 5, 3, 3)).astype(np.uint8) for kind in ("grad_cam", "a_ch")}
+            targets = labels if many else labels.argmax(axis=1)
+            classes = tuple(scores.read(run).classes)
+            digest = scores.write(
+                run, np.array(ids), targets, logits, classes, None, {"images": np.array([1, 5])} | kept
+            )
+            record = json.loads(run.path("result.json").read_text()) | {"scores_sha256": digest}
+            run.path("result.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def kept(tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(RUNS, runs)
+    return runs
+
+
+def test_kept_maps_are_drawn_with_their_images(kept, cache, mini_voc):
+    keep_maps(kept)
+    drawing, *others = maps.draw(golden_matrix(runs=kept), None, cache)
+    assert others == []  # of the other method no run keeps any
+    assert drawing.name == "maps-resnet18_narrow-train-icasc-a_ch"
+    assert "The first 2 of the held-out test images" in drawing.caption
+    assert "seed 0" in drawing.caption
+    assert "not at hand" not in drawing.caption
+    grid = np.array(drawing.figure.axes).reshape(4, 6)
+    assert [len(axes.images) for axes in grid[:, 0]] == [1, 0, 1, 0], "the photograph, once an image"
+    assert all(len(axes.images) == 2 for axes in grid[:, 1:].ravel()), "each map over its image"
+    run = next(r for r in run_module.all_runs(kept) if "a_ch-s0" in r.id)
+    stored = scores.maps(run).by_kind["a_ch"]
+    assert (np.asarray(grid[3, 5].images[1].get_array()) == stored[1, 4]).all(), "below: the method's own"
+
+
+def test_true_classes_are_framed_and_starred(kept, cache, mini_voc):
+    keep_maps(kept)
+    (drawing,) = maps.draw(golden_matrix(runs=kept), None, cache)
+    grid = np.array(drawing.figure.axes).reshape(4, 6)
+    titles = [axes.get_title() for axes in grid[:, 1]]
+    assert titles == ["boat 0.99 *", "boat 0.99 *", "boat 0.99", "boat 0.99"]
+    red = (1.0, 0.0, 0.0, 1.0)
+    assert {spine.get_edgecolor() for spine in grid[0, 1].spines.values()} == {red}
+    assert not grid[2, 1].axison
+    assert "true: boat" in grid[1, 0].texts[0].get_text()
+    assert "below: icasc-a_ch" in grid[1, 0].texts[0].get_text()
+
+
+def test_without_the_photographs_the_maps_alone(kept, tmp_path, monkeypatch):
+    """And class numbers where nothing names the classes."""
+    keep_maps(kept, many=False)
+    monkeypatch.setattr(maps, "_at_hand", lambda *_: None)
+    (drawing,) = maps.draw(golden_matrix(runs=kept), None, tmp_path)
+    assert "The photographs are not at hand" in drawing.caption
+    grid = np.array(drawing.figure.axes).reshape(4, 6)
+    assert [len(axes.images) for axes in grid[0]] == [0, 1, 1, 1, 1, 1]
+    assert grid[0, 1].get_title().startswith("class 3 ")
+    assert grid[0, 1].get_title().endswith("*")
+
+
+def test_photographs_are_at_hand_where_their_ids_are(make_job, cache, mini_voc, tmp_path):
+    job = make_job()
+    split = data.find(job.dataset).load(mini_voc, job.test_split, 0)
+    some = maps._at_hand(job, [split.ids[7], split.ids[2]], None, cache)
+    assert some.ids == (split.ids[7], split.ids[2])
+    assert some.images == (split.images[7], split.images[2])
+    assert maps._at_hand(job, ["of another set"], None, cache) is None
+    real = job.model_copy(update={"dataset": "voc2012"})
+    assert maps._at_hand(real, list(some.ids), None, cache) is None
+    assert maps._at_hand(real, list(some.ids), tmp_path, cache) is None  # a data root without them
+
+
+def test_the_first_seed_that_keeps_maps_is_drawn(kept, cache, mini_voc):
+    keep_maps(kept, seeds=(1,))
+    (drawing,) = maps.draw(golden_matrix(runs=kept), None, cache)
+    assert "seed 1" in drawing.caption
+    assert maps.draw(golden_matrix(), None, cache) == []
+
+
+# Overlap of maps over the whole test set
 
 
 def test_present_of_single_labels():
@@ -180,6 +271,6 @@ def test_missing_weights_name_the_command(monkeypatch, tmp_path):
 def test_foreign_weights_are_an_error(trained, cache, mini_voc, tmp_path):
     shutil.copytree(trained, tmp_path / "runs")
     pair = small_pair(tmp_path / "runs", cache)
-    save_file({"x": torch.zeros(1)}, pair.ours.path(maps.WEIGHTS))
+    save_file({"x": torch.zeros(1)}, pair.ours.path(separability.WEIGHTS))
     with pytest.raises(UserError, match="not the weights of resnet18_narrow"):
-        maps.load_model(pair.ours, pair)
+        separability.load_model(pair.ours, pair)

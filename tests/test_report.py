@@ -1,7 +1,9 @@
-"""The report: self-contained, safe, stable; and in a real browser: it opens, sorts, opens a trace, prints."""
+"""The report: self-contained, safe, stable; and in a real browser: it fits, opens a trace, prints, and axe-core finds
+nothing to say against it."""
 
 import html.parser
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +20,7 @@ from benchmark.matrix import grid
 from benchmark.store import metrics
 from benchmark.tables import collect, published, render, summary
 from benchmark.tables.claims import GainInterval
-from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_matrix, golden_table, plant, save_scores
+from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -47,14 +49,15 @@ class Links(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
         self.ids += [given["id"]] if "id" in given else []
-        self.targets += [given["data-trace"]] if "data-trace" in given else []
+        self.targets += [given["popovertarget"]] if "popovertarget" in given else []
         self.targets += [given["href"][1:]] if tag == "a" and given.get("href", "").startswith("#") else []
-        self.fetched += [given[k] for k in ("src", "href") if k in given and not given[k].startswith(("#", "data:"))]
+        links = () if tag == "a" else ("href",)  # which are followed by who presses them
+        self.fetched += [given[k] for k in ("src", *links) if k in given and not given[k].startswith("data:")]
 
 
 def test_self_contained(page):
     links = Links(page)
-    assert 'class="down"' not in page.partition("<main>")[2]  # two seeds show nothing, and nothing is comparable
+    assert "<script" not in page
     assert links.fetched == []
     assert not re.search(r"@import|url\((?!data:)", page)
     assert len(links.ids) == len(set(links.ids))
@@ -66,8 +69,8 @@ def test_same_runs_same_bytes(page):
     assert make() == page
 
 
-def test_the_answer_comes_first(page):
-    assert page.index("Not comparable with the paper") < page.index('class="sortable"')
+def test_what_is_not_comparable_is_said_before_any_number(page):
+    assert page.index("Not comparable with the paper") < page.index('class="blocks"')
     for text in ("epochs: 2 (paper: 20)", "one public port", "torch 2.13.0+cpu", "AMD EPYC", "data:image/svg+xml"):
         assert text in page
 
@@ -76,8 +79,9 @@ def test_verdicts_of_a_comparable_table(tmp_path):
     plant(tmp_path, as_published)
     text = make("paper", tmp_path, rounds=0)
     assert "Not comparable" not in text
-    assert 'class="up"' in text  # gains whose interval excludes zero
-    assert text.count('class="pill reproduced"') == 63 + 2 + 21 + 5  # the headline repeats five
+    assert 'class="gain up"' in text  # gains whose interval excludes zero
+    assert text.count('class="pill reproduced"') == 63 + 2 + 21
+    assert "Is the lead over the baseline the published one, by half of the claim? 2 reproduced" in text
 
 
 def test_the_answer_has_a_row_for_every_claim(tmp_path):
@@ -89,14 +93,14 @@ def test_the_answer_has_a_row_for_every_claim(tmp_path):
     voc = golden_table("paper", tmp_path, {"rows": [row], "name": "voc"})
     headline = summary.headline(specs["headline"], {"voc": voc}, "paper")
     text = report.page([report.Part(voc, voc.matrix, {}, [])], [headline], specs)
-    answer = text.partition("<h3>The claims</h3>")[2].partition("</table>")[0]
+    answer = text.partition('aria-label="The claims"')[2].partition("</table>")[0]
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', answer)
-    assert len(rows) == 18
-    untested = [cells for name, cells in rows if "untested" in cells]
-    assert len(untested) == 16
+    untested = [cells for _, cells in rows if "untested" in cells]
+    assert len(untested) == 8
     assert all("at assumed sd" in cells and "not run" in cells for cells in untested)
-    tested = dict(rows)["PASCAL VOC 2012, ResNet-18"]
-    for told in ("+5.73", 'class="pill reproduced"', "not locked", "1.00 [", "3 at measured sd"):
+    assert "ILSVRC2012, ResNet-18: Grad-CAM, A_ch" in dict(rows), "a line for both, of which the same is to be said"
+    tested = dict(rows)["PASCAL VOC 2012, ResNet-18: A_ch"]
+    for told in ("+5.73", 'class="pill reproduced"', "not locked", "3 at measured sd", 'popovertarget="voc:'):
         assert told in tested
     assert set(Links(text).targets) <= set(Links(text).ids)
 
@@ -104,7 +108,7 @@ def test_the_answer_has_a_row_for_every_claim(tmp_path):
 def test_nothing_ran(tmp_path):
     text = make("paper", tmp_path, rounds=0)
     assert "No run has started." in text
-    assert text.count('class="pill not-run"') == 63 + 2 + 21 + 5
+    assert text.count('class="pill not-run"') == 63 + 2 + 21
     assert "<figure>" not in text
 
 
@@ -115,9 +119,8 @@ def test_gain_has_its_interval():
         table, cells=table.cells | {at: replace(table.cells[at], gain_interval=GainInterval(-1.25, 2.5, "images only"))}
     )
     text = report.page([report.Part(table, table.matrix, {}, [])])
-    shown = f"{render.signed(table.cells[at].gain, table)} [-1.25, +2.50] (images only)†"
-    assert f">{shown}</td>" in text
-    assert f"; gain {shown}, paper" in text
+    shown = render.signed(table.cells[at].gain, table), "[-1.25, +2.50]", "(images only)†"
+    assert " ".join(f"<span>{report.minus(piece)}</span>" for piece in shown) + "</td>" in text
 
 
 def test_single_label_tables(tmp_path):
@@ -151,6 +154,10 @@ def test_single_label_tables(tmp_path):
     assert "standard error of one run over test images (binomial)" in text
     assert "top-1 accuracy by row and method" in text
     assert text.count("<figure>") == 3
+    block = text.partition("<caption>ResNet-18, 30 images")[2].partition("</table>")[0]
+    assert block.count("<tr>") == 4, "a line a method"
+    runs = text.partition("Runs and their scores")[2].partition("</table>")[0]
+    assert all(f"<td>{value:.2f}</td>" in runs for value in cell.values)
     assert not any(" " in name for name in Links(text).ids)
 
 
@@ -175,47 +182,132 @@ def test_command_writes_the_page(tmp_path, monkeypatch):
     ]
 
 
-def test_attention_that_was_measured_is_shown(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "captions.json").write_text(json.dumps({"attention-ours-right": "ICASC right: 3 of 9"}))
-    (folder / "attention-ours-right.png").write_bytes(b"png")
+def test_attention_that_was_measured_is_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid.load, "__defaults__", (GOLDEN,))
+    (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
+    folder = tmp_path / "mini" / "figures" / "table2"
+    folder.mkdir(parents=True)
     lines = [{"maps": "a_ch", "network": n, "n": 2, "overlap_top5": 0.5, "overlap_top5_std": 0.1} for n in "bo"]
-    (tmp_path / "attention.json").write_text(json.dumps(lines))
-    pictures, attention = cli.evidence.drawn_attention(tmp_path)
-    part = report.Part(golden_table(), golden_matrix(), {}, pictures, attention)
-    text = report.page([part])
-    assert 'alt="ICASC right: 3 of 9"' in text
-    assert "0.5000 ± 0.1000" in text
-    assert cli.evidence.drawn_attention(tmp_path / "nothing") == ([], [])
+    (folder / "attention.json").write_text(json.dumps(lines))
+    words = ["report", "--rounds", "0", "--runs", str(RUNS), "--tables", str(tmp_path)]
+    CliRunner().invoke(cli.app, words, catch_exceptions=False)
+    assert "0.5000 ± 0.1000" in (tmp_path / "mini" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory):
+    """The report of the committed runs: its whole, with the answer, and that of Table 2."""
+    root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("reduced")
+    for path in (root / "tables").glob("*.*"):
+        shutil.copy(path, folder)
+    pages = []
+    words = ["report", "--scale", "reduced", "--rounds", "0", "--runs", str(root / "runs"), "--tables", str(folder)]
+    for more in ([], ["--table", "table2"]):
+        assert CliRunner().invoke(cli.app, words + more, catch_exceptions=False).exit_code == 0
+        pages.append((folder / "reduced" / "report.html").read_text())
+    return pages
+
+
+def test_it_opens_with_the_answer(reduced):
+    """The sentence, the picture and the table of `answer`, number by number."""
+    text, _ = reduced
+    opening = html.unescape(text).partition('id="answer"')[2].partition('id="open"')[0]
+    said, _, table = (Path(__file__).parents[1] / "tables" / "answer.md").read_text().partition("\n\n")
+    assert said in opening
+    assert opening.count("<img ") == 1
+    assert text.index("<img ") > text.index('id="answer"')
+    found = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", opening)]
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    cells = [cell.strip().replace("\\", "") for line in lines for cell in line.strip("|").split("|")]
+    assert found == [report.minus(cell) for cell in cells if not cell.startswith((":-", "--"))]
+    assert "ResNet-110 (as resnet20)" in opening
+    assert opening.count("popovertarget") == 4, "a trace for each gain of this scale"
+    links = Links(text)
+    assert set(links.targets) <= set(links.ids)
+    assert len(links.ids) == len(set(links.ids))
+
+
+def test_it_is_named_after_the_paper_or_the_study(reduced):
+    text, of_table = reduced
+    assert "<h1>Does it reproduce? Wang et al., Sharpen Focus, ICCV 2019 (arXiv:1811.07484v3)</h1>" in text
+    assert "supplementary material" in of_table.partition("</h1>")[0]
+    assert "PASCAL VOC 2012, multi-label classification: the photographs at hand" in text.partition("</header>")[0]
+    rows = [row.model_copy(update={"published": [None] * 3, "mean_of": None}) for row in golden_table().spec.rows]
+    own = make(spec_changes={"rows": rows, "title": "A study of my own"})
+    assert "<h1>A study of my own</h1>" in own
+    assert "ICASC" not in own.partition("<main>")[0]
+
+
+def test_a_line_of_a_port_is_linked(reduced):
+    address = "https://github.com/paganpasta/SharpenFocus-Pytorch/blob/bcb43774/models/sfocus.py#L63-L65"
+    assert f'<a href="{address}">paganpasta/SharpenFocus-Pytorch bcb43774, models/sfocus.py:63-65</a>' in reduced[0]
+    assert report.linked("a <b> (x/y 0123abcd, z.py:7)") == (
+        'a &lt;b&gt; (<a href="https://github.com/x/y/blob/0123abcd/z.py#L7">x/y 0123abcd, z.py:7</a>)'
+    )
+
+
+def test_one_minus():
+    assert report.minus("-1.18 [-3.18, +0.82]") == "−1.18 [−3.18, +0.82]"
+    for name in ("a-s0-12", "3-4", "--set sigma=-1", "cpu-2.0", "models/x.py:63-65"):
+        assert report.minus(name) == name
+
+
+def test_no_hyphen_stands_for_a_minus(reduced):
+    shown = re.sub(r"<(style|code)\b.*?</\1>|<[^>]*>", " ", reduced[0], flags=re.DOTALL)
+    assert re.findall(r"[\s\[(]-\d[^\s]*", shown) == []
+    assert "−1.18" in shown
 
 
 # In a browser
 
 PROBE = """<script>
 window.addEventListener("load", () => {
-  const found = {}, column = (table, i) => Array.from(table.tBodies[0].rows, row => row.cells[i].textContent.trim());
-  const table = document.querySelector("#table2 table.sortable"), heads = table.tHead.rows[1].cells;
-  found.before = column(table, 0);
-  heads[1].querySelector("button").click();
-  const said = document.getElementById("said");
-  found.descending = [heads[1].getAttribute("aria-sort"), column(table, 1), said.textContent];
-  heads[1].querySelector("button").click();
-  found.ascending = [heads[1].getAttribute("aria-sort"), column(table, 1)];
-  heads[0].querySelector("button").click(); heads[0].querySelector("button").click();
-  found.names = column(table, 0);
-  const opener = document.querySelector('[data-trace="table2:cow:icasc-a_ch"]');
+  const found = {}, seen = [];
+  const stops = Array.from(document.querySelectorAll("a[href], button, summary, [tabindex='0']"), e => e)
+    .filter(e => e.checkVisibility() && !e.closest("dialog"));
+  const skip = stops[0], start = stops.findIndex(e => e.closest("#answer"));
+  found.stops = [skip.getAttribute("href"), stops.findIndex((e, i) => i >= start && e.popoverTargetElement) - start];
+  const opener = document.querySelector('.blocks [popovertarget="table2:cow:icasc-a_ch"]');
   opener.focus(); opener.click();
-  const dialog = document.querySelector("dialog[open]");
+  const dialog = document.querySelector("dialog:popover-open");
   const told = dialog.textContent.includes("python -m benchmark run");
   found.dialog = [dialog.id, told, dialog.contains(document.activeElement)];
-  dialog.querySelector("header button").click();
-  found.closed = [document.querySelector("dialog[open]") === null, document.activeElement === opener];
+  dialog.querySelector(".head button").click();
+  found.closed = [document.querySelector("dialog:popover-open") === null, document.activeElement === opener];
   found.wide = document.documentElement.scrollWidth <= window.innerWidth;
+  for (const table of document.querySelectorAll(".blocks table, .wide table")) {
+    const heads = Array.from(table.tHead.rows[0].cells), box = table.closest(".scroll");
+    const edge = box.getBoundingClientRect().right;
+    for (const head of heads)
+      if (/gain|ours|claimed/.test(head.textContent)) seen.push(head.getBoundingClientRect().right <= edge + 1);
+  }
+  found.gains = seen;
+  const scroller = Array.from(document.querySelectorAll("details.more")).map(d => (d.open = true, d)) &&
+    Array.from(document.querySelectorAll(".scroll")).find(e => e.scrollWidth > e.clientWidth + 40);
+  if (scroller) {
+    const first = scroller.querySelector("tbody th"), before = first.getBoundingClientRect().left;
+    scroller.scrollLeft = 40;
+    found.sticky = scroller.scrollLeft === 40 && Math.abs(first.getBoundingClientRect().left - before) < 2;
+    found.hint = getComputedStyle(scroller).backgroundAttachment.startsWith("local, scroll");
+  }
+  const figure = document.querySelector("figure"), image = figure.querySelector("img"), small = image.clientWidth;
+  figure.querySelector("summary").click();
+  found.larger = image.clientWidth > small;
   found.images = Array.from(document.images, i => i.naturalWidth > 0 && i.alt !== "");
   found.errors = window.errors;
   document.body.dataset.found = JSON.stringify(found);
 });
+</script>"""
+AXE = """<script>{axe}</script><script>
+window.addEventListener("load", () => {{
+  document.querySelectorAll("details").forEach(e => e.open = true);
+  const dialog = document.querySelector("dialog");
+  dialog.showPopover();
+  axe.run().then(done => {{
+    const found = done.violations.map(v => v.id + ": " + v.nodes.map(n => n.html.slice(0, 200)).join(" | "));
+    document.body.dataset.found = JSON.stringify([found, done.passes.length]);
+  }});
+}});
 </script>"""
 CATCH = "<script>window.errors = []; window.addEventListener('error', e => errors.push(e.message));</script>"
 
@@ -223,37 +315,64 @@ CATCH = "<script>window.errors = []; window.addEventListener('error', e => error
 def browse(tmp_path: Path, *options: str) -> subprocess.CompletedProcess:
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
                "--enable-logging=stderr", *options, (tmp_path / "report.html").as_uri()]  # fmt: skip
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def probe(tmp_path: Path, text: str, width: int) -> dict:
+    """What PROBE finds in a window of this width. A window is never narrower than 500, but a frame in it is."""
+    probed = text.replace("<head>", f"<head>{CATCH}", 1).replace("</body>", f"{PROBE}</body>")
+    (tmp_path / "page.html").write_text(probed, encoding="utf-8")
+    told = "parent.document.body.dataset.found = document.body.dataset.found"
+    (tmp_path / "page.html").write_text(probed.replace("JSON.stringify(found);", f"JSON.stringify(found); {told};"))
+    frame = f"<iframe src='page.html' style='width:{width}px;height:900px;border:0'></iframe>"
+    (tmp_path / "report.html").write_text(f"<body style='margin:0'>{frame}</body>", encoding="utf-8")
+    shown = "--hide-scrollbars", "--allow-file-access-from-files", "--window-size=1500,900"
+    done = browse(tmp_path, *shown, "--virtual-time-budget=5000", "--dump-dom")
+    assert "CONSOLE" not in done.stderr, done.stderr
+    return json.loads(html.unescape(re.search(r'data-found="([^"]*)"', done.stdout)[1]))
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
-@pytest.mark.parametrize("width", [500, 1400])
-def test_in_a_browser(page, tmp_path, width):
-    probed = page.replace("<head>", f"<head>{CATCH}", 1).replace("</body>", f"{PROBE}</body>")
-    (tmp_path / "report.html").write_text(probed, encoding="utf-8")
-    done = browse(tmp_path, f"--window-size={width},900", "--virtual-time-budget=3000", "--dump-dom")
-    assert "CONSOLE" not in done.stderr, done.stderr
-    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', done.stdout)[1]))
-    state, values, said = found["descending"]
-    numbers = [float(text.split()[0]) for text in values]
-    assert (state, numbers) == ("descending", sorted(numbers, reverse=True))
-    assert said == "Sorted by ours, descending"
-    state, values = found["ascending"]
-    assert (state, [float(text.split()[0]) for text in values]) == ("ascending", sorted(numbers))
-    assert found["names"] == sorted(found["before"], key=str.lower)
+@pytest.mark.parametrize("width", [400, 900, 1280])
+@pytest.mark.parametrize("which", ["mini", "reduced"])
+def test_in_a_browser(page, reduced, tmp_path, which, width):
+    found = probe(tmp_path, page if which == "mini" else reduced[0], width)
+    assert found["wide"], "the page itself never scrolls sideways"
+    assert found["gains"]
+    assert all(found["gains"]), "gain columns are in sight without scrolling"
     assert found["dialog"] == ["table2:cow:icasc-a_ch", True, True]
     assert found["closed"] == [True, True]
-    assert found["wide"]
-    assert found["images"] == [True] * 3
+    skip, tabs = found["stops"]
+    assert skip == "#answer"
+    assert tabs <= (2 if which == "reduced" else 8)
+    assert found.get("sticky", True)
+    assert found.get("hint", True)
+    assert width > 400 or "sticky" in found
+    assert found["larger"]
+    assert all(found["images"])
     assert found["errors"] == []
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
-def test_prints_to_pdf(page, tmp_path):
-    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+@pytest.mark.skipif("AXE" not in os.environ, reason="AXE names no axe.min.js (npm pack axe-core)")
+@pytest.mark.parametrize("width", [500, 1280])
+def test_axe_finds_no_violation(reduced, tmp_path, width):
+    axe = AXE.format(axe=Path(os.environ["AXE"]).read_text(encoding="utf-8"))
+    (tmp_path / "report.html").write_text(reduced[0].replace("</body>", f"{axe}</body>"), encoding="utf-8")
+    done = browse(tmp_path, f"--window-size={width},900", "--virtual-time-budget=60000", "--dump-dom")
+    found, passes = json.loads(html.unescape(re.findall(r'data-found="([^"]*)"', done.stdout)[-1]))
+    assert found == []
+    assert passes > 10
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+@pytest.mark.parametrize("which", ["mini", "reduced", "table2"])
+def test_prints_to_six_pages(page, reduced, tmp_path, which):
+    text = {"mini": page, "reduced": reduced[0], "table2": reduced[1]}[which]
+    (tmp_path / "report.html").write_text(text, encoding="utf-8")
     done = browse(tmp_path, f"--print-to-pdf={tmp_path / 'report.pdf'}", "--no-pdf-header-footer")
-    data = (tmp_path / "report.pdf").read_bytes()
+    printed = (tmp_path / "report.pdf").read_bytes()
     assert done.returncode == 0, done.stderr
-    assert data.startswith(b"%PDF-")
-    pages = len(re.findall(rb"/Type\s*/Page\b", data))
-    assert 2 <= pages <= 12  # the dialogs, sixty of them, stay out
+    assert printed.startswith(b"%PDF-")
+    pages = len(re.findall(rb"/Type\s*/Page\b", printed))
+    assert 2 <= pages <= 6  # what is behind "details" stays out, and so do the traces

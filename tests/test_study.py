@@ -266,7 +266,7 @@ def test_what_init_writes_runs(call, tmp_path, small_cache):
 
 def test_maps_are_of_methods_that_say_which(use):
     use(METHOD.replace("title=", "maps='a_ch', title="))
-    from benchmark.evidence import maps
+    from benchmark.evidence import separability
 
     jobs = grid.load("voc").jobs("mini", {}, {"method": ["icasc-grad_cam", "mine"], "seed": [0]})
-    assert [maps.kind(job) for job in jobs] == ["grad_cam", "a_ch"]
+    assert [separability.kind(job) for job in jobs] == ["grad_cam", "a_ch"]

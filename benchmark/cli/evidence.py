@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,9 +164,8 @@ def figures(
     table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table with runs")] = None,
     scale: MeasuredScale = None,
     attention: Annotated[
-        bool, typer.Option("--attention", help="Also maps and their overlap; needs the trained weights")
+        bool, typer.Option("--attention", help="Measure how far apart maps are, too; needs the trained weights")
     ] = False,
-    images: Annotated[int, typer.Option(min=1, max=1000, help="With --attention: images of each kind")] = 4,
     sets: Set = None,
     weights: Weights = None,
     data_root: DataRoot = None,
@@ -175,21 +173,24 @@ def figures(
     tables: Tables = TABLES,
     cache: Cache = CACHE,
 ) -> None:
-    """Draw gains, values, training curves and every reading that was tried as PNG and PDF; --attention: the maps of
-    baseline and ICASC too."""
+    """Draw gains, values, training curves, the attention maps that runs keep and every reading that was tried as PNG
+    and PDF; --attention: measure the maps over the whole test set, too."""
     from benchmark.evidence import figures as figures_module
+    from benchmark.evidence import maps
 
     asked = measured(scale, sets, weights, runs)
     curves = draw_readings(asked, table, tables)
+    with_maps = {spec.name for spec in first_of_each_grid(table, tables)}  # tables of one grid show the same runs
     for spec, matrix in [] if curves and not any_table_at(asked, table, tables) else tables_at(asked, table, tables):
         built = build_table(spec, matrix, tables)
         drawings = figures_module.draw(built)
+        drawings += maps.draw(matrix, data_root, cache) if spec.name in with_maps else []
         if not drawings:
             print(f"{spec.name} at scale {matrix.scale}: nothing is measured yet")
         folder = tables / matrix.subfolder / "figures" / spec.name
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
         if attention:
-            draw_attention(matrix, images, data_root, cache, folder)
+            measure_attention(matrix, data_root, cache, folder)
 
 
 def answer(
@@ -201,10 +202,7 @@ def answer(
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import figures as figures_module
 
-    spec = published.load("headline", tables)
-    scales = dict.fromkeys(scale for name in grid.names() for scale in grid.load(name).scales if scale != "mini")
-    at_scale = [table_at(spec, Asked(scale, None, None, runs), None, tables, cache) for scale in scales]
-    shown = answer_module.comparisons([table for table in at_scale if table])
+    shown = answer_module.comparisons(on_real_data(published.load("headline", tables), runs, tables, cache))
     if not shown:
         raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
     drawing = figures_module.answer(shown)
@@ -212,7 +210,7 @@ def answer(
     write_atomic(tables / "answer.md", text.encode())
     paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
     print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
-    held = controls_at(scales, runs, tables)
+    held = controls_on_real_data(runs, tables)
     if held:
         drawing = figures_module.controls(held)
         text = answer_module.controls_markdown(held)
@@ -221,7 +219,7 @@ def answer(
         print(f"\n{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
 
 
-def controls_at(scales: Iterable[str], runs: Path, tables: Path) -> "list[Control]":
+def controls_on_real_data(runs: Path, tables: Path) -> "list[Control]":
     """The measured lines of every table of controls, with what is claimed of the same data."""
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import curve
@@ -230,13 +228,22 @@ def controls_at(scales: Iterable[str], runs: Path, tables: Path) -> "list[Contro
     abstract = claims_of_the_abstract(tables)
     with_claims = {spec.grid: spec for spec in first_of_each_grid(None, tables)}
     for spec in (published.load(name, tables) for name in published.names(tables)):
-        for scale in scales if spec.of_controls else ():
-            assert spec.grid is not None, "a table of controls is of runs"
-            if grid.load(spec.grid).has_tables(scale) and spec.is_made_at(scale):
+        if spec.grid is None or not spec.of_controls:
+            continue
+        chosen = grid.load(spec.grid)
+        for scale in chosen.scales:
+            if scale != "mini" and chosen.has_tables(scale) and spec.is_made_at(scale):
                 matrix = Asked(scale, None, None, runs).matrix(spec.grid)
                 claimed = curve.claimed(with_claims[spec.grid], matrix, abstract)
                 lines += answer_module.controls(build_table(spec, matrix, tables), claimed)
     return lines
+
+
+def on_real_data(headline: published.Spec, runs: Path, tables: Path, cache: Path) -> list[Table]:
+    """The headline at each scale but mini."""
+    scales = dict.fromkeys(scale for name in grid.names() for scale in grid.load(name).scales if scale != "mini")
+    at_scale = [table_at(headline, Asked(scale, None, None, runs), None, tables, cache) for scale in scales]
+    return [table for table in at_scale if table]
 
 
 def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:
@@ -276,29 +283,21 @@ def any_table_at(asked: Asked, table: str | None, tables: Path) -> bool:
     return any(grid.load(spec.grid).has_tables(asked.scale) for spec in specs if spec.grid)
 
 
-def draw_attention(matrix: Matrix, images: int, data_root: Path | None, cache: Path, folder: Path) -> None:
-    """The maps of the first seed, and the overlap over all seeds and the whole test set."""
-    from benchmark.evidence import figures as figures_module
-    from benchmark.evidence import maps
+def measure_attention(matrix: Matrix, data_root: Path | None, cache: Path, folder: Path) -> None:
+    """The overlap of maps over all seeds and the whole test set."""
+    from benchmark.evidence import separability
 
     for method in matrix.methods[1:]:
         if study.method(method).maps is None:
-            print(f"{method}: no maps are drawn of it; Method(..., maps='grad_cam') or 'a_ch' in methods.py says which")
-    lacking = maps.missing(matrix)
+            print(f"{method}: no maps are measured; Method(..., maps='grad_cam') or 'a_ch' in methods.py says which")
+    lacking = separability.missing(matrix)
     if lacking:
         command = matrix.command(list(dict.fromkeys(job.method for job in lacking)))
         raise UserError(
-            f"{matrix.folder(lacking[0]) / maps.WEIGHTS}: missing, with {len(lacking) - 1} more; "
+            f"{matrix.folder(lacking[0]) / separability.WEIGHTS}: missing, with {len(lacking) - 1} more; "
             f"move these folders away, then: {command} --keep-weights"
         )
-    pairs = maps.load_pairs(matrix, data_root, cache)
-    for pair in {(p.job.backbone, p.job.train_split, p.job.method): p for p in reversed(pairs)}.values():
-        at = folder / f"{pair.job.backbone}-{pair.job.train_split}-{pair.job.method}-s{pair.job.seed}"
-        drawings = maps.draw(pair, images)
-        write_json(at / "captions.json", {drawing.name: drawing.caption for drawing in drawings})
-        print("".join(f"{drawing.caption}\n" for drawing in drawings), end="")
-        print("".join(f"written: {path}\n" for path in figures_module.write(drawings, at)), end="")
-    lines = maps.overlap_table(pairs)
+    lines = separability.overlap_table(separability.load_pairs(matrix, data_root, cache))
     write_json(folder / "attention.json", lines)
     print_rows(texts(lines, 4), tuple(lines[0]))
     print(f"written: {folder / 'attention.json'}; lower separability terms and overlap mean maps further apart")
@@ -310,11 +309,14 @@ def report(
     rounds: Rounds = 10_000,
     sets: Set = None,
     weights: Weights = None,
+    data_root: DataRoot = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
+    cache: Cache = CACHE,
 ) -> None:
-    """Write one self-contained HTML page: verdicts, tables whose cells open their traces, figures, assumptions."""
-    from benchmark.evidence import curve
+    """Write one self-contained HTML page: the answer, what keeps it open, tables whose cells open their traces,
+    figures, assumptions."""
+    from benchmark.evidence import answer, curve, maps
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import report as report_module
     from benchmark.tables import collect, locks, summary
@@ -327,25 +329,21 @@ def report(
         samples = collect.image_samples(matrix, ids, rounds)
         tried = curve.at_scales(matrix, spec, claims_of_the_abstract(tables)) if spec.name in with_curves else []
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
-        seen, attention = drawn_attention(tables / matrix.subfolder / "figures" / spec.name)
-        parts.append(report_module.Part(built, matrix, samples, drawn + seen, attention))
+        kept = maps.draw(matrix, data_root, cache) if spec.name in with_curves else []
+        drawn += [(d.caption, "image/jpeg", figures_module.jpeg(d)) for d in kept]
+        path = tables / matrix.subfolder / "figures" / spec.name / "attention.json"  # of `figures --attention`
+        attention = json.loads(path.read_bytes()) if path.exists() else []
+        parts.append(report_module.Part(built, matrix, samples, drawn, attention))
     path = tables / parts[0].matrix.subfolder / "report.html"
     by_name = {part.table.spec.name: part.table for part in parts}
     loaded = [] if table else [published.load(name, tables) for name in published.names(tables)]
     scale = parts[0].matrix.scale
-    headlines = [summary.headline(spec, by_name, scale, locks.read(tables)) for spec in loaded if spec.of_gains]
-    write_atomic(path, report_module.page(parts, headlines, {spec.name: spec for spec in loaded}).encode())
+    of_claims = [spec for spec in loaded if spec.of_gains]
+    headlines = [summary.headline(spec, by_name, scale, locks.read(tables)) for spec in of_claims]
+    shown = answer.comparisons([each for spec in of_claims for each in on_real_data(spec, runs, tables, cache)])
+    text = report_module.page(parts, headlines, {spec.name: spec for spec in loaded}, shown)
+    write_atomic(path, text.encode())
     print(f"written: {path}")
-
-
-def drawn_attention(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[dict[str, Any]]]:
-    """What `figures --attention` left for the report: pictures with their captions, and the measured overlap."""
-    pictures = []
-    for path in sorted(folder.glob("*/captions.json")):
-        for name, caption in json.loads(path.read_bytes()).items():
-            pictures.append((caption, "image/png", (path.parent / f"{name}.png").read_bytes()))
-    path = folder / "attention.json"
-    return pictures, json.loads(path.read_bytes()) if path.exists() else []
 
 
 def tables_at(asked: Asked, table: str | None, tables: Path) -> list[tuple[published.Spec, Matrix]]:

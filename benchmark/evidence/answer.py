@@ -28,8 +28,7 @@ class Comparison(NamedTuple):
     @property
     def data(self) -> str:
         """`CIFAR-100, ResNet-110 (as resnet20), reduced`"""
-        stood_in = self.table.ran_as.get(self.cell.row)
-        return f"{self.table.label(self.cell.row)}{f' (as {stood_in})' if stood_in else ''}, {self.table.scale}"
+        return f"{named(self.table, self.cell.row)}, {self.table.scale}"
 
     @property
     def method(self) -> str:
@@ -37,9 +36,22 @@ class Comparison(NamedTuple):
         return render.SUBSCRIPT.sub(r"\2", header)
 
     @property
+    def line(self) -> tuple[str, str, str, str, str]:
+        """Its cells under HEADER."""
+        what = f"{self.data}, {self.method}" + ("" if self.moved else " ‡")
+        ours, paper = render.gain_text(self.cell, self.table), render.signed(self.claim, self.table)
+        return what, str(len(self.cell.gains)), ours, paper, render.share_text(self.cell)
+
+    @property
     def moved(self) -> bool:
         """Whether the method is known to have moved its maps: where it did not, its gain tests nothing."""
         return self.cell.treatment is None or self.cell.treatment.applied
+
+
+def named(table: Table, row: str) -> str:
+    """A headline's row with what stood in for it."""
+    stood_in = table.ran_as.get(row)
+    return table.label(row) + (f" (as {stood_in})" if stood_in else "")
 
 
 def comparisons(headlines: list[Table]) -> list[Comparison]:
@@ -134,34 +146,30 @@ def controls_markdown(shown: list[Control]) -> str:
             "" if all(len(c.cell.gains) == c.cell.planned for c in of_data) else " Not all planned seeds have run."
         )
         parts.append(f"**{render.escape_markdown(data)}**, {of_data[0].matrix.overlay.why}.{planned}\n\n{grid}")
-    notes = [
+    told = [
         "n: paired seeds. Gain: points over the baseline, or over what is named, with the 95% interval over seeds and "
         "test images. Overlap: of the true and the confusing class's maps, its change against the same, "
         "with intervals of 97.5% for each of two layers (0: unmoved, below: further apart)."
     ]
     if any(c.cell.crosses for c in shown):
-        notes.append("††: a pair was trained by two versions of the training code.")
-    return "\n\n".join([*parts, " ".join(notes)]) + "\n"
+        told.append("††: a pair was trained by two versions of the training code.")
+    return "\n\n".join([*parts, " ".join(told)]) + "\n"
+
+
+def notes(shown: list[Comparison]) -> list[str]:
+    """What the columns and the marks mean."""
+    told = ["n: paired seeds. Ours: points over the baseline, with the 95% interval over seeds and test images."]
+    if not all(c.table.comparable for c in shown):
+        told.append("†: not the paper's protocol or data, so no verdict on its number.")
+    if any(c.cell.crosses for c in shown):
+        told.append("††: a pair was trained by two versions of the training code.")
+    if not all(c.moved for c in shown):
+        told.append("‡: the method is not known to have moved its maps, so this gain is no test of it.")
+    return told
 
 
 def markdown(shown: list[Comparison]) -> str:
     """The table, and what its marks mean."""
-    rows = [
-        [
-            render.escape_markdown(f"{c.data}, {c.method}" + ("" if c.moved else " ‡")),
-            str(len(c.cell.gains)),
-            render.gain_text(c.cell, c.table),
-            render.signed(c.cell.published, c.table),
-            render.share_text(c.cell),
-        ]
-        for c in shown
-    ]
+    rows = [(render.escape_markdown(what), *numbers) for what, *numbers in (c.line for c in shown)]
     grid = tabulate(rows, HEADER, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 4))
-    notes = ["n: paired seeds. Ours: points over the baseline, with the 95% interval over seeds and test images."]
-    if not all(c.table.comparable for c in shown):
-        notes.append("†: not the paper's protocol or data, so no verdict on its number.")
-    if any(c.cell.crosses for c in shown):
-        notes.append("††: a pair was trained by two versions of the training code.")
-    if not all(c.moved for c in shown):
-        notes.append("‡: the method is not known to have moved its maps, so this gain is no test of it.")
-    return f"{verdict(shown)}\n\n{grid}\n\n{' '.join(notes)}\n"
+    return f"{verdict(shown)}\n\n{grid}\n\n{' '.join(notes(shown))}\n"

@@ -181,21 +181,22 @@ def draw(matrix: Matrix, spec: Spec, headline: Spec | None) -> list[Drawing]:
     if len({repr(line["reading"]) for line in lines}) < 2:
         return []
     scale, of_seeds = lines_of_seeds(matrix, lines)
-    stem = f"{matrix.grid.name}-{matrix.scale}"
+    stem, claims = f"{matrix.grid.name}-{matrix.scale}", claimed(spec, matrix, headline)
     with settings():
         return [
-            Drawing(f"{stem}-readings", _told(matrix, lines), _curve(lines, spec, claimed(spec, matrix, headline))),
+            Drawing(f"{stem}-readings", _told(matrix, lines, bool(claims)), _curve(lines, spec, claims)),
             _worth_drawing(f"{stem}-worth", matrix, worths(lines, of_seeds), scale, of_seeds),
         ]
 
 
-def _told(matrix: Matrix, lines: Sequence[Line]) -> str:
+def _told(matrix: Matrix, lines: Sequence[Line], any_claim: bool) -> str:
     over = sorted({str(line["over"]) for line in lines if line["over"]})
     n = "/".join(map(str, sorted({line["n"] for line in lines})))
     return (
         f"Every reading of the paper that was tried at scale {matrix.scale} of {matrix.grid.title}, by its gain over"
         f" the baseline (n = {n}), with 95% intervals ({', or '.join(over)}); below, what each chose."
-        f" Dashed: the paper's claim over the same classes. Not comparable with the paper: {matrix.overlay.why}."
+        + (" Dashed: the paper's claim over the same classes." if any_claim else "")
+        + f" Not comparable with the paper: {matrix.overlay.why}."
     )
 
 

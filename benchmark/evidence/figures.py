@@ -74,7 +74,7 @@ def forest(table: Table) -> Drawing | None:
     if not shown:
         return None
     figure, axes = _rows(len(shown) * len(methods), [table.label(row.key) for row in shown], len(methods))
-    marks, over, lines = [], set(), []
+    marks, over, lines, any_published = [], set(), [], False
     for i, method in enumerate(methods):
         color, marker, _ = STYLES[(i + 1) % len(STYLES)]
         cells = [table.cells[row.key, method.key] for row in shown]
@@ -85,6 +85,7 @@ def forest(table: Table) -> Drawing | None:
                 over.add(cell.gain_interval.over)
         gains = [np.nan if c.gain is None else c.gain for c in cells]
         printed = [np.nan if c.published_gain is None else c.published_gain for c in cells]
+        any_published = any_published or not np.isnan(printed).all()
         axes.plot(gains, at, marker, color=color, markersize=4.5, label=f"{_plain(method.header)}, ours")
         axes.plot(printed, at, marker, color=color, markersize=5.5, fillstyle="none", label=_published(printed))
         marks += [g for g in (*gains, *printed) if not np.isnan(g)]
@@ -95,6 +96,7 @@ def forest(table: Table) -> Drawing | None:
     low = max(low - 5 * span, min([low - 0.1 * span, *(1.05 * start for (start, _), _, _ in lines)]))
     high = min(high + 5 * span, max([high + 0.1 * span, *(1.05 * end for (_, end), _, _ in lines)]))
     axes.set_xlim(low, high)
+    cut = any(start < low or end > high for (start, end), _, _ in lines)
     for (start, end), y, color in lines:
         axes.plot((start, end), (y, y), color=color, linewidth=1.2, solid_capstyle="butt")
         for edge, marker, goes_on in ((low, "<", start < low), (high, ">", end > high)):
@@ -105,8 +107,9 @@ def forest(table: Table) -> Drawing | None:
     n = _seeds(table)
     drawn = "intervals over " + ", or ".join(sorted(over))
     caption = f"Gain of each method over the baseline, paired by seed (n = {n})"
-    caption += f", with 95% {drawn}, an arrow at the edge where one goes on" if over else ""
-    caption += f"; hollow: the published gain.{_warning(table)}"
+    caption += f", with 95% {drawn}" if over else ""
+    caption += ", an arrow at the edge where one goes on" if cut else ""
+    caption += f"{'; hollow: the published gain' if any_published else ''}.{_warning(table)}"
     return Drawing("gains", caption, figure)
 
 
@@ -212,10 +215,9 @@ def dots(table: Table) -> Drawing:
         axes.plot(printed, at, marker, color=color, markersize=5, fillstyle="none", label=_published(printed))
     axes.set_xlabel(f"{_quantity(table)} ({table.spec.unit})")
     _legend(figure, axes, len(columns))
-    caption = (
-        f"{_quantity(table)} by row and method: the mean over n = {_seeds(table)} seeds, each seed as a tick; hollow: "
-        f"published.{_warning(table)}"
-    )
+    published = any(cell.published is not None for cell in table.cells.values())
+    caption = f"{_quantity(table)} by row and method: the mean over n = {_seeds(table)} seeds, each seed as a tick"
+    caption += f"{'; hollow: published' if published else ''}.{_warning(table)}"
     return Drawing("values", caption, figure)
 
 
@@ -232,8 +234,8 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
         panels.append(Panel("test top1 (%)", lambda epoch: _percent(epoch.test_top1)))
     if epochs:
         caption = (
-            f"Training of {jobs[0].backbone}: classification loss and test score by epoch, mean over seeds, the band "
-            "from the lowest to the highest seed. The test score is shown, never used to choose an epoch."
+            f"Training of {jobs[0].backbone}: classification loss and test score by epoch{_over_seeds(jobs)}. The test "
+            "score is shown, never used to choose an epoch."
         )
         drawings.append(Drawing(f"curves-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
     if any(epoch.attention_overlap is not None for epoch in epochs):
@@ -252,6 +254,10 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
         )
         drawings.append(Drawing(f"overlap-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
     return drawings
+
+
+def _over_seeds(jobs: list[Job]) -> str:
+    return ", mean over seeds, the band from the lowest to the highest" if len({job.seed for job in jobs}) > 1 else ""
 
 
 def _percent(share: float | None) -> float | None:
@@ -333,6 +339,14 @@ def _seeds(table: Table) -> str:
 
 def _warning(table: Table) -> str:
     return "" if table.comparable else f" Scale {table.scale}: not comparable with the published numbers."
+
+
+def jpeg(drawing: Drawing) -> bytes:
+    """For a page that shows photographs."""
+    buffer = io.BytesIO()
+    with settings():
+        drawing.figure.savefig(buffer, format="jpeg", dpi=90, pil_kwargs={"quality": 80})
+    return buffer.getvalue()
 
 
 def svg(drawing: Drawing) -> bytes:

@@ -1,221 +1,158 @@
-"""What the method claims to change: attention maps of trained networks, drawn and measured over the whole test set.
+"""The attention maps that finished runs keep, drawn as the supplement's Figures 1 and 2: for an image the five highest
+classes' maps of the baseline above those of a method. Neither weights nor training are needed."""
 
-As the supplement's Figures 1 and 2: for an image the five highest classes' maps of the baseline above those of ICASC.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
-from torch import Tensor
 
-from benchmark.data import Pixels
+from benchmark import data
 from benchmark.errors import UserError
 from benchmark.evidence.figures import Drawing, settings
 from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.methods import attention, icasc, models, overlap
-from benchmark.methods.models import Backbone
+from benchmark.store import scores
+from benchmark.store.metrics import TOP
 from benchmark.store.run import Run
-from benchmark.tables import stats
-from benchmark.train import batches, loop
+from benchmark.store.scores import Maps
 
-WEIGHTS = "model.safetensors"  # state of Backbone.net, in a run folder; float16 will do
-TOP = 5  # maps an image and network
-BATCH = 32
+KINDS = {"grad_cam": "Grad-CAM", "a_ch": "A_ch"}
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A baseline and an ICASC run of one seed, tested on the same images."""
+class Images:
+    """The images that maps are kept of; labels as in scores.npz: (M, C), 1 where present, or (M,) class numbers."""
 
-    baseline: Run
-    ours: Run
-    job: Job  # the ICASC job: its options are read for both networks
-    test: Pixels
-    view: batches.View
+    ids: list[str]
+    labels: np.ndarray
+    classes: list[str]
+    pixels_MHWC: np.ndarray | None  # uint8, as the network sees them; None where the photographs are not at hand
+
+    def shows(self, i: int, c: int) -> bool:
+        return bool(self.labels[i, c] == 1 if self.labels.ndim == 2 else self.labels[i] == c)
+
+    def name(self, c: int) -> str:
+        return self.classes[c] if self.classes else f"class {c}"
+
+    def true(self, i: int) -> str:
+        present = np.flatnonzero(self.labels[i] == 1) if self.labels.ndim == 2 else [self.labels[i]]
+        return ", ".join(self.name(int(c)) for c in present)
 
 
-def missing(matrix: Matrix) -> list[Job]:
-    """The jobs whose weights were not kept."""
-    return [job for job in matrix.jobs if not (matrix.folder(job) / WEIGHTS).exists()]
-
-
-def load_pairs(matrix: Matrix, data_root: Path | None, cache: Path) -> list[Pair]:
-    """Each run of a method that says which maps it moves, with the baseline of its network, split and seed."""
+def pairs(matrix: Matrix) -> Iterator[tuple[Job, Job]]:
+    """Each job of a method that says which maps it moves, after the baseline of its network, split and seed."""
     first, *_ = matrix.methods
     baselines = {(j.backbone, j.train_split, j.seed): j for j in matrix.jobs if j.method == first}
-    return [
-        load_pair(matrix, baselines[job.backbone, job.train_split, job.seed], job, data_root, cache)
-        for job in matrix.jobs
-        if job.method != first and job.map_scale is not None  # whose terms `measure` can compute
-    ]
+    for job in matrix.jobs:
+        baseline = baselines.get((job.backbone, job.train_split, job.seed))
+        if job.method != first and baseline and study.method(job.method).maps:
+            yield baseline, job
 
 
-def load_pair(matrix: Matrix, baseline: Job, ours: Job, data_root: Path | None, cache: Path) -> Pair:
-    """The two runs and the images that both were tested on."""
-    trained_on, test = loop.open_splits(ours, loop.Execution(data_root, None, cache, "cpu", 1))
-    view = batches.View.of(ours, trained_on, batches.training_subset(ours, len(trained_on)), _device())
-    return Pair(Run(matrix.folder(baseline)), Run(matrix.folder(ours)), ours, test, view)
-
-
-def load_model(run: Run, pair: Pair) -> Backbone:
-    """The trained network in evaluation mode, cut where `pair.job` cuts it. UserError where its weights were not kept
-    or do not fit."""
-    job, path = run.job(), run.path(WEIGHTS)
-    if not path.exists():
-        raise UserError(
-            f"{path}: missing, and maps need trained weights: move the folder away and train anew with --keep-weights"
-        )
-    model = models.build(job.backbone, len(pair.test.images.classes), job.seed, pair.job.inner_layer)
-    try:
-        model.net.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()}, strict=True)
-    except Exception as error:  # a damaged or foreign file fails in many ways
-        raise UserError(f"{path}: not the weights of {job.backbone} ({str(error).splitlines()[0]})") from None
-    return model.to(_device()).eval()
-
-
-def _device() -> torch.device:
-    return torch.device(loop.resolve("auto"))
-
-
-def top_maps(model: Backbone, images_BCHW: Tensor, job: Job) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, C), the highest classes (B, TOP), and their maps at the last layer (B, TOP, h, w), each scaled to its
-    own maximum. The maps are those that `job`'s method trains."""
-    with torch.no_grad():
-        logits_BC = model(images_BCHW)
-    top_BK = logits_BC.topk(min(TOP, logits_BC.shape[1]), dim=1).indices
-    _, maps_BKHW = icasc.class_maps(model, images_BCHW, top_BK, kind(job))
-    return logits_BC, top_BK, maps_BKHW / maps_BKHW.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
-
-
-def kind(job: Job) -> str:
-    """Of the method's maps."""
-    return study.method(job.method).maps or ""
-
-
-def overlap_of_maps(maps_BKHW: Tensor) -> Tensor:
-    """Mean over the pairs of an image's maps of sum min / sum max, (B,) in [0, 1]; 1 where all are the same."""
-    count = maps_BKHW.shape[1]
-    pairs = [attention.overlap(maps_BKHW[:, i], maps_BKHW[:, j]) for i in range(count) for j in range(i)]
-    return torch.stack(pairs).mean(dim=0)
-
-
-def measure(run: Run, pair: Pair) -> dict[str, float]:
-    """Means over the test set of the terms that ICASC trains, unweighted, and of the overlap of the highest maps.
-
-    In evaluation mode: BatchNorm couples no images, so a map belongs to its image alone.
-    """
-    model = load_model(run, pair)
-    job = pair.job.model_copy(update={"attention_weight": 1.0, "second_order": False})
-    shown_NC, absent_NC = (
-        p.to(_device()) for p in overlap.shown(pair.test.images.targets, len(pair.test.images.classes))
-    )
-    sums: dict[str, float] = {}
-    for at in np.split(np.arange(len(pair.test)), range(BATCH, len(pair.test), BATCH)):
-        batch = pair.view.plain(pair.test.test_batch(at))
-        inner = model.to_inner(batch).detach().requires_grad_()
-        last = model.to_last(inner)
-        logits = model.head(last)
-        terms = icasc.attention_terms(model, inner, last, logits, shown_NC[at], absent_NC[at], job, kind(pair.job))
-        means = {name: float(term.detach()) for name, term in terms.items()}
-        means["overlap_top5"] = float(overlap_of_maps(top_maps(model, batch, job)[2]).mean())
-        for name, value in means.items():
-            sums[name] = sums.get(name, 0.0) + value * len(batch)
-    return {name: total / len(pair.test) for name, total in sums.items()}
-
-
-def overlap_table(pairs: list[Pair]) -> list[dict[str, Any]]:
-    """For each ICASC method a line for the baseline's maps and one for its own: mean and sample standard deviation
-    over seeds of each number of `measure`. Both networks are measured by the ICASC job's options."""
-    lines = []
-    for method in dict.fromkeys(pair.job.method for pair in pairs):
-        of_method = [pair for pair in pairs if pair.job.method == method]
-        for network, runs in (("baseline", [p.baseline for p in of_method]), (method, [p.ours for p in of_method])):
-            measured = [measure(run, pair) for run, pair in zip(runs, of_method, strict=True)]
-            line: dict[str, Any] = {"maps": kind(of_method[0].job), "network": network, "n": len(measured)}
-            for name in measured[0]:
-                values = [means[name] for means in measured]
-                line |= {name: float(np.mean(values)), f"{name}_std": stats.sample_std(values)}
-            lines.append(line)
-    return lines
-
-
-def choose(right_NM: np.ndarray, count: int) -> dict[str, list[int]]:
-    """Images by a stated rule, never by their looks: of each kind the first `count` in the test set's order.
-
-    right_NM (N, 2): whether the highest class of the baseline and of ICASC is present.
-    """
-    kinds = {"ICASC right, baseline wrong": (False, True), "baseline right, ICASC wrong": (True, False)}
-    return {
-        name: np.flatnonzero((right_NM == np.array(wanted)).all(axis=1))[:count].tolist()
-        for name, wanted in kinds.items()
-    }
-
-
-def right(model: Backbone, pair: Pair) -> np.ndarray:
-    """Whether the highest class is one that the image shows, (N,) bool."""
-    logits = loop.predict(model, pair.test, pair.view, pair.job)
-    shown_NC, _ = overlap.shown(pair.test.images.targets, len(pair.test.images.classes))
-    return shown_NC.numpy()[np.arange(len(logits)), logits.argmax(axis=1)]
-
-
-def draw(pair: Pair, count: int = 4) -> list[Drawing]:
-    """A figure for each kind of image that `choose` names; its caption says how many there are of each."""
-    networks = [load_model(run, pair) for run in (pair.baseline, pair.ours)]
-    right_NM = np.stack([right(model, pair) for model in networks], axis=1)
-    chosen = choose(right_NM, count)
-    totals = choose(right_NM, len(right_NM))
-    drawings = []
-    for (name, images), stem in zip(chosen.items(), ("attention-ours-right", "attention-baseline-right"), strict=True):
-        if not images:
+def draw(matrix: Matrix, data_root: Path | None, cache: Path) -> list[Drawing]:
+    """For each network, split and method the first seed whose runs keep maps: all images that they keep, in their
+    order, none chosen by what it shows. Photographs are drawn where the data are at hand."""
+    drawings: dict[str, Drawing] = {}
+    for jobs in pairs(matrix):
+        name = f"maps-{jobs[1].backbone}-{jobs[1].train_split}-{jobs[1].method}"
+        if name in drawings:
             continue
-        caption = (
-            f"{name}: the first {len(images)} of {len(totals[name])} such test images (of {len(right_NM)}; the reverse "
-            f"holds for {sum(len(v) for k, v in totals.items() if k != name)}). Maps ({kind(pair.job)}) of the "
-            f"{TOP} highest classes with their probabilities, baseline above ICASC; a true class is framed in red."
-        )
-        with settings():
-            drawings.append(Drawing(stem, caption, _figure(pair, networks, images)))
-    return drawings
+        runs = [Run(matrix.folder(job)) for job in jobs]
+        kept = [_kept(run) for run in runs]
+        kind = study.method(jobs[1].method).maps or ""
+        if all(maps is not None and kind in maps.by_kind for maps in kept):
+            images = _images(jobs[1], runs[1], kept[1].at, data_root, cache)  # type: ignore[union-attr]
+            drawings[name] = _drawing(name, kind, jobs, kept, images)  # type: ignore[arg-type]
+    return list(drawings.values())
 
 
-def _figure(pair: Pair, networks: list[Backbone], chosen: list[int]) -> Figure:
-    figure = Figure(figsize=(1.35 * (TOP + 1), 2.9 * len(chosen)), layout="constrained")
-    grid = figure.subplots(2 * len(chosen), TOP + 1, squeeze=False)
+def _kept(run: Run) -> Maps | None:
+    """None too where its record cannot be read: the tables say so, and leave it out."""
+    try:
+        return scores.maps(run) if run.result() and run.path("scores.npz").exists() else None
+    except UserError:
+        return None
+
+
+def _images(job: Job, run: Run, at: np.ndarray, data_root: Path | None, cache: Path) -> Images:
+    saved = scores.read(run)
+    ids = [str(saved.ids[i]) for i in at]
+    split = _at_hand(job, ids, data_root, cache)
+    if split is None:
+        return Images(ids, saved.labels[at], saved.classes, None)
+    pixels = data.open_pixels(split, job.image_size, job.resize, cache).test_batch(np.arange(len(ids)))
+    return Images(ids, saved.labels[at], list(split.classes), pixels)
+
+
+def _at_hand(job: Job, ids: list[str], data_root: Path | None, cache: Path) -> data.ImageSet | None:
+    """These images of the job's test split; None where they are not here."""
+    dataset = data.find(job.dataset)
+    if data_root is None and dataset.draw is None and dataset.folder is None:
+        return None
+    root = data.locate(job.dataset, data_root, cache)
+    try:
+        split = dataset.load(root, job.test_split, job.seed)
+        places = [split.ids.index(name) for name in ids]
+    except (UserError, ValueError):  # another data set lies there, or only a part of this one
+        return None
+    images = split.images
+    some = images[places] if isinstance(images, np.ndarray) else tuple(images[i] for i in places)
+    return replace(split, ids=tuple(ids), images=some, targets=split.targets[places])
+
+
+def _drawing(name: str, kind: str, jobs: tuple[Job, Job], kept: list[Maps], images: Images) -> Drawing:
+    ours = jobs[1]
+    caption = (
+        f"Maps ({KINDS.get(kind, kind)}) of the {TOP} classes that each network ranks highest, with their shares: "
+        f"the baseline above {ours.method}, {ours.backbone}, seed {ours.seed}. The first {len(images.ids)} of the "
+        "held-out test images, chosen by no network's success. A true class is framed and has a star. Each map by its "
+        "own maximum, with a line at half of it; a blank one is dark."
+    )
+    if images.pixels_MHWC is None:
+        caption += " The photographs are not at hand: these are the maps alone."
+    with settings():
+        return Drawing(name, caption, _figure(kind, ["baseline", ours.method], kept, images))
+
+
+def _figure(kind: str, names: list[str], kept: list[Maps], images: Images) -> Figure:
+    """Two rows an image, the networks'; its photograph and true classes, then a map a column."""
+    count = len(images.ids)
+    figure = Figure(figsize=(1.35 * (TOP + 1), 3.0 * count))
+    figure.subplots_adjust(left=0.01, right=0.99, bottom=0.005, top=1 - 0.18 / (3.0 * count), wspace=0.06, hspace=0.2)
+    grid = figure.subplots(2 * count, TOP + 1, squeeze=False)
     for axes in grid.ravel():
         axes.axis("off")
-    pixels = pair.test.test_batch(np.array(chosen))
-    shown_NC, _ = overlap.shown(pair.test.images.targets[chosen], len(pair.test.images.classes))
-    for m, model in enumerate(networks):
-        images = pair.view.plain(pixels)
-        logits, top, maps = (x.cpu() for x in top_maps(model, images, pair.job))
-        share = logits.sigmoid() if pair.test.images.targets.ndim == 2 else logits.softmax(dim=1)
-        large = F.interpolate(maps, pixels.shape[1:3], mode="bilinear", align_corners=False).numpy()
-        for i in range(len(chosen)):
-            for k in range(top.shape[1]):
-                c = int(top[i, k])
-                title = f"{pair.test.images.classes[c]} {float(share[i, c]):.2f}"
-                _overlay(grid[2 * i + m, k + 1], pixels[i], large[i, k], title, bool(shown_NC[i, c]))
-    for i, of_image in enumerate(shown_NC):
-        names = ", ".join(pair.test.images.classes[c] for c in np.flatnonzero(of_image.numpy()))
-        grid[2 * i, 0].imshow(pixels[i])
-        grid[2 * i, 0].set_title(f"true: {names}", fontsize=7, wrap=True)
-        grid[2 * i + 1, 0].text(0.5, 0.5, "above: baseline\nbelow: ICASC", ha="center", va="center", fontsize=7)
+    for i in range(count):
+        pixels = None if images.pixels_MHWC is None else images.pixels_MHWC[i]
+        if pixels is not None:
+            grid[2 * i, 0].imshow(pixels)
+        true = fill(f"true: {images.true(i)}", 22)
+        said = f"{fill(images.ids[i], 22)}\n{true}\n\nabove: {names[0]}\nbelow: {names[1]}"
+        grid[2 * i + 1, 0].text(0.0, 0.95, said, va="top", fontsize=7.5)
+        for m, maps in enumerate(kept):
+            for k, c in enumerate(maps.classes_MK[i].tolist()):
+                title = f"{images.name(c)} {maps.share_MK[i, k]:.2f}"
+                _overlay(grid[2 * i + m, k + 1], pixels, maps.by_kind[kind][i, k], title, images.shows(i, c))
     return figure
 
 
-def _overlay(axes: Any, pixels: np.ndarray, map_HW: np.ndarray, title: str, true: bool) -> None:
-    """The image in grey under its map; a frame and a star, which survive grey print, mark a true class."""
-    axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
-    axes.imshow(map_HW, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
-    axes.set_title(title + (" *" if true else ""), fontsize=7)
+def _overlay(axes: Any, pixels: np.ndarray | None, map_HW: np.ndarray, title: str, true: bool) -> None:
+    """The map over the image in grey, with a line at half of its maximum; a frame and a star mark a true class. Both
+    survive grey print."""
+    extent = (0.0, 1.0, 0.0, 1.0)
+    if pixels is not None:
+        axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255, extent=extent)
+    over = 1.0 if pixels is None else 0.55
+    axes.imshow(map_HW, cmap="inferno", alpha=over, vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+    if map_HW.min() < 0.5 < map_HW.max():
+        for color, width in (("black", 2.0), ("white", 1.0)):
+            axes.contour(map_HW, [0.5], colors=color, linewidths=width, extent=extent, origin="upper")
+    axes.set_title(title + (" *" if true else ""), fontsize=7.5, pad=3.5, fontweight="bold" if true else "normal")
     if true:
         axes.axis("on")
         axes.set(xticks=[], yticks=[])

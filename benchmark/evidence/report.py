@@ -1,6 +1,7 @@
-"""One self-contained page: the answer first, then tables whose cells open their traces, figures, and what was assumed.
+"""One self-contained page: the answer, what keeps it from being decided, then tables whose cells open their traces.
 
-Nothing is fetched and nothing depends on the day: the same runs and the same checkout give the same bytes.
+It needs no script, nothing is fetched and nothing depends on the day: the same runs and the same checkout give the same
+bytes.
 """
 
 import base64
@@ -14,17 +15,21 @@ import jinja2
 from markupsafe import Markup, escape
 
 from benchmark.errors import UserError
-from benchmark.evidence import explain
+from benchmark.evidence import answer, explain, figures
+from benchmark.evidence.answer import Comparison
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.run import Run
-from benchmark.tables import locks, power, render, stats
+from benchmark.tables import collect, locks, power, render, stats
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.collect import Samples
 from benchmark.tables.published import Spec
 
 # A sign beside the words, so that no verdict is told by its colour alone.
 SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?○≠∞–", strict=True))
+# As grids name a line of somebody's code: `owner/repository 0123abcd, folder/file.py:12-34`.
+SOURCE = re.compile(r"([\w.-]+/[\w.-]+) ([0-9a-f]{8,40}), ([\w./-]+\.\w+):(\d+)(?:-(\d+))?")
+HYPHEN = re.compile(r"(?<![\w./:=-])-(?=\d)")  # before a number, and in no name, path or command
 
 
 @dataclass(frozen=True)
@@ -39,103 +44,210 @@ class Part:
     attention: Sequence[dict[str, Any]] = ()
 
 
-def page(parts: list[Part], headlines: Sequence[Table] = (), specs: dict[str, Spec] | None = None) -> str:
+def page(
+    parts: list[Part], headlines: Sequence[Table] = (), specs: dict[str, Spec] | None = None,
+    shown: Sequence[Comparison] = (),
+) -> str:  # fmt: skip
     """The report of one scale. headlines: the tables of claims that it answers, made from the parts' tables; specs: all
-    tables, of which a headline may name some that have no such scale."""
+    tables, of which a headline may name some that have no such scale. shown: what the answer compares, at any scale."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"signs": SIGNS, "outcomes": stats.OUTCOMES}
+    environment.globals |= {"signs": SIGNS}
+    environment.filters |= {"minus": minus, "linked": linked, "pieces": pieces}
     return environment.get_template("report.html").render(
+        title=_title([table.spec for table in headlines] or [part.table.spec for part in parts]),
         scale=parts[0].matrix.scale,
-        why=parts[0].matrix.overlay.why,
-        comparable=all(part.table.comparable for part in parts),
-        claims=[line for headline in headlines for line in _answers(headline, parts, specs or {})],
+        whys=dict.fromkeys(f"{part.matrix.grid.title}: {part.matrix.overlay.why}" for part in parts),
+        answer=_answer(list(shown), parts, headlines) if headlines else None,
+        claims=_open_claims([line for headline in headlines for line in _claims(headline, parts, specs or {})]),
+        departures=_departures(parts),
         parts=[_part(part) for part in parts],
         environments=_environments(parts),
     )
 
 
-def _answers(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list[dict[str, Any]]:
+def minus(text: str) -> str:
+    """A number's hyphen as a minus sign, the one that figures print."""
+    return HYPHEN.sub("−", text)
+
+
+def pieces(text: str) -> list[str]:
+    """A gain, its bracket and what it is over: where a narrow cell may break."""
+    return re.split(r" (?=[\[(†])", text)
+
+
+def linked(text: str) -> Markup:
+    """Text in which each line of code that a repository holds is a link to it."""
+    at, parts = 0, []
+    for match in SOURCE.finditer(text):
+        repository, commit, path, first, last = match.groups()
+        lines = f"L{first}" + (f"-L{last}" if last else "")
+        address = f"https://github.com/{repository}/blob/{commit}/{path}#{lines}"
+        parts += [escape(text[at : match.start()]), Markup('<a href="{}">{}</a>').format(address, match[0])]
+        at = match.end()
+    return Markup("").join([*parts, escape(text[at:])])
+
+
+def _title(specs: list[Spec]) -> str:
+    """Asks of the documents that have published cells here; without any, the tables' own titles."""
+    published = [s for s in specs if any(c is not None for row in s.rows for c in row.published)]
+    names = dict.fromkeys(spec.source.document for spec in published)
+    return f"Does it reproduce? {'; '.join(names)}" if names else "; ".join(spec.title for spec in specs)
+
+
+def _answer(shown: list[Comparison], parts: list[Part], headlines: Sequence[Table]) -> dict[str, Any]:
+    """The sentence, picture and table of `python -m benchmark answer`; a gain at the page's own scale opens its
+    trace."""
+    at_hand = {part.table.spec.name for part in parts}
+    scale = parts[0].matrix.scale
+    drawing = figures.answer(shown) if shown else None
+    lines = []
+    for c in shown:
+        what, n, ours, paper, share = c.line
+        source = c.table.row(c.cell)
+        here = c.table.scale == scale and source.table in at_hand
+        lines.append({
+            "what": what, "n": n, "ours": ours, "value": c.gain, "paper": paper, "share": share,
+            "sure": _excludes_zero(c.cell),
+            "id": _anchor(f"{source.table}:{source.of}:{c.cell.column}") if here else None,
+        })  # fmt: skip
+    return {
+        "verdict": answer.verdict(shown),
+        "header": answer.HEADER,
+        "lines": lines,
+        "notes": answer.notes(shown) if shown else ["No pair of a method and its baseline has run on real data."],
+        "picture": drawing and _picture(drawing.caption, "image/svg+xml", figures.svg(drawing)),
+        "other_scales": sorted({c.table.scale for c in shown} - {scale}),
+    }
+
+
+def _claims(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list[dict[str, Any]]:
     """A line for each claim: what is claimed, what was found, and how many seeds a decision takes; one that nothing
     ran for is said to be untested."""
     shown = {part.table.spec.name for part in parts}
-    header_of = {column.key: header(column.header) for column in headline.spec.columns}
+    method_of = {column.key: render.SUBSCRIPT.sub(r"\2", column.header) for column in headline.spec.columns}
     lines = []
     for claim in locks.claims_of(headline.spec, specs):
         cell = headline.cells[claim.row, claim.column]
+        tested = cell.gain is not None
         lines.append({
-            "row": headline.label(claim.row), "method": header_of[claim.column],
+            "row": answer.named(headline, claim.row), "methods": [method_of[claim.column]],
             "claimed": render.signed(cell.published, headline), "gain": render.value_text(cell, headline),
-            "share": render.share_text(cell), "verdict": cell.gain_verdict, "tested": cell.gain is not None,
-            "lock": cell.lock or locks.NOT_LOCKED, "seeds": power.short(power.needs(claim, cell)),
-            "id": _anchor(f"{claim.source.name}:{claim.of.key}:{claim.column}") if claim.source.name in shown else None,
+            "verdict": cell.gain_verdict, "tested": tested, "lock": cell.lock or locks.NOT_LOCKED,
+            "seeds": power.short(power.needs(claim, cell)),
+            "id": _anchor(f"{claim.source.name}:{claim.of.key}:{claim.column}")
+            if tested and claim.source.name in shown else None,
         })  # fmt: skip
     return lines
 
 
+def _open_claims(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Methods of which all the same is to be said share a line."""
+    merged: list[dict[str, Any]] = []
+    for line in lines:
+        if merged and merged[-1] | {"methods": line["methods"]} == line:
+            merged[-1] = line | {"methods": merged[-1]["methods"] + line["methods"]}
+        else:
+            merged.append(line)
+    return merged
+
+
+def _departures(parts: list[Part]) -> dict[tuple[str, ...], list[str]]:
+    """What departs from the paper's protocol, each list once, with the titles of the tables that it holds for."""
+    titles: dict[tuple[str, ...], list[str]] = {}
+    for part in parts:
+        if not part.table.comparable:
+            titles.setdefault(part.table.departures, []).append(part.table.spec.title)
+    return titles
+
+
 def _part(part: Part) -> dict[str, Any]:
     table, spec = part.table, part.table.spec
-    traces = [_trace(part, cell) for cell in table.cells.values()]
-    answer = next((row.key for row in spec.rows if row.claim), spec.rows[-1].key)
+    pictures = [_picture(*figure) for figure in part.figures]
     return {
         "id": spec.name,
         "title": spec.title,
         "unit": spec.unit,
-        "verdicts": table.verdicts(),
         "judged": table.comparable and spec.tolerance is not None,  # else a column of one and the same verdict
+        "verdicts": {
+            level: ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+            for level, counts in table.verdicts().items()
+        },
         "tolerance": spec.tolerance,
-        "headline": [_cell(part, answer, column.key) | {"method": header(column.header)} for column in spec.columns],
-        "headline_row": table.label(answer),
-        "columns": [{"header": header(c.header), "first": i == 0} for i, c in enumerate(spec.columns)],
-        "rows": [
-            {
-                "key": table.label(row.key),
-                "order": table.orders.get(row.key),
-                "cells": [_cell(part, row.key, column.key) for column in spec.columns],
-            }
-            for row in spec.rows
-        ],
-        "traces": traces,
-        "figures": [(caption, media, base64.b64encode(image).decode()) for caption, media, image in part.figures],
+        "blocks": _blocks(part),
+        "has_interval": any(cell.gain_interval for cell in table.cells.values()),
+        "crosses": any(cell.crosses for cell in table.cells.values()),
+        "comparable": table.comparable,
+        "traces": [_trace(part, cell) for cell in table.cells.values()],
+        "picture": pictures[0] if pictures else None,
+        "pictures": pictures[1:],
         "attention": part.attention,
         "assumptions": explain.assumptions(part.matrix, part.matrix.jobs),
-        "departures": table.departures,
         "discrepancies": spec.discrepancies,
         "source": f"{spec.source.document}, {spec.source.place}",
         "notes": table.notes,
-        "jobs": [_job(Run(part.matrix.folder(job)), job) for job in part.matrix.jobs],
+        "runs": _runs(part),
     }
 
 
-def _cell(part: Part, row: str, column: str) -> dict[str, Any]:
+def _picture(caption: str, media: str, image: bytes) -> tuple[str, str, str]:
+    return caption, media, base64.b64encode(image).decode()
+
+
+def _blocks(part: Part) -> list[dict[str, Any]]:
+    """The table in pieces that fit a phone: one a method, with the rows below each other; or one a row, with the
+    methods below each other, where that makes fewer."""
+    table, spec = part.table, part.table.spec
+    headers = {column.key: header(column.header) for column in spec.columns}
+    labels = {row.key: table.label(row.key) for row in spec.rows}
+    cells = {at: _cell(part, cell) for at, cell in table.cells.items()}
+    if len(spec.rows) <= len(spec.columns):
+        blocks: list[dict[str, Any]] = [
+            {"title": label, "head": "method", "lines": [(headers[c], cells[row, c]) for c in headers]}
+            for row, label in labels.items()
+        ]
+    else:
+        blocks = [
+            {"title": title, "head": spec.row_header, "lines": [(labels[row], cells[row, c]) for row in labels]}
+            for c, title in headers.items()
+        ]
+    for i, block in enumerate(blocks):
+        block["id"] = f"{spec.name}-{i + 1}"
+        block["has"] = {name for _, cell in block["lines"] for name in cell["has"]}
+    return blocks
+
+
+def _cell(part: Part, cell: Cell) -> dict[str, Any]:
+    """has: the columns that it fills; a block shows those that any of its cells fills."""
     table = part.table
-    cell = table.cells[row, column]
-    between = cell.gain_interval
+    first = table.spec.columns[0].key
+    judged = table.comparable and table.spec.tolerance is not None
+    fills = {
+        "gain": cell.column != first, "paper_gain": cell.published_gain is not None,
+        "gain_verdict": judged and cell.column != first, "paper": cell.published is not None,
+        "delta": cell.published is not None and render.has_delta(table), "verdict": judged,
+        "order": judged and cell.column == first,
+    }  # fmt: skip
     return {
-        "id": _anchor(f"{table.spec.name}:{row}:{column}"),
+        "id": _anchor(f"{table.spec.name}:{cell.row}:{cell.column}"),
         "text": render.value_text(cell, table),
-        "mean": cell.mean,
-        "best": column in table.best(row),
-        "paper": (render.number(cell.published, table), cell.published),
-        "paper_best": column in table.best(row, published=True),
-        "delta": {
-            "text": render.signed(cell.delta, table),
-            "value": cell.delta,
-            "sure": table.comparable and cell.delta is not None and _excludes(cell.interval, cell.published),
-        },
-        "gain": {
-            "text": render.gain_text(cell, table),
-            "value": cell.gain,
-            "sure": _excludes((between.low, between.high) if between else None, 0.0),
-        },
-        "paper_gain": (render.signed(cell.published_gain, table), cell.published_gain),
+        "best": cell.column in table.best(cell.row),
+        "paper": render.number(cell.published, table),
+        "paper_best": cell.column in table.best(cell.row, published=True),
+        "delta": render.signed(cell.delta, table),
+        "gain": {"text": render.gain_text(cell, table), "value": cell.gain, "sure": _excludes_zero(cell)},
+        "paper_gain": render.signed(cell.published_gain, table),
         "verdict": cell.verdict,
         "gain_verdict": cell.gain_verdict,
+        "order": table.orders.get(cell.row),
+        "has": [name for name, filled in fills.items() if filled],
     }
 
 
-def _excludes(interval: stats.Interval | None, value: float | None) -> bool:
-    return interval is not None and value is not None and not interval[0] <= value <= interval[1]
+def _excludes_zero(cell: Cell) -> bool:
+    """Whether the interval in the gain's bracket does."""
+    between = cell.gain_interval
+    return between is not None and not between.low <= 0 <= between.high
 
 
 def _trace(part: Part, cell: Cell) -> dict[str, Any]:
@@ -162,16 +274,28 @@ def header(text: str) -> Markup:
     )
 
 
-def _job(run: Run, job: Job) -> dict[str, Any]:
+def _runs(part: Part) -> dict[str, Any]:
+    """Each run with its scores: the means that the table shows, without those of single classes."""
+    table = part.table
+    scores: dict[str, dict[str, str]] = {}
+    for cell in table.cells.values():
+        if (item := table.item(cell)) in (render.MEAN, *collect.SINGLE_LABEL):
+            for name, value in zip(cell.runs, cell.values, strict=True):
+                scores.setdefault(item, {})[name] = render.number(value, table)
+    lines = [_run(Run(part.matrix.folder(job)), job) for job in part.matrix.jobs]
+    return {
+        "items": list(scores),
+        "lines": [line | {"scores": [of.get(line["id"], render.BLANK) for of in scores.values()]} for line in lines],
+    }
+
+
+def _run(run: Run, job: Job) -> dict[str, Any]:
     try:
         record, state = run.result(), run.state()
     except UserError:
         record, state = None, "corrupt"
     best = record.best_on_test if record else None
-    return {
-        "id": job.id, "state": state, "seconds": record and record.seconds,
-        "best": best and best.model_dump(exclude_none=True),
-    }  # fmt: skip
+    return {"id": job.id, "state": state, "seconds": record and record.seconds, "best": best and best.epoch}
 
 
 def _environments(parts: list[Part]) -> list[dict[str, Any]]:
