@@ -5,6 +5,7 @@ DATA ?=
 WEIGHTS ?=
 ARGS ?=
 OUT ?= gpu-session
+LOCKED ?=
 PY := .venv/bin/python
 # A machine with a GPU may bring its own torch, and reach no registry.
 HERE = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
@@ -24,12 +25,13 @@ help: ## list the targets
 	@echo 'make reproduce-NAME trains one grid: $(GRIDS)'
 	@echo 'SCALE=auto|mini|subset|paper   DATA=folder of the real data   WEIGHTS=file or folder   ARGS="more options"'
 
-setup: .venv/installed ## make .venv from constraints.txt
+setup: .venv/installed ## make .venv from constraints.txt (LOCKED=1: all but torch by its SHA-256)
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt $(if $(LOCKED),constraints-locked.txt)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(if $(LOCKED),$(PY) -m pip install --quiet --require-hashes --no-deps --requirement constraints-locked.txt)
+	$(PY) -m pip install --quiet $(if $(LOCKED),--no-build-isolation) --constraint constraints.txt --editable ".[test]"
 	touch $@
 
 reproduce-table2: setup ## train the VOC grid and make Table 2 (tables/<scale>/table2.*)
