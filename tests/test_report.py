@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark import cli
+from benchmark.errors import UserError
 from benchmark.evidence import figures, report
 from benchmark.matrix import grid
 from benchmark.store import metrics
@@ -188,6 +189,15 @@ def test_attention_that_was_measured_is_shown(tmp_path):
     assert 'alt="ICASC right: 3 of 9"' in text
     assert "0.5000 ± 0.1000" in text
     assert cli.evidence.drawn_attention(tmp_path / "nothing") == ([], [])
+
+
+@pytest.mark.parametrize("captions", ["{", "[]", '{"../secret": "a picture from elsewhere"}', '{"gone": "x"}'])
+def test_attention_that_is_damaged_is_named(captions, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"png")
+    (tmp_path / "run" / "captions.json").write_text(captions)
+    with pytest.raises(UserError, match=r"captions.json: cannot be read .*'figures --attention' draws it again"):
+        cli.evidence.drawn_attention(tmp_path)
 
 
 # In a browser

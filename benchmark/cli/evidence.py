@@ -28,7 +28,7 @@ from benchmark.cli.common import (
     table_at,
     texts,
 )
-from benchmark.errors import UserError, nearest
+from benchmark.errors import UserError, nearest, visible
 from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic, write_json
@@ -205,7 +205,7 @@ def answer(
         raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
     drawing = figures_module.answer(shown)
     text = answer_module.markdown(shown)
-    write_atomic(tables / "answer.md", text.encode())
+    write_atomic(tables / "answer.md", visible(text).encode())
     paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
     print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
 
@@ -311,12 +311,18 @@ def report(
 
 def drawn_attention(folder: Path) -> tuple[list[tuple[str, str, bytes]], list[dict[str, Any]]]:
     """What `figures --attention` left for the report: pictures with their captions, and the measured overlap."""
-    pictures = []
-    for path in sorted(folder.glob("*/captions.json")):
-        for name, caption in json.loads(path.read_bytes()).items():
-            pictures.append((caption, "image/png", (path.parent / f"{name}.png").read_bytes()))
-    path = folder / "attention.json"
-    return pictures, json.loads(path.read_bytes()) if path.exists() else []
+    pictures, path = [], folder
+    try:
+        for path in sorted(folder.glob("*/captions.json")):
+            for name, caption in json.loads(path.read_bytes()).items():
+                if Path(name).name != name:
+                    raise ValueError(f"no picture's name: {name!r}")
+                pictures.append((str(caption), "image/png", (path.parent / f"{name}.png").read_bytes()))
+        path = folder / "attention.json"
+        lines = json.loads(path.read_bytes()) if path.exists() else []
+    except (OSError, ValueError, RecursionError, AttributeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); 'figures --attention' draws it again") from None
+    return pictures, lines
 
 
 def tables_at(asked: Asked, table: str | None, tables: Path) -> list[tuple[published.Spec, Matrix]]:

@@ -78,4 +78,4 @@ def markdown(shown: list[Comparison]) -> str:
         notes.append("††: a pair was trained by two versions of the training code.")
     if not all(c.moved for c in shown):
         notes.append("‡: the method is not known to have moved its maps, so this gain is no test of it.")
-    return f"{verdict(shown)}\n\n{grid}\n\n{' '.join(notes)}\n"
+    return f"{render.escape_markdown(verdict(shown))}\n\n{grid}\n\n{' '.join(notes)}\n"

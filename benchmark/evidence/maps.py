@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmark.data import Pixels
 from benchmark.errors import UserError
-from benchmark.evidence.figures import Drawing, settings
+from benchmark.evidence.figures import Drawing, literal, settings
 from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
@@ -206,7 +206,7 @@ def _figure(pair: Pair, networks: list[Backbone], chosen: list[int]) -> Figure:
     for i, of_image in enumerate(shown_NC):
         names = ", ".join(pair.test.images.classes[c] for c in np.flatnonzero(of_image.numpy()))
         grid[2 * i, 0].imshow(pixels[i])
-        grid[2 * i, 0].set_title(f"true: {names}", fontsize=7, wrap=True)
+        grid[2 * i, 0].set_title(f"true: {literal(names)}", fontsize=7, wrap=True)
         grid[2 * i + 1, 0].text(0.5, 0.5, "above: baseline\nbelow: ICASC", ha="center", va="center", fontsize=7)
     return figure
 
@@ -215,7 +215,7 @@ def _overlay(axes: Any, pixels: np.ndarray, map_HW: np.ndarray, title: str, true
     """The image in grey under its map; a frame and a star, which survive grey print, mark a true class."""
     axes.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     axes.imshow(map_HW, cmap="inferno", alpha=0.55, vmin=0, vmax=1)
-    axes.set_title(title + (" *" if true else ""), fontsize=7)
+    axes.set_title(literal(title) + (" *" if true else ""), fontsize=7)
     if true:
         axes.axis("on")
         axes.set(xticks=[], yticks=[])

@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, visible
 from benchmark.evidence import explain
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
@@ -45,7 +45,7 @@ def page(parts: list[Part], headlines: Sequence[Table] = (), specs: dict[str, Sp
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"signs": SIGNS, "outcomes": stats.OUTCOMES}
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         scale=parts[0].matrix.scale,
         why=parts[0].matrix.overlay.why,
         comparable=all(part.table.comparable for part in parts),
@@ -53,6 +53,7 @@ def page(parts: list[Part], headlines: Sequence[Table] = (), specs: dict[str, Sp
         parts=[_part(part) for part in parts],
         environments=_environments(parts),
     )
+    return visible(page)
 
 
 def _answers(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list[dict[str, Any]]:
