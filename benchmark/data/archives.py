@@ -105,8 +105,8 @@ class _SoFar:
         self.num_bytes += member.size
         if self.members > MAX_MEMBERS or self.num_bytes > self.most_bytes:
             raise UserError(
-                f"{self.archive}: more than {MAX_MEMBERS:,} members or {self.most_bytes / 2**30:.1f} GiB unpacked, which "
-                "no official archive of its size holds; do not trust this archive"
+                f"{self.archive}: more than {MAX_MEMBERS:,} members or {self.most_bytes / 2**30:.1f} GiB unpacked, "
+                "which no official archive of its size holds; do not trust this archive"
             )
         if time.monotonic() - self.told > TOLD_SECONDS:
             self.told = time.monotonic()
