@@ -30,6 +30,8 @@ Lines = dict[tuple, int]
 
 def load(path: Path) -> tuple[Any, Lines]:
     """The document, and the line (from 1) of each key path in it. UserError for anything that is not strict YAML."""
+    if path.exists() and not path.is_file():  # a pipe or a device may have no end, or no beginning
+        raise UserError(f"{path}: is no regular file; name one")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
