@@ -12,7 +12,7 @@ HERE = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
 GRIDS := cifar100 caltech256 ilsvrc2012 cub200 voc
 TABLE_SCALE = $(if $(filter auto,$(SCALE)),$(if $(DATA),paper,mini),$(SCALE))
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
-ATTACKED = faults fuzz properties verify reading data_archives distributed
+ATTACKED = faults fuzz properties verify reading hostile data_archives distributed
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
