@@ -77,8 +77,6 @@ def _voc(data: Data, root: Path, split: str) -> ImageSet:
 
 
 def _csv(data: Data, root: Path, split: str) -> ImageSet:
-    if not root.is_file():
-        raise UserError(f"{root}: no such file; data.path names a table of images")
     try:
         with root.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
