@@ -5,13 +5,14 @@ DATA ?=
 WEIGHTS ?=
 ARGS ?=
 OUT ?= gpu-session
+LOCKED ?=
 PY := .venv/bin/python
 # A machine with a GPU may bring its own torch, and reach no registry.
 HERE = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
 GRIDS := cifar100 caltech256 ilsvrc2012 cub200 voc
 TABLE_SCALE = $(if $(filter auto,$(SCALE)),$(if $(DATA),paper,mini),$(SCALE))
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
-ATTACKED = faults fuzz properties verify reading data_archives distributed
+ATTACKED = faults fuzz properties verify reading hostile data_archives distributed
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
@@ -24,12 +25,13 @@ help: ## list the targets
 	@echo 'make reproduce-NAME trains one grid: $(GRIDS)'
 	@echo 'SCALE=auto|mini|subset|paper   DATA=folder of the real data   WEIGHTS=file or folder   ARGS="more options"'
 
-setup: .venv/installed ## make .venv from constraints.txt
+setup: .venv/installed ## make .venv from constraints.txt (LOCKED=1: all but torch by its SHA-256)
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt $(if $(LOCKED),constraints-locked.txt)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(if $(LOCKED),$(PY) -m pip install --quiet --require-hashes --no-deps --requirement constraints-locked.txt)
+	$(PY) -m pip install --quiet $(if $(LOCKED),--no-build-isolation) --constraint constraints.txt --editable ".[test]"
 	touch $@
 
 reproduce-table2: setup ## train the VOC grid and make Table 2 (tables/<scale>/table2.*)

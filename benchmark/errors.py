@@ -4,8 +4,9 @@ import difflib
 import re
 from collections.abc import Iterable
 
-# What moves a cursor, colours, rings, or turns the direction of writing: all but line break and tab.
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# What moves a cursor, colours, rings, or turns the direction of writing: all but line break and tab. And half
+# characters, as which bytes of a path that are none are read, and which no file can hold.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class UserError(Exception):

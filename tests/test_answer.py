@@ -50,7 +50,7 @@ def test_the_table_says_what_is_no_test(shown):
 def test_a_verdict_is_told_where_there_is_one(shown):
     table = dataclasses.replace(shown[0].table, comparable=True)
     text = answer.markdown([c._replace(table=table) for c in shown])
-    assert text.startswith("mAP, mini, + Grad-CAM: not reproduced; mAP, mini, + A_ch: not reproduced.")
+    assert text.startswith("mAP, mini, + Grad-CAM: not reproduced; mAP, mini, + A\\_ch: not reproduced.")
     assert "†: not the paper's protocol" not in text
 
 

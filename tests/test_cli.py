@@ -448,11 +448,14 @@ def test_a_cuda_graph_without_a_gpu_is_refused_before_anything_is_written(tmp_pa
         (["run", "--grid", "voc", "--scale", "mini", "--set", "weights=imagenet1k_v1"], "has no ImageNet weights"),
         (["explain", "table2:mAP:baseline", "--rounds", "1000000000"], "--rounds"),
         (["report", "--rounds", "1000000000"], "--rounds"),
+        (["run", "--grid", "voc", "--executor", "slurm", "--settings", "/dev/zero"], "/dev/zero: is no regular file"),
+        (["diff", "pipe.json", "pipe.json"], "pipe.json: is no regular file"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
 def test_what_cannot_succeed_is_one_line_and_starts_nothing(words, message, call, tmp_path, cache):
     words += ["--cache", str(cache)] if words[0] == "run" else []
+    os.mkfifo(tmp_path / "pipe.json")
     ended = call(tmp_path, *words)
     assert ended.returncode == 2, ended
     (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]

@@ -5,11 +5,13 @@ import io
 import tarfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
-from benchmark.data import archives
+from benchmark.data import DATASETS, archives, cub
 from benchmark.errors import UserError
+from tests.conftest import MAIN
 
 
 def make_tar(path, members, mode="w"):
@@ -241,3 +243,10 @@ def test_what_no_official_archive_holds_is_refused_and_removed(cap, most, tmp_pa
         archives.unpack(tar, tmp_path / "data")
     assert not (tmp_path / ".data.unfinished").exists()
     assert "unpacking a.tar: 3 members" in capsys.readouterr().err
+
+
+def test_the_caps_are_above_what_the_data_sets_hold():
+    most = max(count for dataset in DATASETS.values() for count in dataset.num_images.values())
+    assert most + 1000 < archives.MAX_MEMBERS
+    deepest = (MAIN / "train.txt", Path(cub.FOLDER, "images", "class", "x.jpg"))
+    assert max(len(path.parts) for path in deepest) == 5 < archives.MAX_DEPTH

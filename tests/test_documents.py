@@ -3,10 +3,13 @@
 import importlib.util
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import benchmark
 
@@ -29,6 +32,23 @@ def test_links_of_documents_lead_to_files(document):
     for link in LINK.findall(document.read_text()):
         if not link.startswith(("http://", "https://", "#")):
             assert (document.parent / link.partition("#")[0]).exists(), f"{link} leads nowhere"
+
+
+def test_the_locked_versions_are_the_constrained_ones():
+    """And all that the tests need is locked but torch, of which each machine has its own build (.ci/lock)."""
+    pins = {canonicalize_name(name): version for name, version in _pins(ROOT / "constraints.txt")}
+    text = (ROOT / "constraints-locked.txt").read_text()
+    locked = re.findall(r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, flags=re.MULTILINE)
+    assert len(locked) == text.count("==")
+    assert {name: version for name, version, _ in locked if pins.get(name) != version}.keys() == {"setuptools"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    needed = {canonicalize_name(Requirement(each).name) for each in asked}
+    assert needed - {name for name, _, _ in locked} == {"torch", "torchvision"}
+
+
+def _pins(path: Path) -> list[tuple[str, str]]:
+    return re.findall(r"^(\S+)==(\S+)$", path.read_text(), flags=re.MULTILINE)
 
 
 def test_no_photograph_is_committed():

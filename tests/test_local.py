@@ -385,16 +385,23 @@ def _claim_from_elsewhere(run, touched):
     os.utime(run.path("claim.json"), (touched, touched))
 
 
-def test_no_worker_is_started_while_a_claim_stands_that_turned_one_away(submit):
-    """The claim looks stale from here, its holder's clock being days off; the worker sees it touched."""
-    run, told = submit({}), []
-    _claim_from_elsewhere(run, time.time() - 1e6)
-    (run.folder.parents[2] / "worker.py").write_text(
-        "import sys; open(sys.argv[1] + '/attempts.txt', 'a').write('turned away\\n'); sys.exit(3)"
-    )
-    slots = Slots(1, 1, deadline=time.time() + 5)
-    ended = local.execute([run], [], slots, lambda runs, its: told.append(str(its.get(run.id, ""))))
-    assert ended == {run.id: Outcome(How.BUDGET_USED)}
+def test_a_scheduler_with_a_wrong_clock_starts_nothing_while_another_host_touches_its_claim(submit, monkeypatch):
+    """The claim looks stale, its holder's clock being days off; only when it is released does a worker run."""
+    monkeypatch.setattr(run_module, "WATCH_SECONDS", 1.0)
+    run, told, began = submit({}), [], time.monotonic()
+
+    def seen(runs, its):
+        told.append(str(its.get(run.id, "")))
+        if time.monotonic() - began < 4.0:
+            assert not run.path("log.txt").exists(), "a worker was started"
+            _claim_from_elsewhere(run, len(told))  # days ago, and a moment later each time
+        elif not run.path("log.txt").exists():
+            run.path("claim.json").unlink(missing_ok=True)
+
+    monkeypatch.setattr(local, "VIEW_SECONDS", 0.0)
+    _claim_from_elsewhere(run, 0)
+    ended = local.execute([run], [], Slots(1, 1), seen)
+    assert ended == {run.id: Outcome(How.DONE)}
     assert attempts(run) == 1
     assert "waiting for process 7 on alpha, which holds it" in told
 

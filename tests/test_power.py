@@ -52,6 +52,11 @@ def test_plan_says_what_each_claim_takes(call, tmp_path):
     assert "headline:" not in call(tmp_path, *words, "--scale", "mini").stdout, "nothing is judged there"
 
 
+def test_a_claim_without_declared_looks_reaches_none():
+    assert power.need(0.1, 0.1, 5.0, ()).at_looks is None
+    assert power.need(0.1, 0.1, 5.0, ()).once == 2
+
+
 def test_the_short_form_lines_seeds_up_with_spreads():
     found = [power.Need(0.3, 0.2, False, 8, 6), power.Need(0.7, 0.2, False, None, 15)]
     assert power.short(found) == "8 / none at assumed sd 0.3 / 0.7"

@@ -132,6 +132,12 @@ def test_every_cell_stands_in_the_supplement(name):
     [
         ("[57.41, 67.85, 71.12]", "[57.41, 67.85]", r"table2.yaml:LINE: row 'cow' has 2 published cells for 3 columns"),
         ("decimals: 2", "decimal: 2", r"table2.yaml:LINE: unknown key 'decimal'; did you mean 'decimals'"),
+        ("decimals: 2\n", "", "a table of numbers says how many decimals they have"),
+        (
+            "decimals: 2",
+            "decimals: 1000000000",
+            r"table2.yaml:LINE: decimals: Input should be less than or equal to 12",
+        ),
         ("{key: icasc-a_ch,", "{key: icasc-ach,", r"table2.yaml:LINE: unknown method 'icasc-ach'; did you mean"),
         ("key: cow, published", "key: cow, where: {bakbone: x}, published", "unknown job field 'bakbone'"),
         ("grid: voc", "grid: voc\ngrid: voc", "duplicate key 'grid'"),

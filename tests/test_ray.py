@@ -1,13 +1,19 @@
 """Small grids on Ray: a cluster of this machine's own, and one of two nodes of which one dies."""
 
 import json
+import os
+import re
 import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from benchmark.executors.ray import ON_LOOPBACK
 from benchmark.store import run as run_module
+from tests.sockets import descendants, is_loopback, listening
 from tests.test_cli import bench, scores, start, wait_for
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install .[ray]")
@@ -79,6 +85,55 @@ def test_stopped_driver_releases_all_and_the_next_one_ends_the_same(tmp_path, ca
     ended = bench(tmp_path, "run", *options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     _same(runs, undisturbed)
+
+
+def _proc(pid: int, name: str) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_bytes() + b"\0"
+    return b""
+
+
+def _joins(address: str, mode: dict[str, str]) -> bool:
+    """Whether a process that was not started by the cluster gets in; Ray tries for minutes where it does not."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | mode
+    join = f"import ray; ray.init(address={address!r}, log_to_driver=False); print('joined')"
+    command = [sys.executable, "-c", join]
+    try:
+        ended = subprocess.run(
+            command, env=environment | {ON_LOOPBACK: "0"}, capture_output=True, text=True, timeout=40
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return "joined" in ended.stdout
+
+
+@pytest.mark.slow
+def test_a_cluster_of_our_own_is_for_this_machine_and_its_token_alone(tmp_path, cache, mini_voc):
+    """What its processes listen on, from their first to the first epoch's end; and a stranger who finds its address."""
+    driver = start(
+        tmp_path, "run", *QUICK, *ONE_JOB, *OPTIONS, "--cache", str(cache), *_settings(tmp_path, "cpus: 1\n")
+    )
+    seen: set[str] = set()
+
+    def began() -> bool:
+        seen.update(listening(driver.pid))
+        return bool(list((tmp_path / "runs").glob("*/*/checkpoint.pt"))) or driver.poll() is not None
+
+    try:
+        wait_for(began)
+        assert driver.poll() is None
+        assert len(seen) > 0
+        assert all(map(is_loopback, seen)), seen
+        raylet = next(pid for pid in descendants(driver.pid) if b"--gcs-address=" in _proc(pid, "cmdline"))
+        address = re.search(rb"--gcs-address=([^\0]+)", _proc(raylet, "cmdline"))[1].decode()
+        token = re.search(rb"RAY_AUTH_TOKEN=([0-9a-f]{64})\0", _proc(raylet, "environ"))[1].decode()
+        assert _joins(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}), "who has it can"
+        assert not _joins(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
+        assert not _joins(address, {"RAY_AUTH_MODE": "disabled"})
+        assert driver.poll() is None
+    finally:
+        driver.send_signal(signal.SIGINT)
+        driver.communicate(timeout=100)
 
 
 @pytest.mark.parametrize("victim", ["node", "driver"])

@@ -113,3 +113,12 @@ def test_arrays_that_do_not_fit(run, arrays):
     np.savez_compressed(run.path("scores.npz"), ids=np.array(["a", "b"]), **arrays)
     with pytest.raises(UserError, match="not a file of scores"):
         scores.read(run)
+
+
+@pytest.mark.parametrize("letter", [0xD800, 0x7FFFFFFF])
+def test_ids_of_letters_that_there_are_none_of_are_refused(letter, tmp_path):
+    run = run_module.Run(tmp_path)
+    ids = np.full(2, letter, np.uint32).view("<U1")
+    scores.write(run, ids, np.array([[1], [-1]], np.int8), np.zeros((2, 1), np.float32), ("a",))
+    with pytest.raises(UserError, match="not a file of scores"):
+        scores.read(run)

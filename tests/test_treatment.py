@@ -122,3 +122,11 @@ def test_tied_scores_agree_no_more_than_they_say():
     labels = np.ones((400, 3), np.int8)
     alike = treatment.agreement(*(treatment.scores.Scores(np.arange(400), labels, x, list("abc")) for x in (a, b)))
     assert alike == pytest.approx(np.mean([np.corrcoef(a[:, c], b[:, c])[0, 1] for c in range(3)]))
+
+
+def test_many_seeds_are_not_all_held_against_each_other(monkeypatch):
+    """10,000 runs would have 5 million pairs."""
+    compared = []
+    monkeypatch.setattr(treatment, "agreement", lambda a, b: compared.append((a, b)) or 0.5)
+    assert treatment._between_seeds(list(range(1000))) == 0.5
+    assert len(compared) == 190

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, visible
 from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import IMAGENET1K_V1, Job
@@ -276,7 +276,7 @@ def print_readings(matrix: Matrix, tables: Path) -> None:
     path = tables / matrix.subfolder / f"{matrix.grid.name}-readings.md"
     told = f"kept: {path}, since nothing has run here"
     if any(line["n"] for line in lines) or not path.exists():
-        write_atomic(path, sensitivity.readings_text(matrix, lines, "pipe").encode())
+        write_atomic(path, visible(sensitivity.readings_text(matrix, lines, "pipe")).encode())
         told = f"written: {path}"
     print(f"\n{sensitivity.readings_text(matrix, lines, 'simple')}\n{told}")
 

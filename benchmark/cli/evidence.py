@@ -28,7 +28,7 @@ from benchmark.cli.common import (
     table_at,
     texts,
 )
-from benchmark.errors import UserError, nearest
+from benchmark.errors import UserError, nearest, visible
 from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic, write_json
@@ -207,7 +207,7 @@ def answer(
         raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
     drawing = figures_module.answer(shown)
     text = answer_module.markdown(shown)
-    write_atomic(tables / "answer.md", text.encode())
+    write_atomic(tables / "answer.md", visible(text).encode())
     paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
     print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
     held = controls_on_real_data(runs, tables)
@@ -331,8 +331,7 @@ def report(
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
         kept = maps.draw(matrix, data_root, cache) if spec.name in with_curves else []
         drawn += [(d.caption, "image/jpeg", figures_module.jpeg(d)) for d in kept]
-        path = tables / matrix.subfolder / "figures" / spec.name / "attention.json"  # of `figures --attention`
-        attention = json.loads(path.read_bytes()) if path.exists() else []
+        attention = measured_attention(tables / matrix.subfolder / "figures" / spec.name / "attention.json")
         parts.append(report_module.Part(built, matrix, samples, drawn, attention))
     path = tables / parts[0].matrix.subfolder / "report.html"
     by_name = {part.table.spec.name: part.table for part in parts}
@@ -344,6 +343,17 @@ def report(
     text = report_module.page(parts, headlines, {spec.name: spec for spec in loaded}, shown)
     write_atomic(path, text.encode())
     print(f"written: {path}")
+
+
+def measured_attention(path: Path) -> list[dict[str, Any]]:
+    """What `figures --attention` left for the report."""
+    try:
+        lines = json.loads(path.read_bytes()) if path.exists() else []
+        if not isinstance(lines, list):
+            raise ValueError("no list")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); 'figures --attention' measures it again") from None
+    return lines
 
 
 def tables_at(asked: Asked, table: str | None, tables: Path) -> list[tuple[published.Spec, Matrix]]:

@@ -9,7 +9,7 @@ import typer
 
 import benchmark
 from benchmark.cli.common import RUNS, TABLES, Runs, Tables
-from benchmark.errors import UserError
+from benchmark.errors import UserError, visible
 from benchmark.tables import published
 
 
@@ -36,6 +36,8 @@ def export(
     """Write runs, epochs or cells as a table for other programs. parquet needs pip install pyarrow."""
     import pandas as pd
 
+    from benchmark.tables import render
+
     if file_format == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise UserError("--format parquet: pip install pyarrow, or take csv or json")
     if what == "cells":
@@ -53,7 +55,8 @@ def export(
         raise UserError(f"{runs}: holds nothing to export" + (f" at scale {scale}" if scale else ""))
     try:
         if file_format == "csv":
-            frame.to_csv(out, index=False, lineterminator="\n")
+            text = frame.map(render.inert).rename(columns=render.inert).to_csv(index=False, lineterminator="\n")
+            out.write_text(visible(text), encoding="utf-8")
         elif file_format == "json":
             frame.to_json(out, orient="records", indent=1)
         else:

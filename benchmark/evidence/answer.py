@@ -172,4 +172,4 @@ def markdown(shown: list[Comparison]) -> str:
     """The table, and what its marks mean."""
     rows = [(render.escape_markdown(what), *numbers) for what, *numbers in (c.line for c in shown)]
     grid = tabulate(rows, HEADER, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * 4))
-    return f"{verdict(shown)}\n\n{grid}\n\n{' '.join(notes(shown))}\n"
+    return f"{render.escape_markdown(verdict(shown))}\n\n{grid}\n\n{' '.join(notes(shown))}\n"

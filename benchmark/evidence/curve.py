@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from benchmark.errors import UserError
 from benchmark.evidence import sensitivity
-from benchmark.evidence.figures import STYLES, Drawing, settings
+from benchmark.evidence.figures import STYLES, Drawing, literal, settings
 from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
@@ -307,4 +307,4 @@ def _worth_drawing(
 
 
 def _plain(header: str) -> str:
-    return header.replace("_{", " ").replace("}", "")
+    return literal(header.replace("_{", " ").replace("}", ""))

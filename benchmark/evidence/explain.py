@@ -336,6 +336,6 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
         machine = (run.get("machine") or {}).get("processor")
         device = run["device"] if run["device"] != "cpu" or not machine else f"cpu ({machine})"
         lines.append(
-            f"    on {device}, {run['threads']} threads, Python {run['python']}, torch {run['packages']['torch']}"
+            f"    on {device}, {run['threads']} threads, Python {run['python']}, torch {run['packages'].get('torch')}"
         )
     return [one_line(line) for line in lines]  # all of it is from the disk

@@ -102,7 +102,7 @@ def forest(table: Table) -> Drawing | None:
         for edge, marker, goes_on in ((low, "<", start < low), (high, ">", end > high)):
             if goes_on:
                 axes.plot(edge, y, marker, color=color, markersize=4, clip_on=False)
-    axes.set_xlabel(f"gain over {_plain(table.spec.columns[0].header)}, points ({table.spec.unit})")
+    axes.set_xlabel(f"gain over {_plain(table.spec.columns[0].header)}, points ({literal(table.spec.unit or '')})")
     _legend(figure, axes, len(methods))
     n = _seeds(table)
     drawn = "intervals over " + ", or ".join(sorted(over))
@@ -128,7 +128,7 @@ def answer(shown: list[Comparison]) -> Drawing:
             color, marker, _ = STYLES[data.index(c.data) % len(STYLES)]
             beside = [other for other in shown if other.claim == c.claim]  # at one claim, around it
             x = c.claim + (beside.index(c) - (len(beside) - 1) / 2) * 0.025 * end
-            label = f"{c.data}, {c.method}, n = {len(c.cell.gains)}{'' if c.moved else ' ‡'}"
+            label = literal(f"{c.data}, {c.method}") + f", n = {len(c.cell.gains)}{'' if c.moved else ' ‡'}"
             fill = "full" if c.method == methods[-1] else "none"
             axes.plot((x, x), (c.interval.low, c.interval.high), "-" if c.moved else ":", color=color, linewidth=1.6)
             axes.plot(x, c.gain, marker, color=color, fillstyle=fill, markersize=9, mew=1.6, label=label)
@@ -213,7 +213,7 @@ def dots(table: Table) -> Drawing:
         printed = [np.nan if c.published is None else c.published for c in cells]
         axes.plot(means, at, marker, color=color, markersize=4, label=f"{_plain(column.header)}, ours")
         axes.plot(printed, at, marker, color=color, markersize=5, fillstyle="none", label=_published(printed))
-    axes.set_xlabel(f"{_quantity(table)} ({table.spec.unit})")
+    axes.set_xlabel(f"{_quantity(table)} ({literal(table.spec.unit or '')})")
     _legend(figure, axes, len(columns))
     published = any(cell.published is not None for cell in table.cells.values())
     caption = f"{_quantity(table)} by row and method: the mean over n = {_seeds(table)} seeds, each seed as a tick"
@@ -299,7 +299,7 @@ def _rows(num_lines: int, labels: list[str], per_row: int) -> tuple[Figure, Axes
     """A plot with one labelled row for each entry, the first on top, and a band behind every other one."""
     figure = Figure(figsize=(6.4, 1.3 + 0.13 * num_lines + 0.06 * len(labels)), layout="constrained")
     axes = figure.subplots()
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), [literal(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     for i in range(0, len(labels), 2):
@@ -323,8 +323,13 @@ def _published(printed: list[float]) -> str | None:
     return None if np.isnan(printed).all() else "published"
 
 
+def literal(text: str) -> str:
+    """As it reads: between two dollar signs matplotlib sets mathematics."""
+    return text.replace("$", r"\$")
+
+
 def _plain(header: str) -> str:
-    return SUBSCRIPT.sub(r"\1 \2", header)
+    return literal(SUBSCRIPT.sub(r"\1 \2", header))
 
 
 def _quantity(table: Table) -> str:

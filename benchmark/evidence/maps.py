@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from benchmark import data
 from benchmark.errors import UserError
-from benchmark.evidence.figures import Drawing, settings
+from benchmark.evidence.figures import Drawing, literal, settings
 from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
@@ -133,7 +133,7 @@ def _figure(kind: str, names: list[str], kept: list[Maps], images: Images) -> Fi
             grid[2 * i, 0].imshow(pixels)
         true = fill(f"true: {images.true(i)}", 22)
         said = f"{fill(images.ids[i], 22)}\n{true}\n\nabove: {names[0]}\nbelow: {names[1]}"
-        grid[2 * i + 1, 0].text(0.0, 0.95, said, va="top", fontsize=7.5)
+        grid[2 * i + 1, 0].text(0.0, 0.95, literal(said), va="top", fontsize=7.5)
         for m, maps in enumerate(kept):
             for k, c in enumerate(maps.classes_MK[i].tolist()):
                 title = f"{images.name(c)} {maps.share_MK[i, k]:.2f}"
@@ -152,7 +152,9 @@ def _overlay(axes: Any, pixels: np.ndarray | None, map_HW: np.ndarray, title: st
     if map_HW.min() < 0.5 < map_HW.max():
         for color, width in (("black", 2.0), ("white", 1.0)):
             axes.contour(map_HW, [0.5], colors=color, linewidths=width, extent=extent, origin="upper")
-    axes.set_title(title + (" *" if true else ""), fontsize=7.5, pad=3.5, fontweight="bold" if true else "normal")
+    axes.set_title(
+        literal(title) + (" *" if true else ""), fontsize=7.5, pad=3.5, fontweight="bold" if true else "normal"
+    )
     if true:
         axes.axis("on")
         axes.set(xticks=[], yticks=[])

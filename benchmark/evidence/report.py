@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, visible
 from benchmark.evidence import answer, explain, figures
 from benchmark.evidence.answer import Comparison
 from benchmark.matrix.job import Job
@@ -54,7 +54,7 @@ def page(
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"signs": SIGNS}
     environment.filters |= {"minus": minus, "linked": linked, "pieces": pieces}
-    return environment.get_template("report.html").render(
+    text = environment.get_template("report.html").render(
         title=_title([table.spec for table in headlines] or [part.table.spec for part in parts]),
         scale=parts[0].matrix.scale,
         whys=dict.fromkeys(f"{part.matrix.grid.title}: {part.matrix.overlay.why}" for part in parts),
@@ -64,6 +64,7 @@ def page(
         parts=[_part(part) for part in parts],
         environments=_environments(parts),
     )
+    return visible(text)
 
 
 def minus(text: str) -> str:

@@ -15,6 +15,7 @@ from benchmark.store import metrics, scores
 from benchmark.store.run import Run
 from benchmark.tables import claims, collect
 from benchmark.tables.build import shown
+from benchmark.tables.render import escape_markdown
 
 # What becomes of a test image that shows a class only as a difficult object.
 DIFFICULT_TEST = {"ignored": 0, "negative": -1, "positive": 1}
@@ -328,6 +329,6 @@ def readings_text(matrix: Matrix, lines: list[dict[str, Any]], form: str) -> str
     head = f"Readings of ICASC: {matrix.grid.title}"
     table = tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
     if form == "pipe":
-        head, notes = f"### {head}", [f"- {note}" for note in notes]
+        head, notes = f"### {escape_markdown(head)}", [f"- {escape_markdown(note)}" for note in notes]
         table = table.replace("_", r"\_")
     return "\n".join([head, "", table, "", *notes, ""])

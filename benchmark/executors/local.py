@@ -88,11 +88,11 @@ class Scheduled:
     """A job on its way to an outcome: it waits (no worker, no outcome), is active (a worker), or has ended."""
 
     run: Run
+    patience: Patience  # with what another host may hold
     attempts: int = 0
     not_before: float = 0.0
     alone_on: str = ""  # the place that it is to have to itself, having run out of memory
     why: Again | HeldElsewhere | None = None  # it waits, where that is not for a slot
-    patience: Patience | None = None  # where its last worker found it claimed
     worker: Worker | None = None
     outcome: Outcome | None = None
 
@@ -198,7 +198,7 @@ def execute(runs: list[Run], arguments: list[str], slots: Slots, view: View) -> 
     waited for. On KeyboardInterrupt the workers are asked to stop, and killed after a grace period. The
     jobs themselves keep to the deadline.
     """
-    jobs = [Scheduled(run) for run in runs if run.state() != "done"]
+    jobs = [Scheduled(run, Patience(run)) for run in runs if run.state() != "done"]
     next_view = 0.0
     try:
         while any(job.outcome is None for job in jobs):
@@ -234,10 +234,9 @@ def _end_attempt(job: Scheduled, worker: Worker, slots: Slots) -> None:
         job.attempts = 1  # it gets on, if slowly
     if outcome is None:
         job.attempts -= 1
-        job.patience = job.patience or Patience(job.run)
         job.patience.turned_away()
         return
-    job.patience = None
+    job.patience = Patience(job.run)
     if outcome.kind == "out_of_memory" and not was_alone:
         job.alone_on = slots.place(worker.slot)
         job.why = Again(outcome, alone_on=job.alone_on)
@@ -278,7 +277,7 @@ def _start_workers(jobs: list[Scheduled], arguments: list[str], slots: Slots) ->
         state = job.run.state()
         if outcome := final(job.run, state):
             job.outcome = outcome
-        elif state == "running" or (job.patience and not job.patience.over()):
+        elif state == "running" or not job.patience.over():
             job.why = held_elsewhere(job.run)
         else:
             job.attempts += 1

@@ -13,37 +13,40 @@ LONGEST_PAUSE_SECONDS = 60.0
 @dataclass
 class Patience:
     """A run that looks free to a scheduler is not always free to its workers: of another host's claim only the time of
-    the last touch is seen, and clocks differ. After a worker that was turned away none is started while that claim is
-    touched, or before it has been still for as long as a worker would watch it. Pauses between looks grow."""
+    the last touch is seen, and clocks differ. No worker is started while such a claim is touched, or before it has been
+    still for as long as a worker would watch it. Pauses between looks grow."""
 
     run: Run
-    claim: Holder | None = None  # that the last worker met
-    changed: float = 0.0  # when that was last seen to be touched, on the clock that nobody sets
+    claim: Holder | None = None  # that stood at the last look
+    changed: float = 0.0  # when it was first seen, or last seen to be touched, on the clock that nobody sets
     next_look: float = 0.0
-    pause: float = 0.0  # none before a worker was turned away
+    pause: float = 0.0
 
     def turned_away(self) -> None:
         """A worker has found the run claimed."""
-        self.claim, self.changed = self.run.holder(), time.monotonic()
+        self._look()
         self._grow()
 
     def over(self) -> bool:
         """Whether a worker may be started, for what this knows."""
         if time.monotonic() < self.next_look:
             return False
-        if not self._is_still_held():
+        self._look()
+        if self.claim is None or self.claim.can_be_looked_up:
+            return True
+        if time.monotonic() - self.changed >= run_module.WATCH_SECONDS:
             return True
         self._grow()
         return False
 
-    def _is_still_held(self) -> bool:
-        before, self.claim, now = self.claim, self.run.holder(), time.monotonic()
-        if before is None or self.claim is None or self.claim.is_here or self.claim.claim != before.claim:
-            return False  # nobody's, another's, or one whose process can be looked up
-        if self.claim.touched != before.touched:
-            self.changed = now
-        return now - self.changed < run_module.WATCH_SECONDS
+    def _look(self) -> None:
+        before, self.claim = self.claim, self.run.holder()
+        if self.claim != before:
+            self.changed = time.monotonic()
 
     def _grow(self) -> None:
+        """The longest pause ends when the claim will have been still for long enough."""
+        now = time.monotonic()
         self.pause = min(max(2 * self.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        self.next_look = time.monotonic() + self.pause
+        still = self.changed + run_module.WATCH_SECONDS
+        self.next_look = min(now + self.pause, still) if still > now else now + self.pause

@@ -30,6 +30,7 @@ from benchmark.store.run import Run
 
 POLL_SECONDS = 0.2
 CONNECT_SECONDS = 10.0
+ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: its own address is the loopback one, as by default on macOS
 RETRIES = 5  # of a job whose node dies: each goes on from the checkpoint
 
 
@@ -89,9 +90,11 @@ def _collect(ray: Any, active: dict[Any, Patience], waiting: list[Patience], out
 
 
 def _connect(settings: Settings) -> Any:
-    if not settings.address and "RAY_AUTH_MODE" not in os.environ:
-        # Its processes listen on every interface and run what they are sent: only for who has this cluster's token.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # read while it is imported
+    if not settings.address:  # all of it is read while Ray is imported
+        # Its processes run what they are sent: only for who has this cluster's token, and from this machine.
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ.setdefault(ON_LOOPBACK, "0")
     try:
         import ray
     except ImportError:

@@ -1,4 +1,5 @@
-"""YAML as a person means it: duplicate keys are errors, 5e-4 is a number, `no` is a string, lines are remembered."""
+"""YAML as a person means it: duplicate keys are errors, 5e-4 is a number, `no` is a string, lines are remembered. Texts
+are one line each, without control characters: they stand in tables, and on terminals."""
 
 import re
 from functools import lru_cache
@@ -7,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from benchmark.errors import UserError
+from benchmark.errors import CONTROL, UserError
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,6 +35,8 @@ def load(path: Path) -> tuple[Any, Lines]:
 
 
 def read(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe or a device may have no end, or no beginning
+        raise UserError(f"{path}: is no regular file; name one")
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -78,6 +81,8 @@ def _construct(node: yaml.Node, at: tuple, lines: Lines, source: str) -> Any:
             line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
                 raise UserError(f"{source}:{line}: a key must be a plain name")
+            if CONTROL.search(key_node.value) or "\n" in key_node.value:
+                raise UserError(f"{source}:{line}: a key must be a plain name")
             if key_node.value in mapping:
                 raise UserError(f"{source}:{line}: duplicate key '{key_node.value}'; keep one of the two")
             mapping[key_node.value] = _construct(value_node, (*at, key_node.value), lines, source)
@@ -86,9 +91,14 @@ def _construct(node: yaml.Node, at: tuple, lines: Lines, source: str) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_construct(child, (*at, i), lines, source) for i, child in enumerate(node.value)]
     try:
-        return _Loader("").construct_object(node)
+        value = _Loader("").construct_object(node)
+        if not isinstance(value, str):
+            return value
+        if found := CONTROL.search(value):
+            raise ValueError(f"holds the control character U+{ord(found[0]):04X}; take it out")
+        return " ".join(value.splitlines())
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise UserError(f"{source}:{node.start_mark.line + 1}: {node.value!r}: {error}".splitlines()[0]) from None
+        raise UserError(f"{source}:{node.start_mark.line + 1}: {node.value[:80]!r}: {error}".splitlines()[0]) from None
 
 
 def line_of(lines: Lines, loc: tuple) -> int:

@@ -85,8 +85,12 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        """Whether its process can be looked up."""
         return self.claim.host == _this_host()
+
+    @property
+    def can_be_looked_up(self) -> bool:
+        """Whether this host knows if it is alive: its process is one of here, or a crash cut the claim short."""
+        return self.claim.host is None or self.is_here
 
 
 @dataclass(frozen=True)
@@ -278,7 +282,8 @@ class Run:
                 raise Claimed(self.id)
             if state == "stale":
                 with suppress(FileNotFoundError):
-                    if self._read_claim().host not in (None, _this_host()) and self._is_touched_while_watched():
+                    stale = Holder(self._read_claim(), self._touched())
+                    if not stale.can_be_looked_up and self._is_touched_while_watched():
                         raise Claimed(self.id)
             self.write(mine)
             self._set_aside_what_is_corrupt()

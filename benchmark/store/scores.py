@@ -122,6 +122,7 @@ def parse(run: Run, saved: bytes, record: Result | None) -> Scores:
             predicted = arrays["scores" if labels.ndim == 2 else "top_classes"]
             if predicted.ndim != 2 or not len(ids) == len(labels) == len(predicted):
                 raise ValueError("not as many ids, labels and rows of scores")
+            "\n".join(map(str, ids)).encode()  # as `digest` has them: an array can hold letters that there are none of
             if predicted.dtype.kind != ("f" if labels.ndim == 2 else "u"):
                 raise ValueError(f"scores of type {predicted.dtype}")
             ap = record.ap if record else None

@@ -264,7 +264,7 @@ def seeds_to_decide(
     looks: only these numbers, each at its level, the first decision standing. None: any number to max_seeds, looked at
     once. None is returned where none of them suffices.
     """
-    sizes = [n for n in looks or range(2, max_seeds + 1) if n <= max_seeds]
+    sizes = [n for n in (range(2, max_seeds + 1) if looks is None else looks) if n <= max_seeds]
     if not sizes:
         return None
     verdicts = _verdicts(claimed, claimed, sd_seeds, sd_images, sizes, looks, methods, rounds, seed=0)

@@ -81,6 +81,8 @@ def of_file(path: Path, specs: list[Spec]) -> Side:
     readers = {".json": _read_json, ".csv": _read_csv, ".md": _read_markdown, ".tex": _read_latex}
     if path.suffix not in readers:
         raise UnfitError(f"{path}: expected a folder of runs, or a table ending in {', '.join(readers)}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no regular file; name one")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -72,7 +72,7 @@ class Spec(_Strict):
     discrepancies: list[str] = []  # what does not add up inside the paper; printed with the table
     grid: str | None = None
     unit: str | None = None
-    decimals: int | None = None
+    decimals: Annotated[int, Field(ge=0, le=12)] | None = None  # of its numbers; a table of words has none
     tolerance: Annotated[Float, Field(ge=0)] | None = None  # of a value, in the unit; declared before any run
     looks: list[Int] | None = None  # numbers of seeds at which a claim may be judged, declared before any run
     readings: list[dict[str, Any]] = []  # job fields under which a claim is judged; any other is exploratory
@@ -184,6 +184,8 @@ def _class_cells(row: Row, spec: Spec, folder: Path) -> dict[str, list[float | N
 def _check_numbers(spec: Spec, path: Path, lines: strict_yaml.Lines) -> None:
     """A table of runs holds numbers, in range, with the declared decimals: a slip in typing is found at its line."""
     if spec.decimals is None:
+        if spec.grid or spec.of_gains:
+            raise UserError(f"{path}: a table of numbers says how many decimals they have, as 'decimals: 2'")
         return
     low, high = (-100.0, 100.0) if spec.of_gains else (0.0, 100.0)
     for i, row in enumerate(spec.rows):

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from benchmark.errors import visible
 from benchmark.store.files import write_atomic
 from benchmark.tables import claims
 from benchmark.tables.cells import Cell, Table
@@ -24,6 +25,7 @@ LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\
          "≠": r"$\neq$", "†": r"\dag{}", "–": "--", "×": r"$\times$", "<": r"\textless{}",
          ">": r"\textgreater{}",
          "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "−": "--", "\n": " "}  # fmt: skip
+NOT_IN_T1 = "ĦħĸĿŀŉŦŧſ"  # of the Latin letters below U+0180: pdflatex stops at these
 
 
 def columns(table: Table) -> list[tuple[str, list[str]]]:
@@ -52,8 +54,9 @@ def has_delta(table: Table) -> bool:
     return table.matrix is not None and table.matrix.has_the_paper_s_test_set
 
 
-def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
-    """The rows as text, `bold` around the best of each row (ours and the paper's, each among its own)."""
+def body(table: Table, bold: Callable[[str], str], word: Callable[[str], str] = str) -> list[list[str]]:
+    """The rows as text, `bold` around the best of each row (ours and the paper's, each among its own), and what a table
+    of words says, which others wrote, by way of `word`."""
     rows = []
     for row in table.spec.rows:
         best, best_published = table.best(row.key), table.best(row.key, published=True)
@@ -61,6 +64,8 @@ def body(table: Table, bold: Callable[[str], str]) -> list[list[str]]:
         for i, column in enumerate(table.spec.columns):
             cell = table.cells[row.key, column.key]
             ours, paper = value_text(cell, table), level(cell.published, table)
+            if cell.text is not None:
+                ours, paper = word(ours), word(paper)
             line += [bold(ours) if column.key in best else ours]
             if table.spec.of_controls:
                 line += [gain_text(cell, table)] if i else []
@@ -195,8 +200,9 @@ def _block(name: str, subs: list[str], rows: list[list[str]], row_header: str, w
 
 def markdown(table: Table) -> str:
     header = _flat_header(table, _markdown_header)
+    header[0] = escape_markdown(header[0])
     grid = tabulate(
-        [[escape_markdown(row[0]), *row[1:]] for row in body(table, "**{}**".format)],
+        [[escape_markdown(row[0]), *row[1:]] for row in body(table, "**{}**".format, escape_markdown)],
         header,
         tablefmt="pipe",
         disable_numparse=True,
@@ -214,7 +220,7 @@ def fragment(table: Table) -> str:
         disable_numparse=True,
     )  # fmt: skip
     notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-    return f"<p>{escape(table.spec.title)}</p>{grid}<ul>{notes}</ul>"
+    return visible(f"<p>{escape(table.spec.title)}</p>{grid}<ul>{notes}</ul>")
 
 
 def escape_markdown(text: str) -> str:
@@ -234,10 +240,16 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(letter) or _plain_latex(letter) for letter in text)
 
 
+def _after_break(text: str) -> str:
+    r"""Text after \\, which would take a bracket or a star at its beginning for its own."""
+    escaped = escape_latex(text)
+    return ("{}" if escaped.startswith(("[", "*")) else "") + escaped
+
+
 def _plain_latex(letter: str) -> str:
     if not letter.isprintable():
         return ""
-    return letter if ord(letter) < 0x180 else f"[U+{ord(letter):04X}]"
+    return letter if ord(letter) < 0x180 and letter not in NOT_IN_T1 else f"[U+{ord(letter):04X}]"
 
 
 def _latex_header(text: str) -> str:
@@ -265,11 +277,11 @@ def latex(table: Table) -> str:
     heads = " & ".join(f"\\multicolumn{{{len(subs)}}}{{c}}{{{_latex_header(name)}}}" for name, subs in groups)
     names = " & ".join(escape_latex(sub) for _, group in groups for sub in group)
     lines = [
-        " & ".join([escape_latex(row[0]), *map(_latex_cell, row[1:])]) + r" \\" for row in body(table, _latex_bold)
+        " & ".join([_after_break(row[0]), *map(_latex_cell, row[1:])]) + r" \\" for row in body(table, _latex_bold)
     ]
     if len(lines) > 1 and table.spec.rows[-1].key == MEAN:
         lines.insert(-1, r"\midrule")
-    notes = r" \\ ".join(escape_latex(note) for note in table.notes)
+    notes = r" \\ ".join(_after_break(note) for note in table.notes)
     return "\n".join([
         "% needs \\usepackage{booktabs} and \\usepackage{graphicx}",
         r"\begin{table}", r"\centering", f"\\caption{{{escape_latex(caption(table.spec))}}}",
@@ -288,7 +300,7 @@ def caption(spec: Spec) -> str:
 
 def unescape_latex(text: str) -> str:
     """What escape_latex was given, but for the letters that it could not keep."""
-    text = text.replace("$-$", "-")
+    text = text.replace("$-$", "-").removeprefix("{}")
     for letter, command in sorted(LATEX.items(), key=lambda pair: -len(pair[1])):
         if letter not in "\n−":
             text = text.replace(command, letter)
@@ -344,15 +356,17 @@ def records(table: Table) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def inert(text: str) -> str:
+def inert(value: Any) -> Any:
     """For a CSV cell: what a spreadsheet would take for a formula becomes text, by an apostrophe before it."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    if not isinstance(value, str):
+        return value
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
 
 
 def csv(table: Table) -> str:
     """One line a cell, numbers unrounded beyond six decimals."""
     lines = [
-        {name: inert(value) if isinstance(value, str) else value for name, value in r.items()}
+        {name: inert(value) for name, value in r.items()}
         | {"values": " ".join(f"{v:.6f}" for v in r["values"]), "runs": " ".join(r["runs"])}
         for r in records(table)
     ]
@@ -389,7 +403,7 @@ def write(table: Table, folder: Path, replace: bool = False) -> list[Path]:
     paths = []
     for ending, text in FORMATS.items():
         path = folder / f"{table.spec.name}.{ending}"
-        write_atomic(path, text(table).encode())
+        write_atomic(path, visible(text(table)).encode())
         paths.append(path)
     return paths
 
