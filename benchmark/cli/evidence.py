@@ -40,7 +40,7 @@ Rounds = Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap samples
 
 
 def explain(
-    address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:icasc-a_ch")],
+    address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:baseline")],
     scale: MeasuredScale = None,
     rounds: Rounds = 10_000,
     sets: Set = None,
@@ -172,7 +172,7 @@ def figures(
     cache: Cache = CACHE,
 ) -> None:
     """Draw gains, values, training curves and every reading that was tried as PNG and PDF; --attention: the maps of
-    baseline and ICASC too."""
+    baseline and the method too."""
     from benchmark.evidence import figures as figures_module
 
     asked = measured(scale, sets, weights, runs)
