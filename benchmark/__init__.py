@@ -6,7 +6,8 @@
     benchmark.epochs("runs/subset/ID")             a frame, a line an epoch
     benchmark.scores("runs/subset/ID")             the test scores
 
-None of them imports torch, trains or writes.
+table and runs take study="mine", the folder of a study of your own. None of them imports torch, unless that study's
+methods.py does, trains or writes.
 """
 
 from pathlib import Path
@@ -16,32 +17,50 @@ __version__ = "0.2.0"
 
 
 def table(
-    name: str, scale: str = "mini", runs: str | Path = "runs", tables: str | Path = "tables", **fields: Any
+    name: str,
+    scale: str | None = None,
+    runs: str | Path = "runs",
+    tables: str | Path = "tables",
+    study: str | Path | None = None,
+    **fields: Any,
 ) -> Any:
-    """The table of runs called `name` (a file of `tables`) at `scale`: a benchmark.tables.cells.Table, which a notebook
-    shows. fields: of every job, instead of the grid's, as attention_weight=0.2. UserError for a wrong name."""
+    """The table of runs called `name` (a file of `tables`, or of the study) at `scale`, by default mini, or paper where
+    its grid has no mini: a benchmark.tables.cells.Table, which a notebook shows. fields: of every job, instead of the
+    grid's, as attention_weight=0.2. UserError for a wrong name."""
     from benchmark.errors import UserError
     from benchmark.matrix import grid
     from benchmark.matrix.matrix import Matrix
-    from benchmark.tables import build, published
+    from benchmark.matrix.study import meanwhile
+    from benchmark.tables import build, locks, published
 
-    spec = published.load(name, Path(tables))
-    if spec.grid is None:
-        raise UserError(f"table {name} is not of runs: 'python -m benchmark tables --table {name}' makes it")
-    return build.build(spec, Matrix(grid.load(spec.grid), scale, fields, runs=Path(runs)))
+    with meanwhile(study):
+        folder = published.of_study(Path(tables))
+        spec = published.load(name, folder)
+        if spec.grid is None:
+            raise UserError(f"table {name} is not of runs: 'python -m benchmark tables --table {name}' makes it")
+        chosen = grid.load(spec.grid)
+        scale = scale or ("mini" if "mini" in chosen.scales else "paper")
+        return build.build(spec, Matrix(chosen, scale, fields, runs=Path(runs)), locks.read(folder))
 
 
-def runs(scale: str | None = None, runs: str | Path = "runs") -> Any:
+def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path | None = None) -> Any:
     """A pandas DataFrame, a line a run under `runs`, of one scale or of all: the job's id, its fields, its state, and
-    of a finished one mAP (definition `area`) or top1 and top5, shares in [0, 1], and seconds. One that cannot be read
-    has state `corrupt` and no numbers."""
+    of a finished one mAP (definition `area`) or top1 and top5, shares in [0, 1], and seconds. One that cannot be read,
+    as one of another study's methods, has state `corrupt` and no numbers."""
+    from benchmark.matrix.study import meanwhile
+
+    with meanwhile(study):
+        return _runs(scale, Path(runs))
+
+
+def _runs(scale: str | None, runs: Path) -> Any:
     import pandas as pd
 
     from benchmark.errors import UserError
     from benchmark.store.run import all_runs
 
     lines = []
-    for run in all_runs(Path(runs)):
+    for run in all_runs(runs):
         line: dict[str, Any] = {"id": run.id, "scale": run.folder.parent.name, "state": "corrupt"}
         try:
             line |= run.job().model_dump() | {"state": run.state()}

@@ -1,5 +1,6 @@
 """From a notebook and for other programs: import benchmark, and export."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,61 @@ def test_export(call, tmp_path, done, what):
     assert len(pd.read_json(tmp_path / "x.json")) >= len(frame)
 
 
+def test_export_of_curves(call, tmp_path, done):
+    """As TensorBoard itself reads them."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = ("export", "--format", "tensorboard", "--scale", done.parent.name, "--runs", RUNS, "--out", "curves")
+    told = call(tmp_path, *words)
+    assert told.returncode == 0, told.stderr
+    epochs = benchmark.epochs(done)
+    read = EventAccumulator(str(tmp_path / "curves" / done.parent.name / done.name))
+    read.Reload()
+    assert set(read.Tags()["scalars"]) == set(epochs) - {"epoch"}
+    curve = read.Scalars("test_mAP")
+    assert [point.step for point in curve] == epochs["epoch"].tolist()
+    assert [point.value for point in curve] == pytest.approx(epochs["test_mAP"].tolist())
+    assert "is there already" in call(tmp_path, *words).stderr
+
+
+def test_export_to_parquet(call, tmp_path, done):
+    pytest.importorskip("pyarrow")
+    told = call(tmp_path, "export", "--format", "parquet", "--runs", RUNS, "--out", "x.parquet")
+    assert told.returncode == 0, told.stderr
+    assert done.name in set(pd.read_parquet(tmp_path / "x.parquet")["id"])
+
+
+@pytest.mark.parametrize(("form", "package"), [("parquet", "pyarrow"), ("tensorboard", "tensorboard")])
+def test_what_export_lacks_is_named(call, tmp_path, monkeypatch, form, package):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
+    told = call(tmp_path, "export", "--format", form, "--runs", RUNS, "--out", "x")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert f"--format {form}: pip install {package}" in told.stderr
+
+
+def test_export_of_cells_takes_the_scales_that_a_table_has(call, tmp_path):
+    words = ("export", "--what", "cells", "--runs", RUNS, "--tables", TABLES, "--out", "x.csv")
+    assert call(tmp_path, *words).returncode == 0
+    assert set(pd.read_csv(tmp_path / "x.csv")["scale"]) == {"mini"}
+    assert call(tmp_path, *words, "--scale", "subset").returncode == 0
+    assert set(pd.read_csv(tmp_path / "x.csv")["table"]) <= {"table2", "voc"}
+
+
+def test_shell_completion(tmp_path, monkeypatch, capsys):
+    """What a shell asks the installed script for when Tab is pressed."""
+    monkeypatch.setattr("sys.argv", ["/usr/local/bin/icasc-benchmark"])
+    monkeypatch.setenv("_ICASC_BENCHMARK_COMPLETE", "complete_bash")
+    for typed, offered in (("pl", {"plan"}), ("data v", {"verify"}), ("plan --stu", {"--study"})):
+        words = ["icasc-benchmark", *typed.split()]
+        monkeypatch.setenv("COMP_WORDS", " ".join(words))
+        monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+        with pytest.raises(SystemExit):
+            __main__.main()
+        assert set(capsys.readouterr().out.split()) == offered
+
+
 def test_nothing_to_export(call, tmp_path):
     told = call(tmp_path, "export", "--out", "x.csv")
     assert (told.returncode, told.stderr) == (2, "error: runs: holds nothing to export\n")
@@ -90,14 +146,22 @@ def test_a_home_folder_is_meant_by_its_sign(call, tmp_path, monkeypatch):
 
 def test_a_repository_that_lies_around_the_package_is_not_the_suite_s(tmp_path, monkeypatch):
     (tmp_path / "lib" / "benchmark").mkdir(parents=True)
+    (tmp_path / "benchmark").mkdir()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["init", "-q"], ["commit", "-qm", "x", "--allow-empty"]):
+    for folder in (tmp_path / "benchmark", tmp_path / "lib" / "benchmark"):
+        (folder / "__init__.py").write_text("")
+    for words in (["init", "-q"], ["add", "lib"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], check=True)
     code.code_version.cache_clear()
     monkeypatch.setattr(code, "ROOT", tmp_path / "lib")
     assert code.code_version()["commit"] is None
+    assert code.clean_commit() is None
     code.code_version.cache_clear()
-    monkeypatch.setattr(code, "ROOT", tmp_path)
+    monkeypatch.setattr(code, "ROOT", tmp_path)  # as pip install --target . leaves it: git does not know the package
+    assert code.code_version()["commit"] is None
+    subprocess.run([*git, "add", "benchmark"], check=True)
+    code.code_version.cache_clear()
+    code._has_a_repository.cache_clear()
     assert code.code_version()["commit"] is not None
     code.code_version.cache_clear()
 

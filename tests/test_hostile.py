@@ -141,17 +141,17 @@ class Tags(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize(
-    ("command", "name", "scripts"),
+    ("command", "name"),
     [
-        ("tables --table evil --scale paper", "evil.html", 0),
-        ("tables --table words --scale paper", "words.html", 0),
-        ("report --table evil --scale paper --rounds 20", "report.html", 1),
+        ("tables --table evil --scale paper", "evil.html"),
+        ("tables --table words --scale paper", "words.html"),
+        ("report --table evil --scale paper --rounds 20", "report.html"),
     ],
 )
-def test_a_page_runs_its_own_script_alone(command, name, scripts, said, place):
+def test_a_page_runs_no_script(command, name, said, place):
     said(command)
     tags = Tags(_written(place, name)).found
-    assert [tag for tag, _ in tags].count("script") == scripts
+    assert [tag for tag, _ in tags].count("script") == 0
     assert not [given for _, given in tags if any(attribute.startswith("on") for attribute in given)]
     links = [str(given[key]) for _, given in tags for key in ("src", "href") if key in given]
     assert not [link for link in links if not link.startswith(("#", "data:"))]

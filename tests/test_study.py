@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import benchmark
 from benchmark import data
+from benchmark.cli import init
 from benchmark.errors import UserError
 from benchmark.evidence import explain
 from benchmark.matrix import grid, study
 from benchmark.matrix.grid import Data
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.records import Code
-from benchmark.tables import published
+from benchmark.store.run import submit
+from benchmark.tables import diff, locks, published, render
 
 ROOT = Path(__file__).parents[1]
 METHOD = "from benchmark.methods import Method\nMETHODS = {'mine': Method(lambda *batch: None, title='Mine')}\n"
@@ -270,3 +273,76 @@ def test_maps_are_of_methods_that_say_which(use):
 
     jobs = grid.load("voc").jobs("mini", {}, {"method": ["icasc-grad_cam", "mine"], "seed": [0]})
     assert [separability.kind(job) for job in jobs] == ["grad_cam", "a_ch"]
+
+
+def test_a_notebook_names_its_study(tmp_path):
+    init.init(tmp_path / "mine")
+    table = benchmark.table("mine", runs=tmp_path / "runs", study=tmp_path / "mine")
+    assert (table.scale, list(table.to_frame()["column"])) == ("paper", ["baseline", "smoothed"])
+    assert study.at_hand().folder is None, "the one that was at hand before"
+    job = grid.load("voc").jobs("mini", {"seed": 0})[0]
+    submit(tmp_path / "runs", job)
+    study.use(tmp_path / "mine")
+    own = grid.load("mine").jobs("paper", {"seed": 0}, {"method": ["smoothed"]})[0]
+    submit(tmp_path / "runs", own)
+    study.use(None)
+    runs = benchmark.runs(runs=tmp_path / "runs", study=tmp_path / "mine")
+    assert set(runs["method"]) == {job.method, "smoothed"}
+
+
+def test_data_commands_speak_of_the_study_s_data(call, tmp_path, folders):
+    call(tmp_path, "init", "mine")
+    path = tmp_path / "mine" / "grids" / "mine.yaml"
+    text = path.read_text().replace("dataset: cifar100-mini", "dataset: photographs")
+    path.write_text(text.replace("resize: none", "resize: warp") + "data: {layout: imagefolder, path: ../photos}\n")
+    rows = json.loads(call(tmp_path, "data", "list", "--study", "mine", "--json").stdout)
+    row = next(row for row in rows if row["name"] == "photographs")
+    assert (row["state"], row["command"]) == (
+        "not verified",
+        "python -m benchmark data verify photographs --study mine",
+    )
+    verify = ("data", "verify", "photographs", "--study", "mine")
+    assert "photographs under mine/../photos: complete" in call(tmp_path, *verify).stdout
+    for command, why in (("draw", "which nothing draws"), ("get", "which nothing fetches")):
+        assert why in call(tmp_path, "data", command, "photographs", "--study", "mine").stderr
+    (folders / "test").rename(folders / "tset")
+    missing = call(tmp_path, *verify)
+    assert (missing.returncode, "test: no such folder" in missing.stdout) == (1, True)
+    assert "unknown data set 'photographs'" in call(tmp_path, "data", "verify", "photographs").stderr
+
+
+def test_a_competitor_has_its_published_numbers_and_nothing_to_run(tmp_path, monkeypatch):
+    """A column of a method that is not here: shown, never run, judged or locked."""
+    init.init(tmp_path / "mine")
+    study.use(tmp_path / "mine")
+    path = tmp_path / "mine" / "tables" / "mine.yaml"
+    text = path.read_text().replace("[null, null]", "[50.0, 52.0, 53.0], claim: true")
+    text = text.replace(
+        "rows:", "  - {key: theirs, header: 'Theirs', published_only: true}\ntolerance: 1\nlooks: [2]\nrows:"
+    )
+    path.write_text(text)
+    table = benchmark.table("mine", runs=tmp_path / "runs", tables=tmp_path / "mine" / "tables")
+    cell = table.cells["top1", "theirs"]
+    assert (cell.published, cell.status, cell.verdict, cell.gain_verdict) == (53.0, "published", None, None)
+    assert table.orders["top1"].outcome == "not run", "of the columns that run"
+    assert [claim.column for claim in locks.claims_of(table.spec, {})] == ["smoothed"]
+    assert ("top1", "theirs") not in diff.of_table(table).cells
+    assert "53.0" in render.terminal(table, None)
+    path.write_text(text.replace("published_only", "published_onyl"))
+    with pytest.raises(UserError, match="did you mean 'published_only'"):
+        published.load("mine", path.parent)
+    path.write_text(text.replace(", published_only: true", ""))
+    with pytest.raises(UserError, match=r"mine.yaml:.*unknown method 'theirs'"):
+        published.load("mine", path.parent)
+    path.write_text(text.replace('"Baseline"', '"Baseline", published_only: true'))
+    with pytest.raises(UserError, match="gains are over the first column; it runs"):
+        published.load("mine", path.parent)
+
+
+def test_a_table_without_readings_is_judged_as_its_grid_has_it(tmp_path):
+    init.init(tmp_path / "mine")
+    study.use(tmp_path / "mine")
+    spec, chosen = published.load("mine", tmp_path / "mine" / "tables"), grid.load("mine")
+    assert locks.frozen_reading(spec, Matrix(chosen, "paper")) == {}
+    assert locks.frozen_reading(spec, Matrix(chosen, "paper", {"smoothing": 0.3})) is None
+    assert locks.frozen_reading(spec, Matrix(chosen, "paper", {"seed": [1, 2]})) is None

@@ -38,7 +38,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 app = typer.Typer(
-    help="Does ICASC reproduce? Train the grid, regenerate the paper's tables, compare with the published numbers.",
+    help="Train a paper's grid, make its tables from what was measured, compare them with the published numbers.",
     no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}, pretty_exceptions_enable=False,
 )  # fmt: skip
 
@@ -80,4 +80,7 @@ def of_a_study(command: Callable[..., None]) -> Callable[..., None]:
 
 for name, command in COMMANDS.items():
     app.command(name)(of_a_study(command))
-app.add_typer(data.app, name="data")
+of_data = typer.Typer(help="List, verify, draw and get the data sets.", no_args_is_help=True)
+for name, command in data.COMMANDS.items():
+    of_data.command(name)(of_a_study(command))
+app.add_typer(of_data, name="data")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.errors import UserError, visible
-from benchmark.matrix import grid, strict_yaml, study
+from benchmark.matrix import grid, strict_yaml
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.matrix.matrix import Matrix
@@ -27,8 +27,7 @@ def home(path: Path | None) -> Path | None:
 
 def _tables(folder: Path) -> Path:
     """The study's own, where it has them and no other was named."""
-    own = study.at_hand().folder
-    return own / "tables" if folder == TABLES and own and (own / "tables").is_dir() else folder.expanduser()
+    return published.of_study(folder).expanduser()
 
 
 GridName = Annotated[str, typer.Option("--grid", help="A file of benchmark/grids, without .yaml")]

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,8 +10,6 @@ import typer
 
 from benchmark.cli.common import home
 from benchmark.errors import UserError
-
-app = typer.Typer(help="List, verify, draw and get the data sets.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as 'data list' names it")]
 DataRoot = Annotated[
@@ -22,16 +21,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
 CACHE = Path(".cache")
 
 
-@app.command("list")
 def list_command(data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJson = False) -> None:
     """Say what is there and what is not, and how to get it. Nothing is read, drawn or fetched."""
     from tabulate import tabulate
 
-    from benchmark.data import DATASETS
+    from benchmark import data
+    from benchmark.matrix import grid
 
     if data_root is not None and not data_root.is_dir():
         raise UserError(f"--data-root {data_root}: no such folder")
-    rows = [describe(name, data_root, cache) for name in DATASETS]
+    rows = [describe(name, data_root, cache) for name in [*data.DATASETS, *grid.own_data()]]
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -42,7 +41,6 @@ def list_command(data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJs
             print(f"{row['name']}: {row['address']} ({', '.join(row['archives'])})\n    {row['terms']}")
 
 
-@app.command()
 def verify(
     name: Name,
     data_root: DataRoot = None,
@@ -62,24 +60,26 @@ def verify(
     report(name, root, problem, as_json, data.undecodable(files) if decode else None)
 
 
-@app.command()
 def draw(name: Name, cache: Cache = CACHE, as_json: AsJson = False) -> None:
     """Write an embedded twin in its official layout. Runs draw what they need by themselves."""
     from benchmark import data
 
+    if data.find(name).folder:
+        raise UserError(f"{name} is the study's own, which nothing draws; its grid's data.path says where it lies")
     if data.find(name).draw is None:
         raise UserError(f"{name} is real data, which nothing draws; did you mean '{name}-mini'?")
     root = data.locate(name, None, cache)
     report(name, root, data.verified(name, root, cache), as_json)
 
 
-@app.command()
 def get(name: Name, data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJson = False) -> None:
     """Download, check and unpack a data set whose terms allow that unattended."""
     from benchmark import data
     from benchmark.data import sources
 
     source = data.find(name).source
+    if data.find(name).folder:
+        raise UserError(f"{name} is the study's own, which nothing fetches; its grid's data.path says where it lies")
     if source is None:
         raise UserError(f"{name} is embedded, there is nothing to fetch; 'data draw {name}' writes it")
     if data_root is None:
@@ -110,17 +110,19 @@ def describe(name: str, data_root: Path | None, cache: Path) -> dict[str, Any]:
     """One line of the list, as plain values."""
     from benchmark import data
     from benchmark.data import mini
+    from benchmark.matrix import study
 
-    dataset = data.DATASETS[name]
-    root = data_root if dataset.draw is None else mini.drawn_root(name, cache)
+    dataset = data.find(name)
+    root = dataset.folder or (data_root if dataset.draw is None else mini.drawn_root(name, cache))
     state = data.state(name, root, cache)
-    root_option = f" --data-root {data_root or 'DIR'}" if dataset.source else ""
-    command = {"verified": "", "not verified": f"data verify {name}{root_option}"}.get(state)
+    option = f" --data-root {data_root or 'DIR'}" if dataset.source else ""
+    option = f" --study {study.at_hand().folder}" if dataset.folder else option
+    command = {"verified": "", "not verified": f"data verify {name}{option}"}.get(state)
     source = dataset.source
-    if command is None:
+    if command is None and dataset.folder is None:
         # What only a person may fetch is not for `get`: the address below says where, and then it is to be verified.
         verb = "draw" if source is None else "get" if source.unattended else "verify"
-        command = f"data {verb} {name}{root_option}"
+        command = f"data {verb} {name}{option}"
     return {
         "name": name,
         "state": state,
@@ -134,3 +136,6 @@ def describe(name: str, data_root: Path | None, cache: Path) -> dict[str, Any]:
         "terms": source.terms if source else None,
         "unattended": source.unattended if source else None,
     }
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"list": list_command, "verify": verify, "draw": draw, "get": get}

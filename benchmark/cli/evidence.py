@@ -43,7 +43,7 @@ Rounds = Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap samples
 
 
 def explain(
-    address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:icasc-a_ch")],
+    address: Annotated[str, typer.Argument(help="table:row:column, such as table2:mAP:baseline")],
     scale: MeasuredScale = None,
     rounds: Rounds = 10_000,
     sets: Set = None,

@@ -3,13 +3,14 @@
 import importlib.util
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import benchmark
 from benchmark.cli.common import RUNS, TABLES, Runs, Tables
 from benchmark.errors import UserError, visible
+from benchmark.matrix import grid
 from benchmark.tables import published
 
 
@@ -23,26 +24,36 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
+    tensorboard = "tensorboard"
+
+
+NEEDS = {Format.parquet: "pyarrow", Format.tensorboard: "tensorboard"}
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The file to write")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write; of tensorboard, a folder")],
     what: Annotated[What, typer.Option("--what", help="A line a run, an epoch of a run, or a cell")] = What.runs,
     file_format: Annotated[Format, typer.Option("--format")] = Format.csv,
-    scale: Annotated[str | None, typer.Option("--scale", help="Default: all; of cells: mini")] = None,
+    scale: Annotated[
+        str | None, typer.Option("--scale", help="Default: all; of cells: mini, or paper where there is no mini")
+    ] = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
 ) -> None:
-    """Write runs, epochs or cells as a table for other programs. parquet needs pip install pyarrow."""
+    """Write runs, epochs or cells as a table for other programs; as tensorboard, each run's epochs as curves."""
     import pandas as pd
 
     from benchmark.tables import render
 
-    if file_format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UserError("--format parquet: pip install pyarrow, or take csv or json")
+    needed = NEEDS.get(file_format, "pandas")
+    if importlib.util.find_spec(needed) is None:
+        raise UserError(f"--format {file_format}: pip install {needed}, or take csv or json")
+    if file_format == "tensorboard":
+        print(f"written: {out}, {write_curves(out, benchmark.runs(scale, runs), runs)} runs")
+        return
     if what == "cells":
         specs = [published.load(name, tables) for name in published.names(tables)]
-        made = [benchmark.table(spec.name, scale or "mini", runs, tables) for spec in specs if spec.grid]
+        made = [benchmark.table(spec.name, scale, runs, tables) for spec in specs if is_made(spec, scale)]
         frames = [one.to_frame() for one in made]
     elif what == "epochs":
         listed = benchmark.runs(scale, runs)
@@ -64,3 +75,30 @@ def export(
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
     print(f"written: {out}, {len(frame)} lines")
+
+
+def is_made(spec: published.Spec, scale: str | None) -> bool:
+    """Whether it is a table of runs that exists at the scale."""
+    if spec.grid is None:
+        return False
+    return scale is None or (spec.is_made_at(scale) and grid.load(spec.grid).has_tables(scale))
+
+
+def write_curves(out: Path, listed: Any, runs: Path) -> int:
+    """A folder `<scale>/<id>` for each run, with its epochs as torch's own writer writes them; how many."""
+    import pandas as pd
+    from torch.utils.tensorboard import SummaryWriter
+
+    lines = zip(listed["scale"], listed["id"], strict=True) if len(listed) else ()
+    epochs = {f"{at}/{job}": frame for at, job in lines if len(frame := benchmark.epochs(runs / at / job))}
+    if not epochs:
+        raise UserError(f"{runs}: holds no epoch to export")
+    if out.is_file() or any(out.glob("*/*/events.*")):
+        raise UserError(f"--out {out}: is there already; name a new folder")
+    for run, frame in epochs.items():
+        with SummaryWriter(out / run) as writer:
+            for epoch in frame.to_dict("records"):
+                for name in epoch.keys() - {"epoch"}:
+                    if pd.notna(epoch[name]):
+                        writer.add_scalar(name, epoch[name], int(epoch["epoch"]))
+    return len(epochs)

@@ -1,4 +1,4 @@
-"""init: a folder with a small study that runs at once."""
+"""init: a folder with a small study that runs as it is."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ TEMPLATE = Path(__file__).parents[1] / "template"
 
 
 def init(folder: Annotated[Path, typer.Argument(help="A new folder")]) -> None:
-    """Write a small study of your own: methods.py, a grid, a table, and how to run them. It runs in seconds."""
+    """Write a small study of your own: methods.py, a grid, a table, and how to run them. It takes minutes."""
     folder = folder.expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: is there already; name a new folder")

@@ -41,8 +41,6 @@ def tables_command(
 ) -> None:
     """Write the tables from the run folders as Markdown, LaTeX, HTML, CSV and JSON, and print them."""
     specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
-    if not specs:
-        raise UserError(f"{tables}/ holds no table; run from the checkout")
     known = list(dict.fromkeys(s for name in grid.names() for s in grid.load(name).scales))
     if scale is not None and scale not in known:
         raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
@@ -102,10 +100,11 @@ def lock(
     elif check:
         sys.exit(1)
     else:
-        commit = code.clean_commit("benchmark/grids", *(str(path.resolve()) for path in tables.glob("*.yaml")))
+        files = [*grid.files(), *published.home(tables).glob("*.yaml")]
+        commit = code.clean_commit(*(str(path.resolve()) for path in files))
         if commit is None:
             raise UserError(
-                f"lock: it names the commit of benchmark/grids and {tables}; commit what changed there first"
+                f"lock: it names the suite's commit with these grids and {tables}; commit what changed there first"
             )
         made = locks.write(tables, {address: terms for address, (terms, _) in found.items()}, commit)
         count = f"{len(found)} claim{'s' if len(found) > 1 else ''}"

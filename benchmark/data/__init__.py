@@ -116,7 +116,8 @@ def find(name: str) -> Dataset:
     if name not in described:
         raise UserError(f"unknown data set '{name}'" + nearest(name, [*DATASETS, *described]))
     return Dataset(
-        load=partial(own.load, described[name]), verify=lambda root: "", num_classes=len(described[name].classes),
+        load=partial(own.load, described[name]), verify=partial(own.verify, name, described[name]),
+        num_classes=len(described[name].classes),
         num_images={}, evidence=(), folder=own.folder(described[name]),
     )  # fmt: skip
 
@@ -216,16 +217,20 @@ def verified(name: str, root: Path, cache: Path) -> str:
     A whole set is remembered in `cache` until a file or folder of it changes path, size or time.
     """
     dataset = find(name)
-    if _note(name, root, cache).is_file():
+    if dataset.folder is None and _note(name, root, cache).is_file():
         return ""
     problem = dataset.verify(root) or (sources.wrong_checksum(dataset.source, root) if dataset.source else "")
-    if not problem:  # noted under what lies there now: verifying may have unpacked an archive
+    if (
+        not problem and dataset.folder is None
+    ):  # noted under what lies there now: verifying may have unpacked an archive
         write_json(_note(name, root, cache), {"dataset": name, "root": str(root.absolute())})
     return problem
 
 
 def state(name: str, root: Path | None, cache: Path) -> str:
     """`verified`, `not verified` (something is there), or `absent`, without reading, drawing or unpacking anything."""
+    if own_folder := find(name).folder:
+        return "not verified" if own_folder.exists() else "absent"
     if root is None or not any(_evidence(name, root)):
         return "absent"
     return "verified" if _note(name, root, cache).is_file() else "not verified"

@@ -17,7 +17,7 @@ import numpy as np
 from benchmark.data import voc
 from benchmark.data.loading import SUFFIXES, ImageSet
 from benchmark.errors import UserError, nearest
-from benchmark.matrix import study
+from benchmark.matrix import grid, study
 from benchmark.matrix.grid import Data
 
 COLUMNS = ("file", "label")
@@ -41,6 +41,16 @@ def load(data: Data, root: Path, split: str, seed: int = 0) -> ImageSet:
     if not whole.ids:
         raise UserError(f"{root}: split {split} holds no image")
     return _drawn(data, whole, root, split, seed) if data.splits else whole
+
+
+def verify(name: str, data: Data, root: Path) -> str:
+    """What is wrong with the names and labels of the splits that the study's grids read; empty where nothing is."""
+    try:
+        for split in grid.own_splits(name):
+            load(data, root, split)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def _imagefolder(data: Data, root: Path, split: str) -> ImageSet:

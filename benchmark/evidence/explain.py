@@ -23,11 +23,11 @@ MAX_NAMES = 8  # of what changed since a run
 
 
 def locate(address: str, specs: dict[str, Spec]) -> tuple[Spec, str, str]:
-    """Table, row and column of `table2:cow:icasc-a_ch`. UserError with the nearest names for a wrong one."""
+    """Table, row and column of `table2:cow:baseline`. UserError with the nearest names for a wrong one."""
     table, _, rest = address.partition(":")
     row, colon, column = rest.rpartition(":")
     if not colon:
-        raise UserError(f"'{address}' is no cell; expected table:row:column, such as table2:mAP:icasc-a_ch")
+        raise UserError(f"'{address}' is no cell; expected table:row:column, such as table2:mAP:baseline")
     if table not in specs:
         raise UserError(f"unknown table '{table}'" + nearest(table, specs))
     spec = specs[table]

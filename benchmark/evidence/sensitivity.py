@@ -326,7 +326,7 @@ def readings_text(matrix: Matrix, lines: list[dict[str, Any]], form: str) -> str
     notes += [f"Not paired: {text}." for text in dict.fromkeys(text for line in lines for text in line["unpaired"])]
     if any(line.get("crosses") for line in lines):
         notes.append("††: a pair was trained by two versions of the training code.")
-    head = f"Readings of ICASC: {matrix.grid.title}"
+    head = f"Readings of {matrix.grid.subject}: {matrix.grid.title}"
     table = tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
     if form == "pipe":
         head, notes = f"### {escape_markdown(head)}", [f"- {escape_markdown(note)}" for note in notes]

@@ -184,7 +184,7 @@ def _map_array(folder: Path, task: Task, runs: list[Run], settings: Settings, ra
     except RuntimeError:
         raise UserError("--executor slurm: no srun is found; call on a host from which jobs are submitted") from None
     executor.update_parameters(
-        name="icasc",
+        name="benchmark",
         timeout_min=settings.time_limit,
         cpus_per_task=settings.cpus * ranks,
         gpus_per_node=settings.gpus * ranks or None,

@@ -81,10 +81,12 @@ WHOLE = Scale(why="the protocol as the grid states it")
 
 
 class Grid(_Strict):
-    """One file of benchmark/grids, checked. options: of a method, by their names, where they are not its defaults."""
+    """One file of benchmark/grids, checked. subject: what its paper is about. options: of a method, by their names,
+    where they are not its defaults."""
 
     name: str
     title: str
+    subject: str = "the paper"
     protocol: dict[str, Any]
     axes: dict[str, list[Any]]
     ties: list[dict[str, list[Any]]] = []
@@ -238,7 +240,12 @@ def _digest(path: Path, mtime_ns: int) -> str:
 
 def names() -> list[str]:
     """The study's grids; the built-in ones where it has none."""
-    return list(_files(_own_folder())) or list(_files(GRIDS))
+    return [path.stem for path in files()]
+
+
+def files() -> list[Path]:
+    """Theirs."""
+    return list((_files(_own_folder()) or _files(GRIDS)).values())
 
 
 def _own_folder() -> Path | None:
@@ -252,8 +259,17 @@ def _files(folder: Path | None) -> dict[str, Path]:
 
 def own_data() -> dict[str, Data]:
     """The data sets that the study's grids describe, by the name that their protocol gives them."""
-    grids = [load(name) for name in _files(_own_folder())]
-    return {one.protocol["dataset"]: one.data for one in grids if one.data}
+    return {one.protocol["dataset"]: one.data for one in _of_study() if one.data}
+
+
+def own_splits(dataset: str) -> list[str]:
+    """Those that the study's grids train and test on."""
+    jobs = [job for one in _of_study() for job in one.jobs("paper") if job.dataset == dataset]
+    return list(dict.fromkeys(split for job in jobs for split in (job.train_split, job.test_split)))
+
+
+def _of_study() -> list[Grid]:
+    return [load(name) for name in _files(_own_folder())]
 
 
 def load(name: str, folder: Path | None = None) -> Grid:

@@ -13,7 +13,8 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
@@ -95,6 +96,19 @@ def use(folder: Path | None) -> None:
     its methods.py, with the line."""
     global _at_hand
     _at_hand = load(folder.expanduser()) if folder else built_in()
+
+
+@contextmanager
+def meanwhile(folder: str | Path | None) -> Iterator[None]:
+    """With the study in `folder` at hand; without one, with the one that is."""
+    global _at_hand
+    before = at_hand()
+    try:
+        if folder is not None:
+            use(Path(folder))
+        yield
+    finally:
+        _at_hand = before
 
 
 def load(folder: Path) -> Study:

@@ -32,9 +32,19 @@ NUMBERS = ("benchmark/store/metrics.py",)
 
 
 def _git(*arguments: str, given: bytes | None = None) -> bytes | None:
-    """What git prints; None where there is no git, no repository, or no such commit."""
+    """What git prints; None where there is no git, no repository of the suite's, or no such commit."""
+    return _printed(ROOT, *arguments, given=given) if _has_a_repository(ROOT) else None
+
+
+@cache
+def _has_a_repository(root: Path) -> bool:
+    """An installed package may lie inside a repository of the user's, whose commits say nothing of the suite."""
+    return (_printed(root, "ls-files", "--full-name", "--", "benchmark") or b"").startswith(b"benchmark/")
+
+
+def _printed(root: Path, *arguments: str, given: bytes | None = None) -> bytes | None:
     try:
-        command = ["git", "-C", str(ROOT), *arguments]
+        command = ["git", "-C", str(root), *arguments]
         return subprocess.run(command, input=given, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
@@ -44,8 +54,7 @@ def _git(*arguments: str, given: bytes | None = None) -> bytes | None:
 def code_version() -> dict[str, Any]:
     """Git commit of the suite and whether its code differed from it; the package version where there is no git."""
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "benchmark")
-    # An installed package may lie inside a repository of the user's, whose commit says nothing of the suite.
-    if commit is None or changed is None or _git("rev-parse", "--show-prefix") != b"\n":
+    if commit is None or changed is None:
         return {"version": benchmark.__version__, "commit": None, "dirty": None}
     return {"version": benchmark.__version__, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
 

@@ -115,8 +115,8 @@ def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell
     cells: dict[tuple[str, str], Cell] = {}
     for at, cell in table.cells.items():
         asked = table.row(cell).claim or table.spec.of_controls
-        maps = study.at_hand().methods[cell.column].maps if asked else None
-        if cell.gains and maps:
+        maps = study.at_hand().methods[cell.column].maps if asked and cell.gains else None
+        if maps:
             ours, theirs = (dict(zip(c.seeds, c.runs, strict=True)) for c in (cell, table.baseline(cell)))
             ours = {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}
             interval = cell.gain_interval
@@ -156,7 +156,7 @@ def _cell(
     head = replace(head, planned=len(planned))
     ours = measured[measured["method"] == column].set_index("seed")
     if ours.empty:
-        return replace(head, status=_blank(planned["state"].tolist()))
+        return replace(head, status=_blank(planned["state"].tolist()) if spec.runs(column) else "published")
     values = ours["value"].dropna()
     if values.empty:
         return replace(head, status=TOO_FEW[matrix.min_positives > 1], runs=tuple(ours["job"]))
@@ -205,13 +205,14 @@ def with_lock(cell: Cell, claim: locks.Claim, table: Table, book: locks.Book) ->
 
 
 def _frozen(spec: Spec) -> str:
+    """The readings that are judged, and the seeds."""
     readings = " or ".join(", ".join(f"{name} {shown(v)}" for name, v in of.items()) for of in spec.readings)
-    return f"{readings or 'no readings'}, else as the grid has it, with seeds 0, 1, 2, ..."
+    return f"{f'{readings}, else ' if readings else ''}as the grid has it, with seeds 0, 1, 2, ..."
 
 
 def _judged(spec: Spec, row: Row, cell: Cell, bar: Verdict | None) -> Cell:
     """The cell with its verdicts: on its value, and, where the row is a claim, on its gain."""
-    if spec.tolerance is None:
+    if spec.tolerance is None or not spec.runs(cell.column):
         return cell
     open_question = _open(cell, bar)
     verdict = gain_verdict = None
@@ -256,7 +257,7 @@ def _open(cell: Cell, bar: Verdict | None) -> Verdict | None:
 
 def _order(spec: Spec, cells: dict[str, Cell], bar: Verdict | None) -> Verdict | None:
     """Is the method that is best in the paper best here? None where the paper names no single best."""
-    printed = {key: cell.published for key, cell in cells.items() if cell.published is not None}
+    printed = {key: cell.published for key, cell in cells.items() if cell.published is not None and spec.runs(key)}
     best = [key for key, value in printed.items() if value == max(printed.values())]
     if spec.tolerance is None or len(printed) < 2 or len(best) != 1:
         return None

@@ -23,7 +23,8 @@ class Cell:
     over seeds, method - baseline, both runs of one seed and tested on the same images; `gain` their mean, and
     `gain_interval` its interval over seeds and test images together. `crosses`: runs of a pair were trained by
     different code. `unpaired`: pairs that were not made, and why. `status`: done; partial (some seeds); no or few
-    positives (of the class); or, without any value, not run, running, failed, diverged, corrupt. A verdict is None
+    positives (of the class); or, without any value, not run, running, failed, diverged, corrupt, or published (only
+    that: nothing is to run). A verdict is None
     where the paper prints nothing to judge by, or claims nothing of the row. `treatment`: of a row that is a claim,
     whether the method moved the maps that it is to move; None of one that moves none. `lock`: what is to be said of a
     claim's lock (locks.standing).

@@ -15,7 +15,7 @@ import pandas as pd
 from benchmark.errors import UserError
 from benchmark.store.run import Run, all_runs
 from benchmark.tables import collect, published, render
-from benchmark.tables.cells import Table
+from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
 
 FLOAT_NOISE = 1e-9
@@ -52,15 +52,20 @@ def of_published(spec: Spec) -> Side:
 
 
 def of_table(table: Table) -> Side:
-    cells = {at: cell.mean if cell.status == "done" else None for at, cell in table.cells.items()}
+    cells = {at: cell.mean if cell.status == "done" else None for at, cell in _ours(table)}
     label = f"{table.spec.name} at scale {table.scale}"
     return Side("table", label, table.spec.name, table.scale, table.comparable, cells, 0.0, table.notes)
 
 
 def of_published_beside(table: Table) -> Side:
     """The published cells as they stand in a built table: a mean over the classes that ours is over."""
-    spec, cells = table.spec, {at: cell.published for at, cell in table.cells.items()}
+    spec, cells = table.spec, {at: cell.published for at, cell in _ours(table)}
     return Side("published", f"published {spec.name}", spec.name, None, True, cells)
+
+
+def _ours(table: Table) -> list[tuple[tuple[str, str], Cell]]:
+    """Without the columns of which nothing is to run."""
+    return [(at, cell) for at, cell in table.cells.items() if table.spec.runs(cell.column)]
 
 
 def of_runs(folder: Path, ap_definition: str) -> Side:

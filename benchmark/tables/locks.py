@@ -24,6 +24,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.store import code
 from benchmark.store.files import write_atomic
 from benchmark.store.records import Result
+from benchmark.tables import published
 from benchmark.tables.published import Row, Spec
 
 FILE = "locks.jsonl"
@@ -68,7 +69,7 @@ class Lock(BaseModel):
 
     date: str
     commit: str
-    claims: dict[str, Locked]  # by address, as table2:mAP:icasc-a_ch
+    claims: dict[str, Locked]  # by address, as table2:mAP:mine
 
     @property
     def name(self) -> str:
@@ -89,8 +90,9 @@ class Book:
 
 
 def read(folder: Path) -> Book:
-    """The book of a folder of tables. UserError where a line is no lock, or not as it was written."""
-    path = folder / FILE
+    """The book of a folder of tables, or, where these are the package's, of the package. UserError where a line is no
+    lock, or not as it was written."""
+    path = (folder if (folder / FILE).exists() else published.home(folder)) / FILE
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     locks = []
     for number, line in enumerate(lines, 1):
@@ -130,7 +132,13 @@ def claims_of(spec: Spec, by_name: dict[str, Spec]) -> Iterator[Claim]:
         of = next((r for r in source.rows if r.key == row.of), None) if source and spec.of_gains else row
         for i, column in enumerate(spec.columns):
             claimed = row.published[i] if spec.of_gains else _gain(row, i)
-            if isinstance(claimed, int | float) and source and of and (row.claim or spec.of_gains):
+            if (
+                not column.published_only
+                and isinstance(claimed, int | float)
+                and source
+                and of
+                and (row.claim or spec.of_gains)
+            ):
                 yield Claim(spec, row.key, column.key, float(claimed), source, of)
 
 
@@ -226,6 +234,8 @@ def write(folder: Path, claims: dict[str, Terms], commit: str) -> Lock:
         commit=commit,
         claims={address: Locked(sha256=of.sha256, terms=of) for address, of in claims.items()},
     )
-    lines = [*read(folder).lines, json.dumps(lock.model_dump(), sort_keys=True)]
+    before = read(folder)
+    kept = before.lines if before.path == folder / FILE else ()  # what the package locked stays its own
+    lines = [*kept, json.dumps(lock.model_dump(), sort_keys=True)]
     write_atomic(folder / FILE, "".join(f"{line}\n" for line in lines).encode())
     return lock

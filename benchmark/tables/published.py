@@ -21,10 +21,12 @@ class Source(_Strict):
 
 
 class Column(_Strict):
-    """A method's column; `header` may hold one subscript, as in `ICASC_{A_ch}`."""
+    """A method's column; `header` may hold one subscript, as in `Mine_{last}`. published_only: numbers that others
+    published of a method that is not here; nothing runs, and nothing is judged."""
 
     key: str
     header: str
+    published_only: bool = False
 
 
 class Row(_Strict):
@@ -35,7 +37,7 @@ class Row(_Strict):
     `published_gain`: the gains as printed, to be held against the cells. `mean_of`: the table whose class rows this row
     is the mean of, from which `class_cells` is filled. `claim`: its gains are what the paper claims, and get a verdict;
     other rows are descriptive. `over`: what the gains of its columns are over, where that is not the first column, as
-    {icasc-a_ch: placebo-a_ch}; its other columns then have none.
+    {mine: placebo}; its other columns then have none.
     """
 
     key: str
@@ -75,7 +77,7 @@ class Spec(_Strict):
     decimals: Annotated[int, Field(ge=0, le=12)] | None = None  # of its numbers; a table of words has none
     tolerance: Annotated[Float, Field(ge=0)] | None = None  # of a value, in the unit; declared before any run
     looks: list[Int] | None = None  # numbers of seeds at which a claim may be judged, declared before any run
-    readings: list[dict[str, Any]] = []  # job fields under which a claim is judged; any other is exploratory
+    readings: list[dict[str, Any]] = [{}]  # job fields under which a claim is judged; {}: as the grid has it
     scales: list[str] | None = None
 
     def is_made_at(self, scale: str) -> bool:
@@ -92,24 +94,39 @@ class Spec(_Strict):
         blank = all(value is None for row in self.rows for value in row.published)
         return self.grid is not None and self.tolerance is None and blank
 
+    def runs(self, column: str) -> bool:
+        """Whether it is a method's that runs here."""
+        return not next(c.published_only for c in self.columns if c.key == column)
+
     def published(self, row: str, column: str) -> Any:
         index = [c.key for c in self.columns].index(column)
         return next(r.published[index] for r in self.rows if r.key == row)
 
 
-KEYS = (*Spec.model_fields, *Row.model_fields)
+KEYS = (*Spec.model_fields, *Row.model_fields, *Column.model_fields)
+BUILT_IN = Path(__file__).parents[1] / "published"  # tables/ of the checkout, which travels in the package
+
+
+def home(folder: Path) -> Path:
+    """Where the table files are that are meant by `folder`: there, or, where it has none, in the package."""
+    return folder if any(folder.glob("*.yaml")) else BUILT_IN
+
+
+def of_study(folder: Path) -> Path:
+    """The tables of the study at hand, where it has any and `folder` is the one that nobody named."""
+    own = study.at_hand().folder
+    return own / "tables" if folder == Path("tables") and own and (own / "tables").is_dir() else folder
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    return sorted(path.stem for path in home(folder).glob("*.yaml"))
 
 
 def load(name: str, folder: Path) -> Spec:
     """The table called `name`. UserError with file, line and the nearest valid name for anything wrong in it."""
     if name not in names(folder):
-        hint = nearest(name, names(folder)) if names(folder) else f"; {folder}/ holds no table, run from the checkout"
-        raise UserError(f"unknown table '{name}'{hint}")
-    path = folder / f"{name}.yaml"
+        raise UserError(f"unknown table '{name}'" + nearest(name, names(folder)))
+    path = home(folder) / f"{name}.yaml"
     document, lines = strict_yaml.load(path)
     try:
         spec = Spec(**{**(document or {}), "name": name})
@@ -120,6 +137,10 @@ def load(name: str, folder: Path) -> Spec:
         raise UserError(f"{path}: a table is a mapping with the keys {', '.join(Spec.model_fields)}") from None
     _check_lengths(spec, path, lines)
     _check_numbers(spec, path, lines)
+    if spec.columns and spec.columns[0].published_only:
+        raise UserError(
+            f"{path}:{strict_yaml.line_of(lines, ('columns', 0))}: gains are over the first column; it runs"
+        )
     for loc, what, name, valid in _named(spec):
         if name not in valid:
             raise UserError(f"{path}:{strict_yaml.line_of(lines, loc)}: {what} '{name}'" + nearest(name, valid))
@@ -147,7 +168,8 @@ def _named(spec: Spec) -> Iterator[tuple[tuple, str, str, list[str]]]:
     for i, reading in enumerate(spec.readings):
         yield from ((("readings", i), "unknown job field", field, fields) for field in reading)
     known = list(study.at_hand().methods)
-    yield from ((("columns", i), "unknown method", key, known) for i, key in enumerate(columns) if spec.grid)
+    ours = [(i, column.key) for i, column in enumerate(spec.columns) if spec.grid and not column.published_only]
+    yield from ((("columns", i), "unknown method", key, known) for i, key in ours)
 
 
 def _with_columns_of_the_study(spec: Spec) -> Spec:
