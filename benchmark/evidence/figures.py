@@ -26,7 +26,7 @@ from benchmark.tables.render import SUBSCRIPT
 
 # Fonts are embedded as TrueType, which stays searchable and which publishers ask for; dates are left out.
 SETTINGS: dict[Any, Any] = {
-    "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "icasc", "font.size": 9, "axes.spines.top": False,
+    "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "benchmark", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
 }  # fmt: skip
 # color, marker, line: by a column's place in its table; brightness falls from the last to the first

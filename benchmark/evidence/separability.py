@@ -28,11 +28,11 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Pair:
-    """A baseline and an ICASC run of one seed, tested on the same images."""
+    """A baseline and a run of a method that moves maps, of one seed, tested on the same images."""
 
     baseline: Run
     ours: Run
-    job: Job  # the ICASC job: its options are read for both networks
+    job: Job  # of the method: its options are read for both networks
     test: Pixels
     view: batches.View
 
@@ -101,7 +101,7 @@ def overlap_of_maps(maps_BKHW: Tensor) -> Tensor:
 
 
 def measure(run: Run, pair: Pair) -> dict[str, float]:
-    """Means over the test set of the terms that ICASC trains, unweighted, and of the overlap of the highest maps.
+    """Means over the test set of the attention terms, unweighted, and of the overlap of the highest maps.
 
     In evaluation mode: BatchNorm couples no images, so a map belongs to its image alone.
     """
@@ -125,8 +125,8 @@ def measure(run: Run, pair: Pair) -> dict[str, float]:
 
 
 def overlap_table(pairs: list[Pair]) -> list[dict[str, Any]]:
-    """For each ICASC method a line for the baseline's maps and one for its own: mean and sample standard deviation
-    over seeds of each number of `measure`. Both networks are measured by the ICASC job's options."""
+    """For each method that moves maps a line for the baseline's maps and one for its own: mean and sample standard
+    deviation over seeds of each number of `measure`. Both networks are measured by the job of the method."""
     lines = []
     for method in dict.fromkeys(pair.job.method for pair in pairs):
         of_method = [pair for pair in pairs if pair.job.method == method]
