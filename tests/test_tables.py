@@ -427,3 +427,19 @@ def test_classes_that_few_images_show_are_left_out(tmp_path):
     assert table.cells["mAP", "baseline"].mean == pytest.approx(90)
     assert "Fewer than 15 training or test images show cow, dog" in " ".join(table.notes)
     assert table.cells["cow", "icasc-a_ch"].verdict.outcome == "not comparable"
+
+
+def test_a_method_that_is_given_fewer_images_is_averaged_over_the_baseline_s_classes(tmp_path):
+    """Of its own images too few show a cow: without this class, its mean of the others would look like a gain."""
+    runs = plant(tmp_path, lambda job, item: 10.0 if item == "cow" else 90.0, "mini")
+    for run in runs:
+        record = json.loads(run.path("result.json").read_bytes())
+        counts = dict.fromkeys(record["ap"]["area"], 20)
+        fewer = {"cow": 8} if run.job().method != "baseline" else {}
+        record |= {"num_positive": counts, "num_positive_train": counts | fewer}
+        run.path("result.json").write_text(json.dumps(record))
+    table = build.build(SPEC, Matrix(_asking(min_positives=15), "mini", runs=tmp_path))
+    means = [table.cells["mAP", column.key].mean for column in SPEC.columns]
+    assert means == pytest.approx([(19 * 90 + 10) / 20] * 3)
+    assert table.cells["mAP", "icasc-a_ch"].gain == pytest.approx(0)
+    assert table.cells["cow", "icasc-a_ch"].mean == pytest.approx(10)

@@ -161,9 +161,10 @@ def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -
     record = collect.readable(run)
     if record is None:
         return None
-    measured = collect.items(record, matrix.definition, matrix.min_positives)
+    kept = collect.counted(matrix, run.job(), record)
+    measured = collect.items(record, matrix.definition, kept)
     if name == "difficult_test":
-        measured = rescored(run, matrix, DIFFICULT_TEST[value])
+        measured = rescored(run, matrix.definition, DIFFICULT_TEST[value], kept)
     item = item or record.headline
     if item not in measured:
         raise UserError(f"{run.id} has no '{item}'" + nearest(item, measured))
@@ -176,15 +177,14 @@ def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -
     return measured[item]
 
 
-def rescored(run: Run, matrix: Matrix, difficult: int) -> dict[str, float | None]:
+def rescored(run: Run, definition: str, difficult: int, kept: set[str] | None = None) -> dict[str, float | None]:
     """As collect.items, with label 0 (only difficult objects) read as `difficult`."""
     saved, record = scores.read(run), collect.readable(run)
     if record is None or saved.labels.ndim == 1:
         raise UserError(f"{run.id}: single-label images have no difficult objects")
     labels = np.where(saved.labels == 0, difficult, saved.labels)
-    kept = record.frequent(matrix.min_positives) if matrix.min_positives > 1 else set(saved.classes)
-    by_class = zip(saved.classes, metrics.per_class_ap(saved.predicted, labels, matrix.definition), strict=True)
-    ap = {name: value if name in kept else None for name, value in by_class}
+    by_class = zip(saved.classes, metrics.per_class_ap(saved.predicted, labels, definition), strict=True)
+    ap = {name: value if kept is None or name in kept else None for name, value in by_class}
     share = ap | {"mAP": metrics.mean_ap(list(ap.values()))}
     return {name: None if v is None else 100 * v for name, v in share.items()}
 
@@ -262,7 +262,9 @@ def _of_reading(matrix: Matrix, backbone: str) -> list[dict[str, Any]]:
 
 def _headline(run: Run, matrix: Matrix) -> float | None:
     record = collect.readable(run) if run.state() == "done" else None
-    return collect.items(record, matrix.definition, matrix.min_positives)[record.headline] if record else None
+    if record is None:
+        return None
+    return collect.items(record, matrix.definition, collect.counted(matrix, run.job(), record))[record.headline]
 
 
 def _last_epoch(runs: list[Run], kind: str, prefix: str) -> dict[str, float | None]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from benchmark.errors import UserError
 from benchmark.matrix import study
-from benchmark.matrix.job import FIELDS
+from benchmark.matrix.job import FIELDS, Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores, verify
 from benchmark.store.code import same_code
@@ -54,7 +54,7 @@ def collect(matrix: Matrix) -> Collected:
         try:
             record, why = verify.checked(run)
             state = "done" if record else run.state()
-            values = items(record, matrix.definition, matrix.min_positives) if record else {}
+            values = items(record, matrix.definition, counted(matrix, job, record)) if record else {}
         except UserError as error:
             warnings.append(str(error))
             state, values = "corrupt", {}
@@ -79,10 +79,25 @@ def readable(run: Run) -> Result | None:
     return record
 
 
-def items(record: Result, definition: str, min_positives: int = 1) -> dict[str, float | None]:
+def counted(matrix: Matrix, job: Job, record: Result) -> set[str] | None:
+    """The classes that count in a mean: of which either split has `min_positives` images, for the baseline of the same
+    seed. A method that is given half of the images would else be averaged over the frequent ones of fewer classes. By
+    its own record where that baseline has none; None: all."""
+    if matrix.min_positives <= 1 or record.single_label:
+        return None
+    first, alike = matrix.methods[0], ("dataset", "backbone", "train_split", "test_split", "seed", "limit_train")
+    fields = {name: getattr(job, name) for name in alike}
+    baseline = next(
+        (j for j in matrix.jobs if j.method == first and all(getattr(j, n) == v for n, v in fields.items())), job
+    )
+    other = None if baseline.id == job.id else readable(Run(matrix.folder(baseline)))
+    return (other or record).frequent(matrix.min_positives)
+
+
+def items(record: Result, definition: str, kept: set[str] | None = None) -> dict[str, float | None]:
     """Every measured number of a finished run, in percent. UserError where the record has none by this definition.
 
-    A class with fewer than `min_positives` images in either split is None, and not in mAP.
+    kept: where given, any other class is None, and not in mAP.
     """
     if record.ap is None or record.mAP is None:
         shares = {"top1": record.top1, "top5": record.top5}
@@ -91,8 +106,7 @@ def items(record: Result, definition: str, min_positives: int = 1) -> dict[str, 
         if definition not in record.ap or definition not in record.mAP:
             raise UserError(f"{record.job}: result.json holds no average precision by the definition '{definition}'")
         ap, mean = record.ap[definition], record.mAP[definition]
-        if min_positives > 1:
-            kept = record.frequent(min_positives)
+        if kept is not None:
             ap = {name: value if name in kept else None for name, value in ap.items()}
             mean = metrics.mean_ap(list(ap.values()))
         values = ap | {"mAP": mean}
@@ -151,12 +165,14 @@ def image_samples(
     Runs tested on the same images get the same samples, so their differences are paired; others independent ones.
     """
     samples: Samples = {}
+    jobs = {job.id: job for job in matrix.jobs}
     for run in (Run(matrix.runs / matrix.scale / name) for name in ids):
         try:
             record, _ = verify.checked(run)
             if record is None or not run.path("scores.npz").exists():
                 continue
-            drawn = _resampled(run, record, matrix, rounds, cache)
+            kept = counted(matrix, jobs.get(run.id) or run.job(), record)
+            drawn = _resampled(run, kept, matrix.definition, rounds, cache)
         except UserError as error:
             print(f"warning: {error}", file=sys.stderr)
             continue
@@ -165,17 +181,18 @@ def image_samples(
     return samples
 
 
-def _resampled(run: Run, record: Result, matrix: Matrix, rounds: int, cache: Path | None) -> dict[str, np.ndarray]:
+def _resampled(
+    run: Run, wanted: set[str] | None, definition: str, rounds: int, cache: Path | None
+) -> dict[str, np.ndarray]:
     saved = scores.read(run)
     labels, predicted, classes = saved.labels, saved.predicted, saved.classes
-    if labels.ndim == 2 and matrix.min_positives > 1:
-        wanted = record.frequent(matrix.min_positives)
+    if wanted is not None:
         kept = [c for c, name in enumerate(classes) if name in wanted]
         labels, predicted, classes = labels[:, kept], predicted[:, kept], [classes[c] for c in kept]
-    key = bootstrap.cache_key(run.path("scores.npz").read_bytes(), matrix.definition, classes, rounds)
+    key = bootstrap.cache_key(run.path("scores.npz").read_bytes(), definition, classes, rounds)
     seed = int.from_bytes(hashlib.sha256("\n".join(map(str, saved.ids)).encode()).digest()[:8])
     return bootstrap.cached(
-        cache, key, lambda: bootstrap.resampled(predicted, labels, classes, matrix.definition, rounds, seed)
+        cache, key, lambda: bootstrap.resampled(predicted, labels, classes, definition, rounds, seed)
     )
 
 
