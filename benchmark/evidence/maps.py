@@ -74,7 +74,7 @@ def draw(matrix: Matrix, data_root: Path | None, cache: Path) -> list[Drawing]:
 def _kept(run: Run) -> Maps | None:
     """None too where its record cannot be read: the tables say so, and leave it out."""
     try:
-        return scores.maps(run) if run.result() and run.path("scores.npz").exists() else None
+        return scores.maps(run) if run.state() == "done" and run.path("scores.npz").exists() else None
     except UserError:
         return None
 

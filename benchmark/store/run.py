@@ -143,7 +143,7 @@ class Run:
 
     def write(self, record: Record) -> None:
         """What was set of the record, and its schema, in the file of its kind."""
-        fields = record.model_dump(mode="json", exclude_unset=True)
+        fields = record.model_dump(mode="json", exclude_unset=True, exclude={"schema_version"})
         write_json(self.path(FILES[type(record)]), {"schema": record.schema_version} | fields)
 
     def job(self) -> Job:
