@@ -1,6 +1,7 @@
 """A study of one's own: methods, networks, data and tables from a folder that --study names."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,12 @@ def test_what_is_wrong_in_a_table_is_named_with_its_line(table, old, new, messag
     table.write_text(table.read_text().replace(old, new))
     with pytest.raises(UserError, match=message):
         read(Data(layout="csv", path="x", multi_label=True, classes=["a", "b"]), table, "train")
+
+
+def test_a_table_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "labels.csv")
+    with pytest.raises(UserError, match=r"labels.csv: is no regular file"):
+        read(Data(layout="csv", path="x"), tmp_path / "labels.csv", "train")
 
 
 def test_the_voc_layout_with_other_classes(tmp_path):

@@ -86,6 +86,8 @@ def _voc(data: Data, root: Path, split: str) -> ImageSet:
 
 
 def _csv(data: Data, root: Path, split: str) -> ImageSet:
+    if root.exists() and not root.is_file():  # a pipe or a device may have no end
+        raise UserError(f"{root}: is no regular file; data.path names a table of images")
     try:
         with root.open(encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file)
