@@ -262,7 +262,7 @@ def test_verify_says_how_a_run_trained_again_came_out(points, status, runs, tmp_
 
 
 @pytest.mark.slow
-def test_a_run_is_trained_again(victim, tmp_path, small_cache):
-    again = rerun.trained_again(victim, tmp_path / "again", ["--device", "cpu", "--cache", str(small_cache)])
+def test_a_run_is_trained_again(victim, tmp_path, cache, mini_voc):
+    again = rerun.trained_again(victim, tmp_path / "again", ["--device", "cpu", "--cache", str(cache)])
     assert again.result().job == victim.id
     assert golden_matrix(runs=tmp_path / "again").folder(again.job()) == again.folder

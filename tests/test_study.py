@@ -265,7 +265,7 @@ def test_milestones_are_one_value_as_typed():
 @pytest.mark.slow
 def test_what_init_writes_runs(call, tmp_path, small_cache):
     call(tmp_path, "init", "mine")
-    only = "--only", "seed=0", "--set", "epochs=1", "--cache", small_cache
+    only = "--only", "seed=0", "--set", "epochs=1", "--set", "limit_train=100", "--cache", small_cache
     told = call(tmp_path, "run", "--grid", "mine", "--study", "mine", *only)
     assert told.returncode == 0, told.stderr
     assert "Label smoothing" in told.stdout
