@@ -250,7 +250,7 @@ def jobs(session: Session) -> Iterator[Found]:
         "--only",
         "seed=0",
         "--tables",
-        "none",
+        str(session.out / "tables"),
         "--device",
         session.device.type,
     ]
