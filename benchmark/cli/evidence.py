@@ -214,7 +214,7 @@ def answer(
     if held:
         drawing = figures_module.controls(held)
         text = answer_module.controls_markdown(held)
-        write_atomic(tables / f"{drawing.name}.md", text.encode())
+        write_atomic(tables / f"{drawing.name}.md", visible(text).encode())
         paths = [tables / f"{drawing.name}.md", *figures_module.write([drawing], tables)]
         print(f"\n{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
 

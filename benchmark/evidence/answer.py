@@ -85,9 +85,7 @@ class Control(NamedTuple):
     @property
     def data(self) -> str:
         """`PASCAL VOC 2012, ResNet-18, controls`"""
-        first = self.table.spec.rows[0].key
-        stood_in = self.table.ran_as.get(first)
-        return f"{self.matrix.grid.title}, {first}{f' (as {stood_in})' if stood_in else ''}, {self.table.scale}"
+        return f"{self.matrix.grid.title}, {self.table.label(self.table.spec.rows[0].key)}, {self.table.scale}"
 
     @property
     def matrix(self) -> Matrix:

@@ -151,10 +151,10 @@ def answer(shown: list[Comparison]) -> Drawing:
 
 def controls(shown: list[Control]) -> Drawing:
     """Each control's gain as a line, by data set and scale, and what is claimed beside them."""
-    lines = [c for i, c in enumerate(shown) if i == 0 or c.data != shown[i - 1].data]
+    begins = [i == 0 or c.data != shown[i - 1].data for i, c in enumerate(shown)]
     heights, y = [], 0.0
-    for c in shown:
-        y += 1.6 if c in lines else 0.0
+    for begin in begins:
+        y += 1.6 if begin else 0.0
         heights.append(y)
         y += 1.0
     with settings():
@@ -163,8 +163,8 @@ def controls(shown: list[Control]) -> Drawing:
         ends = [end for c in shown if abs(c.gain) < CUT for end in (c.interval.low, c.interval.high)]
         marks = np.clip([0.0, *ends, *(v for c in shown for v in c.claims.values())], -CUT, CUT)
         low, high = float(marks.min()) - 0.5, float(marks.max()) + 0.7
-        for c, y in zip(shown, heights, strict=True):
-            if c in lines:
+        for c, y, begin in zip(shown, heights, begins, strict=True):
+            if begin:
                 axes.text(low, y - 0.85, c.data, fontweight="bold", va="center")
                 last = max(at for at, other in zip(heights, shown, strict=True) if other.data == c.data)
                 axes.plot((0, 0), (y - 0.5, last + 0.5), color="black", linewidth=0.8)
