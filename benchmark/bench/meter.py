@@ -28,6 +28,7 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
 from benchmark.methods import overlap
+from benchmark.store.files import read_regular
 from benchmark.train import batches, loop
 from benchmark.train.step import Step
 
@@ -68,15 +69,16 @@ GPUS = {
 
 def measured_gpu(path: Path) -> Gpu:
     """What `gpu-session` found at its first stage, from its found.jsonl. UserError where it did not."""
+    saved = read_regular(path)
+    if saved is None:
+        raise UserError(f"{path}: no such file; 'python -m benchmark gpu-session OUT' writes OUT/found.jsonl")
     try:
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [json.loads(line) for line in saved.decode().splitlines()]
         ceilings = {each["ceiling"]: each for each in found if "ceiling" in each}
         peaks = [float(ceilings[name]["tflops"]) for name in ("bfloat16", "tf32", "float32")]
         bandwidth = float(ceilings["copy"]["gb_per_second"]) / 1e3
         if not all(0 < value < math.inf for value in (*peaks, bandwidth)):
             raise ValueError("a ceiling that is no positive number")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path}: holds no measured ceilings ({type(error).__name__}: {error}); 'python -m benchmark gpu-session "
