@@ -57,7 +57,7 @@ def test_a_file_without_ceilings_is_refused(content, tmp_path):
         cli.matrix.estimates(str(path))
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    with pytest.raises(UserError, match="found.jsonl"):  # and is not waited for
+    with pytest.raises(UserError, match=r"found\.jsonl: is no regular file"):  # and is not waited for
         cli.matrix.estimates(str(path))
     with pytest.raises(UserError, match=r"h1OO: no figures of it.*h100, a100"):
         cli.matrix.estimates("h1OO")
