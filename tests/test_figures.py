@@ -6,20 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import save_file
-from typer.testing import CliRunner
 
-from benchmark import cli, data
-from benchmark.errors import UserError
-from benchmark.evidence import figures, maps, separability
+from benchmark import data
+from benchmark.evidence import figures, maps
 from benchmark.matrix import grid
-from benchmark.methods import models, overlap
+from benchmark.methods import overlap
 from benchmark.store import run as run_module
 from benchmark.store import scores
 from benchmark.tables.claims import GainInterval
-from tests.evidence import GOLDEN, RUNS, SPEC, TABLES, golden_matrix, golden_table, plant
+from tests.evidence import GOLDEN, RUNS, SPEC, golden_matrix, golden_table, plant
 
 
 def drawn():
@@ -113,53 +109,6 @@ def test_files_embed_fonts_and_repeat(tmp_path):
     assert figures.svg(first[0]) == figures.svg(second[0])
 
 
-# Attention
-
-
-def test_overlap_of_maps():
-    same = torch.rand(1, 1, 4, 4).expand(2, 3, 4, 4)
-    assert separability.overlap_of_maps(same).tolist() == pytest.approx([1.0, 1.0])
-    apart = torch.zeros(1, 2, 2, 2)
-    apart[0, 0, 0], apart[0, 1, 1] = 1.0, 1.0
-    assert separability.overlap_of_maps(apart).tolist() == [0.0]
-    half = torch.zeros(1, 2, 1, 3)
-    half[0, 0, 0, :2], half[0, 1, 0, 1:] = 1.0, 1.0
-    assert separability.overlap_of_maps(half).tolist() == pytest.approx([1 / 3])
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The golden runs with weights, random ones, kept beside them."""
-    runs = tmp_path_factory.mktemp("trained") / "runs"
-    shutil.copytree(RUNS, runs)
-    for run in run_module.all_runs(runs):
-        job = run.job()
-        net = models.build(job.backbone, 20, job.seed + 10 * len(job.method)).net
-        halves = {name: t.half() if t.is_floating_point() else t for name, t in net.state_dict().items()}
-        save_file(halves, run.path(separability.WEIGHTS))
-    return runs
-
-
-def small_pair(runs, cache):
-    baseline, ours = (
-        next(r.job() for r in run_module.all_runs(runs) if m in r.id) for m in ("baseline-s0", "icasc-a_ch-s0")
-    )
-    pair = separability.load_pair(golden_matrix(runs=runs), baseline, ours, None, cache)
-    images = pair.test.images
-    few = dataclasses.replace(images, ids=images.ids[:40], images=images.images[:40], targets=images.targets[:40])
-    return dataclasses.replace(pair, test=dataclasses.replace(pair.test, images=few, array=pair.test.array[:40]))
-
-
-def test_overlap_of_a_pair(trained, cache, mini_voc):
-    pair = small_pair(trained, cache)
-    found = separability.measure(pair.ours, pair)
-    assert set(found) == {"separability_inner", "separability_last", "consistency", "overlap_top5"}
-    assert 0 < found["overlap_top5"] <= 1
-    assert 0 <= found["separability_last"] <= 1
-    lines = separability.overlap_table([pair])
-    assert [line["network"] for line in lines] == ["baseline", "icasc-a_ch"]
-
-
 # Maps that runs keep
 
 
@@ -251,26 +200,7 @@ def test_the_first_seed_that_keeps_maps_is_drawn(kept, cache, mini_voc):
     assert maps.draw(golden_matrix(), None, cache) == []
 
 
-# Overlap of maps over the whole test set
-
-
 def test_present_of_single_labels():
     shown, absent = overlap.shown(np.array([1, 0]), 3)
     assert shown.tolist() == [[False, True, False], [True, False, False]]
     assert (shown ^ absent).all()
-
-
-def test_missing_weights_name_the_command(monkeypatch, tmp_path):
-    monkeypatch.setattr(grid.load, "__defaults__", (GOLDEN,))
-    (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
-    words = ["figures", "--attention", "--runs", str(RUNS), "--tables", str(tmp_path)]
-    with pytest.raises(UserError, match="python -m benchmark run --grid voc --scale mini"):
-        CliRunner().invoke(cli.app, words, catch_exceptions=False)
-
-
-def test_foreign_weights_are_an_error(trained, cache, mini_voc, tmp_path):
-    shutil.copytree(trained, tmp_path / "runs")
-    pair = small_pair(tmp_path / "runs", cache)
-    save_file({"x": torch.zeros(1)}, pair.ours.path(separability.WEIGHTS))
-    with pytest.raises(UserError, match="not the weights of resnet18_narrow"):
-        separability.load_model(pair.ours, pair)

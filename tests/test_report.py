@@ -15,7 +15,6 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark import cli
-from benchmark.errors import UserError
 from benchmark.evidence import figures, report
 from benchmark.matrix import grid
 from benchmark.store import metrics
@@ -257,15 +256,6 @@ def test_no_hyphen_stands_for_a_minus(reduced):
     shown = re.sub(r"<(style|code)\b.*?</\1>|<[^>]*>", " ", reduced[0], flags=re.DOTALL)
     assert re.findall(r"[\s\[(]-\d[^\s]*", shown) == []
     assert "−1.18" in shown
-
-
-@pytest.mark.parametrize("content", ["{", "{}", "[" * 100_000])
-def test_attention_that_is_damaged_is_named(content, tmp_path):
-    path = tmp_path / "attention.json"
-    path.write_text(content)
-    with pytest.raises(UserError, match=r"attention.json: cannot be read .*'figures --attention' measures it again"):
-        cli.evidence.measured_attention(path)
-    assert cli.evidence.measured_attention(tmp_path / "nothing") == []
 
 
 # In a browser

@@ -274,14 +274,6 @@ def test_what_init_writes_runs(call, tmp_path, small_cache):
     assert list(tmp_path.glob("mine/tables/paper/*/mine.md"))
 
 
-def test_maps_are_of_methods_that_say_which(use):
-    use(METHOD.replace("title=", "maps='a_ch', title="))
-    from benchmark.evidence import separability
-
-    jobs = grid.load("voc").jobs("mini", {}, {"method": ["icasc-grad_cam", "mine"], "seed": [0]})
-    assert [separability.kind(job) for job in jobs] == ["grad_cam", "a_ch"]
-
-
 def test_a_notebook_names_its_study(tmp_path):
     init.init(tmp_path / "mine")
     table = benchmark.table("mine", runs=tmp_path / "runs", study=tmp_path / "mine")

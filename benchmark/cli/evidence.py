@@ -26,12 +26,11 @@ from benchmark.cli.common import (
     print_rows,
     sources_of,
     table_at,
-    texts,
 )
 from benchmark.errors import UserError, nearest, visible
-from benchmark.matrix import grid, strict_yaml, study
+from benchmark.matrix import grid, strict_yaml
 from benchmark.matrix.matrix import Matrix
-from benchmark.store.files import write_atomic, write_json
+from benchmark.store.files import write_atomic
 from benchmark.store.run import Run
 from benchmark.tables import published
 from benchmark.tables.cells import Table
@@ -163,9 +162,6 @@ def sensitivity(
 def figures(
     table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table with runs")] = None,
     scale: MeasuredScale = None,
-    attention: Annotated[
-        bool, typer.Option("--attention", help="Measure how far apart maps are, too; needs the trained weights")
-    ] = False,
     sets: Set = None,
     weights: Weights = None,
     data_root: DataRoot = None,
@@ -174,7 +170,7 @@ def figures(
     cache: Cache = CACHE,
 ) -> None:
     """Draw gains, values, training curves, the attention maps that runs keep and every reading that was tried as PNG
-    and PDF; --attention: measure the maps over the whole test set, too."""
+    and PDF."""
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import maps
 
@@ -189,8 +185,6 @@ def figures(
             print(f"{spec.name} at scale {matrix.scale}: nothing is measured yet")
         folder = tables / matrix.subfolder / "figures" / spec.name
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
-        if attention:
-            measure_attention(matrix, data_root, cache, folder)
 
 
 def answer(
@@ -283,26 +277,6 @@ def any_table_at(asked: Asked, table: str | None, tables: Path) -> bool:
     return any(grid.load(spec.grid).has_tables(asked.scale) for spec in specs if spec.grid)
 
 
-def measure_attention(matrix: Matrix, data_root: Path | None, cache: Path, folder: Path) -> None:
-    """The overlap of maps over all seeds and the whole test set."""
-    from benchmark.evidence import separability
-
-    for method in matrix.methods[1:]:
-        if study.method(method).maps is None:
-            print(f"{method}: no maps are measured; Method(..., maps='grad_cam') or 'a_ch' in methods.py says which")
-    lacking = separability.missing(matrix)
-    if lacking:
-        command = matrix.command(list(dict.fromkeys(job.method for job in lacking)))
-        raise UserError(
-            f"{matrix.folder(lacking[0]) / separability.WEIGHTS}: missing, with {len(lacking) - 1} more; "
-            f"move these folders away, then: {command} --keep-weights"
-        )
-    lines = separability.overlap_table(separability.load_pairs(matrix, data_root, cache))
-    write_json(folder / "attention.json", lines)
-    print_rows(texts(lines, 4), tuple(lines[0]))
-    print(f"written: {folder / 'attention.json'}; lower separability terms and overlap mean maps further apart")
-
-
 def report(
     table: Annotated[str | None, typer.Option("--table", help="Only this one; default: every table")] = None,
     scale: MeasuredScale = None,
@@ -331,8 +305,7 @@ def report(
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
         kept = maps.draw(matrix, data_root, cache) if spec.name in with_curves else []
         drawn += [(d.caption, "image/jpeg", figures_module.jpeg(d)) for d in kept]
-        attention = measured_attention(tables / matrix.subfolder / "figures" / spec.name / "attention.json")
-        parts.append(report_module.Part(built, matrix, samples, drawn, attention))
+        parts.append(report_module.Part(built, matrix, samples, drawn))
     path = tables / parts[0].matrix.subfolder / "report.html"
     by_name = {part.table.spec.name: part.table for part in parts}
     loaded = [] if table else [published.load(name, tables) for name in published.names(tables)]
@@ -343,17 +316,6 @@ def report(
     text = report_module.page(parts, headlines, {spec.name: spec for spec in loaded}, shown)
     write_atomic(path, text.encode())
     print(f"written: {path}")
-
-
-def measured_attention(path: Path) -> list[dict[str, Any]]:
-    """What `figures --attention` left for the report."""
-    try:
-        lines = json.loads(path.read_bytes()) if path.exists() else []
-        if not isinstance(lines, list):
-            raise ValueError("no list")
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); 'figures --attention' measures it again") from None
-    return lines
 
 
 def tables_at(asked: Asked, table: str | None, tables: Path) -> list[tuple[published.Spec, Matrix]]:

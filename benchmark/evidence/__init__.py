@@ -1,1 +1,1 @@
-"""Why believe a cell: traces, sensitivity, figures, attention maps, the report. Imports tables; torch in maps alone."""
+"""Why believe a cell: traces, sensitivity, figures, attention maps, the report. Imports tables; never torch."""

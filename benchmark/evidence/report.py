@@ -34,14 +34,12 @@ HYPHEN = re.compile(r"(?<![\w./:=-])-(?=\d)")  # before a number, and in no name
 
 @dataclass(frozen=True)
 class Part:
-    """A table of runs with what belongs to it. `figures`: (caption, media type, bytes). `attention`: what `figures
-    --attention` measured, a line for each network."""
+    """A table of runs with what belongs to it. `figures`: (caption, media type, bytes)."""
 
     table: Table
     matrix: Matrix
     samples: Samples
     figures: Sequence[tuple[str, str, bytes]] = ()
-    attention: Sequence[dict[str, Any]] = ()
 
 
 def page(
@@ -182,7 +180,6 @@ def _part(part: Part) -> dict[str, Any]:
         "traces": [_trace(part, cell) for cell in table.cells.values()],
         "picture": pictures[0] if pictures else None,
         "pictures": pictures[1:],
-        "attention": part.attention,
         "assumptions": explain.assumptions(part.matrix, part.matrix.jobs),
         "discrepancies": spec.discrepancies,
         "source": f"{spec.source.document}, {spec.source.place}",
