@@ -239,10 +239,19 @@ def test_what_no_official_archive_holds_is_refused_and_removed(cap, most, tmp_pa
     monkeypatch.setattr(archives, cap, most)
     monkeypatch.setattr(archives, "TOLD_SECONDS", -1.0)
     tar = make_tar(tmp_path / "a.tar", {f"{k}.txt": b"ten bytes." for k in range(4)})
-    with pytest.raises(UserError, match="which no official archive holds"):
+    with pytest.raises(UserError, match="which no official archive of its size holds"):
         archives.unpack(tar, tmp_path / "data")
     assert not (tmp_path / ".data.unfinished").exists()
     assert "unpacking a.tar: 3 members" in capsys.readouterr().err
+
+
+def test_a_bomb_is_refused_before_it_fills_the_disk(tmp_path, monkeypatch):
+    """By how much larger it is than the archive."""
+    monkeypatch.setattr(archives, "SMALL_BYTES", 2**20)
+    tar = make_tar(tmp_path / "a.tar.gz", {f"{k}": bytes(2**20) for k in range(4)}, "w:gz")
+    with pytest.raises(UserError, match=r"1 MiB unpacked, which no official archive of its size holds"):
+        archives.unpack(tar, tmp_path / "data")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".data.lock", "a.tar.gz"]
 
 
 def test_the_caps_are_above_what_the_data_sets_hold():

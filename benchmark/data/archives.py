@@ -25,6 +25,8 @@ TIMEOUT_SECONDS = 60.0
 # the most of all, and the names that the readers look for; of sizes, these are generous bounds.
 MAX_MEMBERS = 2_000_000
 MAX_BYTES = 400 * 2**30
+MAX_TIMES_LARGER = 100  # than the archive: pictures hardly shrink, text to a tenth, and zeros to a thousandth
+SMALL_BYTES = 64 * 2**20  # which any archive may unpack to
 MAX_DEPTH = 12  # folders; of VOCdevkit/VOC2012/ImageSets/Main/train.txt, the deepest that is read, it is 5
 MAX_HEADER_BYTES = 2**20  # of one member: its long name, or what else a pax header says of it; paths have 4096
 TOLD_SECONDS = 10.0
@@ -50,7 +52,8 @@ def unpack(archive: Path, target: Path, top: str = "", nested: bool = False) -> 
             announce("unpacking", archive.name, archive.stat().st_size)
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            so_far = _SoFar(archive)
+            allowed = max(SMALL_BYTES, MAX_TIMES_LARGER * archive.stat().st_size)
+            so_far = _SoFar(archive, min(MAX_BYTES, allowed))
             with tarfile.open(archive, tarinfo=_Member) as tar:
                 _extract_nested(tar, unfinished, so_far) if nested else _extract(tar, unfinished, so_far)
             if not (unfinished / top).is_dir():
@@ -92,6 +95,7 @@ class _SoFar:
     """What an archive has cost; UserError where that is more than any official one does."""
 
     archive: Path
+    most_bytes: int
     members: int = 0
     num_bytes: int = 0
     told: float = field(default_factory=time.monotonic)
@@ -99,10 +103,10 @@ class _SoFar:
     def add(self, member: tarfile.TarInfo) -> None:
         self.members += 1
         self.num_bytes += member.size
-        if self.members > MAX_MEMBERS or self.num_bytes > MAX_BYTES:
+        if self.members > MAX_MEMBERS or self.num_bytes > self.most_bytes:
             raise UserError(
-                f"{self.archive}: more than {MAX_MEMBERS:,} members or {MAX_BYTES / 2**30:.0f} GiB unpacked, which no "
-                "official archive holds; do not trust this archive"
+                f"{self.archive}: more than {MAX_MEMBERS:,} members or {self.most_bytes / 2**20:,.0f} MiB unpacked, "
+                "which no official archive of its size holds; do not trust this archive"
             )
         if time.monotonic() - self.told > TOLD_SECONDS:
             self.told = time.monotonic()

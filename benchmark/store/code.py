@@ -1,8 +1,9 @@
 """Which code made a run, and whether what trains has changed since. Reads git; never imports torch.
 
 Training code is every definition that ENTRANCES, and the functions of the table METHODS, reach through the names and
-imports in them, but for what keeps records (the room `store` without its metrics, train/recording.py) and what names
-jobs (`matrix`, whose every choice is in a job's id): these change what is written about a number, not the number. A
+imports in them, but for what keeps records (the room `store` without its metrics, train/recording.py), what names jobs
+(`matrix`, whose every choice is in a job's id) and what unpacks archives, whole or not at all: these change what is
+written about a number, not the number. A
 definition is compared by its syntax tree without comments, docstrings, annotations, assertions, and without the names
 of local variables and of modules. So a file that moves, a function that moves to another file, or a better name of a
 variable makes no run stale; any other edit does.
@@ -27,7 +28,10 @@ from benchmark.store.records import Code
 ROOT = Path(benchmark.__file__).parent.parent
 ENTRANCES = ("open_splits", "start", "train_and_test")  # what train/loop.py calls for a job, one after the other
 METHODS = ("benchmark/methods/__init__.py", "METHODS")  # whose functions a job names
-NO_NUMBER = ("benchmark/store/", "benchmark/matrix/", "benchmark/train/recording.py", "benchmark/errors.py")
+NO_NUMBER = (
+    "benchmark/store/", "benchmark/matrix/", "benchmark/train/recording.py", "benchmark/data/archives.py",
+    "benchmark/errors.py",
+)  # fmt: skip
 NUMBERS = ("benchmark/store/metrics.py",)
 
 
