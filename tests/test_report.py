@@ -120,7 +120,7 @@ def test_gain_has_its_interval():
     )
     text = report.page([report.Part(table, table.matrix, {}, [])])
     shown = render.signed(table.cells[at].gain, table), "[-1.25, +2.50]", "(images only)†"
-    assert " ".join(f"<span>{report.minus(piece)}</span>" for piece in shown) + "</td>" in text
+    assert " ".join(f"<span>{render.minus(piece)}</span>" for piece in shown) + "</td>" in text
 
 
 def test_single_label_tables(tmp_path):
@@ -182,18 +182,6 @@ def test_command_writes_the_page(tmp_path, monkeypatch):
     ]
 
 
-def test_attention_that_was_measured_is_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr(grid.load, "__defaults__", (GOLDEN,))
-    (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
-    folder = tmp_path / "mini" / "figures" / "table2"
-    folder.mkdir(parents=True)
-    lines = [{"maps": "a_ch", "network": n, "n": 2, "overlap_top5": 0.5, "overlap_top5_std": 0.1} for n in "bo"]
-    (folder / "attention.json").write_text(json.dumps(lines))
-    words = ["report", "--rounds", "0", "--runs", str(RUNS), "--tables", str(tmp_path)]
-    CliRunner().invoke(cli.app, words, catch_exceptions=False)
-    assert "0.5000 ± 0.1000" in (tmp_path / "mini" / "report.html").read_text()
-
-
 @pytest.fixture(scope="module")
 def reduced(tmp_path_factory):
     """The report of the committed runs: its whole, with the answer, and that of Table 2."""
@@ -219,7 +207,7 @@ def test_it_opens_with_the_answer(reduced):
     found = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", opening)]
     lines = [line for line in table.splitlines() if line.startswith("|")]
     cells = [cell.strip().replace("\\", "") for line in lines for cell in line.strip("|").split("|")]
-    assert found == [report.minus(cell) for cell in cells if not cell.startswith((":-", "--"))]
+    assert found == [render.minus(cell) for cell in cells if not cell.startswith((":-", "--"))]
     assert "ResNet-110 (as resnet20)" in opening
     assert opening.count("popovertarget") == 4, "a trace for each gain of this scale"
     links = Links(text)
@@ -247,9 +235,9 @@ def test_a_line_of_a_port_is_linked(reduced):
 
 
 def test_one_minus():
-    assert report.minus("-1.18 [-3.18, +0.82]") == "−1.18 [−3.18, +0.82]"
+    assert render.minus("-1.18 [-3.18, +0.82]") == "−1.18 [−3.18, +0.82]"
     for name in ("a-s0-12", "3-4", "--set sigma=-1", "cpu-2.0", "models/x.py:63-65"):
-        assert report.minus(name) == name
+        assert render.minus(name) == name
 
 
 def test_no_hyphen_stands_for_a_minus(reduced):

@@ -29,7 +29,6 @@ from benchmark.tables.published import Spec
 SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?○≠∞–", strict=True))
 # As grids name a line of somebody's code: `owner/repository 0123abcd, folder/file.py:12-34`.
 SOURCE = re.compile(r"([\w.-]+/[\w.-]+) ([0-9a-f]{8,40}), ([\w./-]+\.\w+):(\d+)(?:-(\d+))?")
-HYPHEN = re.compile(r"(?<![\w./:=-])-(?=\d)")  # before a number, and in no name, path or command
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def page(
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.globals |= {"signs": SIGNS}
-    environment.filters |= {"minus": minus, "linked": linked, "pieces": pieces}
+    environment.filters |= {"minus": render.minus, "linked": linked, "pieces": pieces}
     text = environment.get_template("report.html").render(
         title=_title([table.spec for table in headlines] or [part.table.spec for part in parts]),
         scale=parts[0].matrix.scale,
@@ -63,11 +62,6 @@ def page(
         environments=_environments(parts),
     )
     return visible(text)
-
-
-def minus(text: str) -> str:
-    """A number's hyphen as a minus sign, the one that figures print."""
-    return HYPHEN.sub("−", text)
 
 
 def pieces(text: str) -> list[str]:

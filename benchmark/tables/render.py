@@ -24,7 +24,8 @@ LATEX = {"\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\
          "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "Δ": r"$\Delta$",
          "≠": r"$\neq$", "†": r"\dag{}", "–": "--", "×": r"$\times$", "<": r"\textless{}",
          ">": r"\textgreater{}",
-         "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "−": "--", "\n": " "}  # fmt: skip
+         "|": r"\textbar{}", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$", "\n": " "}  # fmt: skip
+HYPHEN = re.compile(r"(?<![\w./:=-])-(?=\d)")  # before a number, and in no name, path or command
 NOT_IN_T1 = "ĦħĸĿŀŉŦŧſ"  # of the Latin letters below U+0180: pdflatex stops at these
 
 
@@ -235,9 +236,14 @@ def _markdown_header(text: str) -> str:
     )  # fmt: skip
 
 
+def minus(text: str) -> str:
+    """A number's hyphen as a minus sign, the one that figures print; markup stays markup."""
+    return type(text)(HYPHEN.sub("−", text))
+
+
 def escape_latex(text: str) -> str:
     """Text that pdflatex sets as it reads; a letter that its fonts lack becomes its code, a control one nothing."""
-    return "".join(LATEX.get(letter) or _plain_latex(letter) for letter in text)
+    return "".join(LATEX.get(letter) or _plain_latex(letter) for letter in minus(text))
 
 
 def _after_break(text: str) -> str:
@@ -312,8 +318,7 @@ def _latex_bold(text: str) -> str:
 
 
 def _latex_cell(text: str) -> str:
-    escaped = re.sub(r"^-(?=\d)", "$-$", escape_latex(text))  # a minus sign, not a hyphen
-    return f"\\textbf{{{escaped}}}" if text.startswith("\x01") else escaped
+    return f"\\textbf{{{escape_latex(text)}}}" if text.startswith("\x01") else escape_latex(text)
 
 
 def html(table: Table) -> str:
@@ -332,6 +337,7 @@ def html(table: Table) -> str:
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters["minus"] = minus
     groups = [(header(name), subs) for name, subs in columns(table)]
     return page.get_template("table.html").render(table=table, groups=groups, rows=body(table, bold), mean=MEAN)
 
