@@ -117,6 +117,7 @@ def basic(point, samples):
     return 2 * point - high, 2 * point - low
 
 
+@pytest.mark.slow
 def test_image_interval_covers_as_promised_where_the_percentile_interval_does_not():
     """Tolerances: 0.92 to 0.97 for the mean over classes, 0.90 to 0.98 for mAP (three standard errors: 0.046)."""
     found = coverage({"percentile": percentile, "bias-corrected": stats.image_interval})

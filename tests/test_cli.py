@@ -267,7 +267,7 @@ def test_watching_ends_with_ctrl_c(workplace):
     assert (process.returncode, printed.strip().splitlines()[-1]) == (0, "1 pending"), printed
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_stopping_is_clean(workplace, cache_option, how):
     process = start(workplace, "run", *QUICK, *cache_option, "--device", "cpu", "--only", "method=icasc-a_ch")
     runs = workplace / "runs"

@@ -91,6 +91,7 @@ def undisturbed(tmp_path_factory, small_cache):
     return folder, seen
 
 
+@pytest.mark.slow
 def test_nothing_but_the_loopback_interface_is_listened_on(undisturbed):
     """By the scheduler, its worker and two ranks, from the start to the end."""
     if undisturbed[1] is None:
@@ -111,6 +112,7 @@ def test_the_first_rank_that_fails_ends_the_others(code, status):
     assert launch.in_ranks(2, ["-c", code]) == status
 
 
+@pytest.mark.slow
 def test_whole_job_in_two_ranks_equals_one(undisturbed, tmp_path, small_cache):
     (of_two,) = run_module.all_runs(undisturbed[0] / "runs")
     of_one = run_module.submit(tmp_path / "one", of_two.job().model_copy(update={"ranks": 1}))
@@ -154,6 +156,7 @@ def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(tmp_path, small_cache
     assert (ours == expected).all()
 
 
+@pytest.mark.slow
 def test_job_of_two_ranks_that_another_process_runs_is_left_to_it(undisturbed, tmp_path, call):
     run = next(iter(run_module.all_runs(undisturbed[0] / "runs")))
     other = run_module.submit(tmp_path, run.job())

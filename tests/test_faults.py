@@ -205,6 +205,7 @@ def disk(tmp_path):
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 # KiB that let the run come as far as: its claim, its records, its first checkpoint, the second beside it.
 @pytest.mark.parametrize("kib", [12, 24, 400, 700])
 def test_full_disk(kib, disk, job, execution, whole):
@@ -218,6 +219,7 @@ def test_full_disk(kib, disk, job, execution, whole):
     _completes(run, execution, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "writer"), [(scores_file, "write"), (recording, "result")])
 def test_disk_that_is_full_at_the_end(module, writer, disk, job, execution, whole, monkeypatch):
     run, real = run_module.submit(disk(2000) / "runs", job), getattr(module, writer)
@@ -237,6 +239,7 @@ def test_disk_that_is_full_at_the_end(module, writer, disk, job, execution, whol
     _completes(run, execution, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [100, 1000, 400_000])
 def test_files_that_may_not_grow(limit, tmp_path, job, execution, whole):
     """As a full disk, for whoever may not mount one: the limit strikes in the middle of a write."""
@@ -252,6 +255,7 @@ def test_files_that_may_not_grow(limit, tmp_path, job, execution, whole):
     _completes(run, execution, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kib", [4, 100, 1000])
 def test_full_disk_under_the_cache(kib, disk, tiny_voc):
     images = data.DATASETS["voc2012"].load(tiny_voc, "train")
@@ -261,6 +265,7 @@ def test_full_disk_under_the_cache(kib, disk, tiny_voc):
     assert data.decode(images, 224, disk(100_000)).shape == (20, 224, 224, 3)
 
 
+@pytest.mark.slow
 def test_full_disk_while_mini_data_are_drawn(disk):
     with pytest.raises(UserError, match=r"cannot be drawn \(No space left.*free some space"):
         data.locate("cifar100-mini", None, disk(2000))
@@ -387,6 +392,7 @@ def test_diverged_run_is_shown_and_never_averaged(tmp_path):
 FROM_FILES = {"weights": "scratch", "image_size": 32, "resize": "random_resized_crop", "epochs": 3, "batch_size": 8}
 
 
+@pytest.mark.slow
 def test_a_picture_that_disappears_in_mid_run(tmp_path, own_lists, small_cache, monkeypatch):
     """Read from its file each time, as ImageNet's are: gone after the first epoch, and back for the last call."""
     root, changes = own_lists, FROM_FILES | {"train_split": "present_train", "test_split": "present_val"}
@@ -412,6 +418,7 @@ def test_a_picture_that_disappears_in_mid_run(tmp_path, own_lists, small_cache, 
     _completes(run, execution, _scores(undisturbed))
 
 
+@pytest.mark.slow
 def test_a_part_that_grows_in_mid_run(tmp_path, tiny_voc, small_cache, monkeypatch):
     """What is there of a data set may be more at the next call; a run is of one part."""
     root = Path(shutil.copytree(tiny_voc, tmp_path / "data"))
@@ -485,6 +492,7 @@ def test_read_only_runs(tmp_path, cache_option, disk, call):
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.slow
 def test_odd_names_of_folders(tmp_path, cache_option, call):
     """Spaces, quotes, other scripts, a line break, bytes that are no character: everywhere where a path is given."""
     place = _workplace(
