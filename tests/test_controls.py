@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark import data
+from benchmark.data import voc
+from benchmark.data.voc import CELLS
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.methods import METHODS, attention, controls, icasc
@@ -285,3 +288,62 @@ def test_a_row_over_no_column_is_named(tmp_path):
 def test_a_table_of_controls_is_made_at_its_scales_alone():
     spec = published.load("voc-controls", Path(__file__).parents[1] / "tables")
     assert [scale for scale in ("mini", "paper", "controls", "reduced") if spec.is_made_at(scale)] == spec.scales
+
+
+# Guided by boxes
+
+
+@pytest.fixture
+def boxed_batch(batch):
+    """Of the first image the left half is an object, of the second nothing is, of the third all."""
+    cells = torch.zeros(3, CELLS, CELLS, dtype=torch.int64)
+    cells[0, :, : CELLS // 2], cells[2] = 1, 1
+    return batch[0], torch.cat([batch[1], cells.flatten(1)], dim=1)
+
+
+def test_outside_by_hand():
+    maps = torch.tensor([[[3.0, 1.0]], [[3.0, 1.0]], [[3.0, 1.0]], [[0.0, 0.0]]])
+    inside = torch.tensor([[[1.0, 0.0]], [[0.5, 0.0]], [[0.0, 0.0]], [[1.0, 0.0]]])
+    assert controls.outside(maps, inside).tolist() == [0.25, 0.625, 0, 0]
+
+
+def test_guided_without_guidance_is_the_baseline(step, boxed_batch):
+    (terms, ours), (alone, baseline) = step("guided-a_ch", boxed_batch, guidance=0.0), step("baseline")
+    assert set(terms) == {"classification", "outside_inner", "outside_last"}
+    assert (terms["classification"], terms["outside_inner"]) == (alone["classification"], 0)
+    assert torch.equal(ours, baseline)
+
+
+def test_guidance_pulls_the_true_map_into_the_box(model, boxed_batch, make_job):
+    job = make_job("guided-a_ch", precision="float64")
+    before, after = ({}, {})
+    for terms, rate in ((before, 0.02), (after, 0)):
+        _, its = METHODS["guided-a_ch"](model, *boxed_batch, job, 0)
+        terms |= {name: term.item() for name, term in its.items()}
+        pull = its["outside_inner"] + its["outside_last"]
+        gradient = torch.autograd.grad(pull, list(model.parameters()), allow_unused=True)
+        with torch.no_grad():
+            for parameter, slope in zip(model.parameters(), gradient, strict=True):
+                parameter.sub_(0 if slope is None else rate * slope)
+    assert 0 < after["outside_inner"] + after["outside_last"] < before["outside_inner"] + before["outside_last"]
+
+
+def test_cells_come_after_the_labels_and_are_mirrored_with_their_image(make_job, tiny_voc, tmp_path):
+    job = make_job("guided-a_ch", flip=True)
+    images = voc.load(tiny_voc, "train")
+    pixels = data.open_pixels(images, job.image_size, "warp", tmp_path)
+    chosen, cells = np.arange(len(images.ids)), voc.boxed(images)
+    draws = batches.Draws(job, 0, chosen, len(chosen))
+    view = batches.View.of(job, pixels, chosen, torch.device("cpu"))
+    given = torch.cat([labels for _, labels, *_ in batches.of_epoch(job, view, pixels, draws, 0)]).numpy()
+    assert 0 < draws.mirrored.sum() < len(chosen)
+    for row, i in zip(given, draws.order, strict=True):
+        seen = cells[i][:, ::-1] if draws.mirrored[i] else cells[i]
+        assert (row == [*images.targets[i], *seen.flatten()]).all()
+
+
+def test_what_boxes_cannot_follow_is_refused(make_job, tiny_voc, tmp_path):
+    pixels = data.open_pixels(voc.load(tiny_voc, "train"), 32, "warp", tmp_path)
+    for changes in ({"resize": "warp_crop"}, {"pad_crop": 4}):
+        with pytest.raises(UserError, match=r"guided-a_ch: boxes are known of whole pictures; set resize=warp"):
+            batches.View.of(make_job("guided-a_ch", **changes), pixels, np.arange(4), torch.device("cpu"))

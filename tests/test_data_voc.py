@@ -1,5 +1,7 @@
 """The official VOC layout, drawn and real, and every way in which it can be broken."""
 
+import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -39,6 +41,49 @@ def test_labels_agree_with_the_annotations(mini_voc):
         for k, name in enumerate(voc.CLASSES):
             flags = {d for n, d in objects if n == name}
             assert row[k] == (-1 if not flags else 1 if "0" in flags else 0)
+
+
+def test_boxes_are_where_numbers_are_written(mini_voc):
+    """Of the scenes as they are drawn; a faint number, marked difficult, has none."""
+    images = voc.load(mini_voc, "val")
+    few = dataclasses.replace(images, ids=images.ids[:40], images=images.images[:40], targets=images.targets[:40])
+    size, cells = mini.SCENE_SIZE, voc.boxed(few)
+    assert cells.shape == (40, voc.CELLS, voc.CELLS)
+    centres = (np.arange(voc.CELLS) + 0.5) * size / voc.CELLS
+    for index, inside in enumerate(cells):
+        _, objects = mini._scene(index, "val")
+        boxes = [thing["box"] for thing in objects if not thing["difficult"]]
+        expected = [
+            [any(x0 <= x <= x1 and y0 <= y <= y1 for x0, y0, x1, y1 in boxes) for x in centres] for y in centres
+        ]
+        assert (inside == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "missing; a method that is guided by boxes needs VOC 2012's Annotations"),
+        ("<annotation>", "not an annotation of VOC 2012"),
+        ("<annotation><size><width>0</width><height>9</height></size></annotation>", ""),
+        ("<annotation><object><bndbox/></object></annotation>", "not an annotation of VOC 2012"),
+    ],
+)
+def test_annotations_that_are_wrong_are_named(root, text, said):
+    images = voc.load(root, "train")
+    path = root / "VOCdevkit" / "VOC2012" / "Annotations" / f"{images.ids[0]}.xml"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    if not said:
+        assert voc.boxed(images)[0].sum() == 0
+        return
+    with pytest.raises(UserError, match=re.escape(f"{path}: {said}")):
+        voc.boxed(images)
+
+
+def test_pictures_in_an_array_have_no_boxes():
+    with pytest.raises(UserError, match="needs data in VOC 2012's layout"):
+        voc.boxed(data.ImageSet(("a",), ("0",), np.zeros((1, 2, 2, 3), np.uint8), np.zeros(1, np.int64)))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

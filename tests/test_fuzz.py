@@ -4,6 +4,7 @@ FUZZ=100 feeds a hundred times as much as the default.
 """
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -362,7 +363,8 @@ def test_json_of_any_shape_is_no_result(run):
         record = json.loads(json.dumps(whole))
         for _ in range(rng.randint(1, 3)):
             target = rng.choice([record, record["ap"]] if isinstance(record.get("ap"), dict) else [record])
-            target[rng.choice([*target, "top1", "scores_sha256"])] = rng.choice(values)
+            value = copy.deepcopy(rng.choice(values))  # one that is changed next is drawn again as it was
+            target[rng.choice([*target, "top1", "scores_sha256"])] = value
         run.path("result.json").write_text(json.dumps(record))
         for read in (_look, scores.read):
             with contextlib.suppress(UserError):

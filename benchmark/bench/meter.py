@@ -24,8 +24,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmark.data import DATASETS
+from benchmark.data.voc import CELLS
 from benchmark.errors import UserError
-from benchmark.matrix import grid
+from benchmark.matrix import grid, study
 from benchmark.matrix.job import Job
 from benchmark.methods import overlap
 from benchmark.store.files import read_regular
@@ -240,7 +241,8 @@ def batch(job: Job, size: int, device: str) -> tuple[Tensor, Tensor]:
     if job.loss == "cross_entropy":
         labels = torch.empty(size, dtype=torch.int64, device=device)
     else:
-        labels = torch.empty(size, num_classes(job), dtype=torch.int8, device=device)
+        columns = num_classes(job) + (CELLS**2 if study.method(job.method).guided else 0)
+        labels = torch.empty(size, columns, dtype=torch.int8, device=device)
     return images.contiguous(memory_format=torch.channels_last), labels
 
 

@@ -204,7 +204,7 @@ def answer(
     write_atomic(tables / "answer.md", visible(text).encode())
     paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
     print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
-    held = controls_on_real_data(runs, tables)
+    held = measured_controls(runs, tables)
     if held:
         drawing = figures_module.controls(held)
         text = answer_module.controls_markdown(held)
@@ -213,8 +213,8 @@ def answer(
         print(f"\n{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
 
 
-def controls_on_real_data(runs: Path, tables: Path) -> "list[Control]":
-    """The measured lines of every table of controls, with what is claimed of the same data."""
+def measured_controls(runs: Path, tables: Path) -> "list[Control]":
+    """The measured lines of every table of controls but mini's, with what is claimed of the same methods and data."""
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import curve
 
@@ -229,6 +229,7 @@ def controls_on_real_data(runs: Path, tables: Path) -> "list[Control]":
             if scale != "mini" and chosen.has_tables(scale) and spec.is_made_at(scale):
                 matrix = Asked(scale, None, None, runs).matrix(spec.grid)
                 claimed = curve.claimed(with_claims[spec.grid], matrix, abstract)
+                claimed = {method: gain for method, gain in claimed.items() if method in matrix.methods}
                 lines += answer_module.controls(build_table(spec, matrix, tables), claimed)
     return lines
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmark.data import caltech, cifar, cub, imagenet, mini, own, sources, voc
 from benchmark.data.loading import ImageSet, Pixels, decode, limited, open_pixels, undecodable
+from benchmark.data.voc import boxed
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
@@ -19,8 +20,8 @@ from benchmark.store import scores
 from benchmark.store.files import write_json
 
 __all__ = [
-    "DATASETS", "Dataset", "ImageSet", "Pixels", "decode", "digest", "find", "image_files", "limited", "locate",
-    "not_whole", "open_pixels", "present", "read", "state", "undecodable", "verified", "within",
+    "DATASETS", "Dataset", "ImageSet", "Pixels", "boxed", "decode", "digest", "find", "image_files", "limited",
+    "locate", "not_whole", "open_pixels", "present", "read", "state", "undecodable", "verified", "within",
 ]  # fmt: skip
 
 DIGESTS = "digests"  # folder in a cache

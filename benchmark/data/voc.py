@@ -4,10 +4,13 @@
     <root>/VOCdevkit/VOC2012/ImageSets/Main/<split>.txt           one id a line
     <root>/VOCdevkit/VOC2012/ImageSets/Main/<class>_<split>.txt   id and 1 (present), 0 (only difficult), -1 (absent)
 
-Source of layout and meaning: the VOC 2012 development kit. Boxes (Annotations/) are not needed to classify.
+    <root>/VOCdevkit/VOC2012/Annotations/<id>.xml                 boxes; only a method that is guided by them reads them
+
+Source of layout and meaning: the VOC 2012 development kit.
 """
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -20,6 +23,8 @@ CLASSES = (
 )  # fmt: skip
 NUM_IMAGES = {"train": 5717, "val": 5823}
 PRESENT, DIFFICULT, ABSENT = 1, 0, -1
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+CELLS = 16  # a side, of what `boxed` tells of an image
 
 
 def load(
@@ -54,6 +59,33 @@ def load(
             f"({len(missing)} of {len(paths)} images are missing); complete the data or name another split"
         )
     return ImageSet(classes=classes, ids=tuple(ids), images=tuple(paths), targets=targets)
+
+
+def boxed(images: ImageSet) -> np.ndarray:
+    """Where objects are that are not difficult: (N, CELLS, CELLS) int8, 1 where a cell's centre lies in a box of the
+    whole picture (resize: warp). UserError names the annotation that is missing or wrong."""
+    if isinstance(images.images, np.ndarray):
+        raise UserError("a method that is guided by boxes needs data in VOC 2012's layout, with Annotations")
+    cells = np.zeros((len(images.ids), CELLS, CELLS), np.int8)
+    centres = (np.arange(CELLS) + 0.5) / CELLS
+    for inside, image in zip(cells, images.images, strict=True):
+        for (x0, x1), (y0, y1) in _read_boxes(image.parents[1] / "Annotations" / f"{image.stem}.xml"):
+            inside |= np.outer((y0 <= centres) & (centres <= y1), (x0 <= centres) & (centres <= x1))
+    return cells
+
+
+def _read_boxes(path: Path) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """Horizontal and vertical extent of each object that is not difficult, as shares of the picture."""
+    try:
+        tree = ElementTree.parse(path)
+        width, height = (float(tree.findtext(f"size/{side}", "")) for side in ("width", "height"))
+        boxes = [thing.find("bndbox") for thing in tree.iter("object") if thing.findtext("difficult") != "1"]
+        extents = [[float(box.findtext(side, "")) for side in SIDES] for box in boxes if box is not None]
+        return [((x0 / width, x1 / width), (y0 / height, y1 / height)) for x0, y0, x1, y1 in extents]
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; a method that is guided by boxes needs VOC 2012's Annotations") from None
+    except (OSError, ElementTree.ParseError, ValueError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: not an annotation of VOC 2012 ({error})") from None
 
 
 def verify(root: Path, num_images: dict[str, int] = NUM_IMAGES) -> str:

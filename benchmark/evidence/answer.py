@@ -84,8 +84,11 @@ class Control(NamedTuple):
 
     @property
     def data(self) -> str:
-        """`PASCAL VOC 2012, ResNet-18, controls`"""
-        return f"{self.matrix.grid.title}, {self.table.label(self.table.spec.rows[0].key)}, {self.table.scale}"
+        """`PASCAL VOC 2012, ResNet-18, controls`, or on which other data"""
+        ran_on = {job.dataset for job in self.matrix.jobs} - {self.matrix.grid.protocol["dataset"]}
+        other = f" on {', '.join(sorted(ran_on))}" if ran_on else ""
+        label = self.table.label(self.table.spec.rows[0].key)
+        return f"{self.matrix.grid.title}, {label}{other}, {self.table.scale}"
 
     @property
     def matrix(self) -> Matrix:

@@ -38,7 +38,8 @@ class Method:
     them they are named like fields; `job.options` is an instance, and is part of the id where it differs from the
     defaults. title: of its column in tables that give it none. maps: the kind of attention maps that it is to move
     apart, as `a_ch`, so that tables say whether it did; None for one that moves none. train_share: of the images that a
-    baseline of the same seed trains on, in (0, 1]; it trains on so many of them.
+    baseline of the same seed trains on, in (0, 1]; it trains on so many of them. guided: it is
+    given the objects' boxes too, of VOC's layout, as columns after the labels'.
     """
 
     function: Callable[..., tuple[Any, dict[str, Any]]]
@@ -47,6 +48,7 @@ class Method:
     title: str | None = None
     maps: str | None = None
     train_share: float = 1.0
+    guided: bool = False
 
     def __call__(self, *batch: Any) -> tuple[Any, dict[str, Any]]:
         return self.function(*batch)

@@ -1,11 +1,14 @@
 """Controls: what ICASC's gain, and the drop of its maps' overlap, are held against."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from benchmark.data.voc import CELLS
 from benchmark.matrix.job import Job
-from benchmark.methods.baseline import Terms, autocast, baseline, classification_loss
-from benchmark.methods.icasc import icasc
+from benchmark.methods import attention
+from benchmark.methods.baseline import Terms, autocast, baseline, classification_loss, trained_labels
+from benchmark.methods.icasc import icasc, maps_of_pair
 from benchmark.methods.models import Backbone
 
 CUTOUT = 1 / 4  # of the image's side: 8 of 32 pixels, the authors' choice for CIFAR-100
@@ -25,6 +28,36 @@ def placebo(
     """ICASC with the next image's confusing map and mask; arguments as `icasc`'s. What it gains, and what its maps come
     apart by, ICASC owes to regularisation alone. In a batch of one image, such as an epoch's last, it is ICASC."""
     return icasc(model, images_BCHW, labels, job, epoch, kind, placebo=True)
+
+
+def guided(
+    model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int, kind: str
+) -> tuple[Tensor, Terms]:
+    """The classification loss, and at both layers the share of the true map that lies outside the objects' boxes, times
+    the option `guidance`: ICASC's maps and gradients, pulled by true information instead of a confusing map. If no loss
+    on maps can help by this code, this one does not either. Arguments as `icasc`'s, but for the labels, after whose
+    columns come the image's cells row by row, 1 where an object is (data/voc.py, boxed)."""
+    labels, cells_BHW = labels[:, : -(CELLS**2)], labels[:, -(CELLS**2) :].reshape(-1, CELLS, CELLS)
+    with autocast(images_BCHW.device, job):
+        feat_inner = model.to_inner(images_BCHW)
+        feat_last = model.to_last(feat_inner)
+        logits_BC = model.head(feat_last)
+    terms = {"classification": classification_loss(logits_BC, labels, job)}
+    present_BC, absent_BC = trained_labels(labels, job, logits_BC.shape[1])
+    maps_inner, maps_last = maps_of_pair(model, feat_inner, feat_last, logits_BC, present_BC, absent_BC, job, kind)
+    for name, (true_BHW, _) in {"outside_inner": maps_inner, "outside_last": maps_last}.items():
+        height, width = true_BHW.shape[1:]
+        inside_BHW = F.adaptive_avg_pool2d(cells_BHW.to(true_BHW.dtype), (height, width))
+        terms[name] = job.value("guidance") * outside(true_BHW, inside_BHW).mean()
+    return logits_BC, terms
+
+
+def outside(map_BHW: Tensor, inside_BHW: Tensor) -> Tensor:
+    """The share of a map that lies outside, (B,) in [0, 1], where `inside` is in [0, 1]; 0 for a blank map and for an
+    image without a box."""
+    total_B = map_BHW.sum(dim=(1, 2))
+    share_B = (map_BHW * (1 - inside_BHW)).sum(dim=(1, 2)) / total_B.clamp_min(attention.EPS)
+    return share_B * inside_BHW.amax(dim=(1, 2)).sign()
 
 
 def cutout(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int) -> tuple[Tensor, Terms]:

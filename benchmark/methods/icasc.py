@@ -42,6 +42,24 @@ def attention_terms(
 
     An image needs a present and an absent class to have both maps; others count with 0.
     """
+    pairs = maps_of_pair(model, feat_inner_BKHW, feat_last_BKhw, logits_BC, present_BC, absent_BC, job, kind)
+    return terms_of_maps(*pairs, present_BC, absent_BC, job, placebo)
+
+
+Maps = tuple[Tensor, Tensor]  # of the true and the confusing class
+
+
+def maps_of_pair(
+    model: Backbone,
+    feat_inner_BKHW: Tensor,
+    feat_last_BKhw: Tensor,
+    logits_BC: Tensor,
+    present_BC: Tensor,
+    absent_BC: Tensor,
+    job: Job,
+    kind: str,
+) -> tuple[Maps, Maps]:
+    """The true and the confusing map, as they are, at the inner and at the last layer."""
     assert job.second_order is not None
     target, confusing = job.multi_label_target or "all_present", job.value("confusing")
     cotangents = attention.cotangents(logits_BC, present_BC, absent_BC, target, confusing)
@@ -59,13 +77,12 @@ def attention_terms(
         gradient_last = last_gradient(model, feat_last_BKhw, logits_BC, cotangent_BC, job.second_order)
         maps_inner.append(attention.attention_map(wide(feat_inner_BKHW), wide(gradient_inner), kind))
         maps_last.append(attention.attention_map(wide(feat_last_BKhw), wide(gradient_last), kind))
-    pairs = tuple(maps_inner), tuple(maps_last)
-    return terms_of_maps(*pairs, present_BC, absent_BC, job, placebo)  # type: ignore[arg-type]  # two maps each
+    return tuple(maps_inner), tuple(maps_last)  # type: ignore[return-value]  # two each
 
 
 def terms_of_maps(
-    maps_inner: tuple[Tensor, Tensor],
-    maps_last: tuple[Tensor, Tensor],
+    maps_inner: Maps,
+    maps_last: Maps,
     present_BC: Tensor,
     absent_BC: Tensor,
     job: Job,

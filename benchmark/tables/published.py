@@ -62,7 +62,8 @@ class Row(_Strict):
 
 class Spec(_Strict):
     """One file of tables/. Without a `grid` it is a summary: of other tables, where its rows name them, or text to be
-    compared with the grids. `missing`: why published cells are null. `scales`: those that it is made at; none: all."""
+    compared with the grids. `missing`: why published cells are null. `scales`: those that it is made at; none: all
+    that run one of its methods."""
 
     name: str
     title: str
@@ -81,7 +82,13 @@ class Spec(_Strict):
     scales: list[str] | None = None
 
     def is_made_at(self, scale: str) -> bool:
-        return self.scales is None or scale in self.scales
+        """Whether it says so, or says nothing and the scale runs one of its methods beside the first."""
+        if self.scales is not None:
+            return scale in self.scales
+        if self.grid is None or scale not in (chosen := grid.load(self.grid)).scales:
+            return True
+        runs = chosen.matrix_axes(scale).get("method", [])
+        return len(self.columns) == 1 or any(column.key in runs for column in self.columns[1:])
 
     @property
     def of_gains(self) -> bool:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmark.data import Pixels
+from benchmark.data import Pixels, boxed
+from benchmark.errors import UserError
 from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.train import distributed
@@ -35,6 +36,10 @@ def of_epoch(
             draws.order, draws.mirrored[draws.order], draws.offsets[draws.order], train.images.targets[draws.order]
         )
     )  # fmt: skip
+    if view.boxed is not None:  # beside the labels, cell by cell
+        cells_NHW = view.boxed[order]
+        cells_NHW = torch.where(mirrored[:, None, None], cells_NHW.flip(2), cells_NHW)
+        labels = torch.cat([labels, cells_NHW.flatten(1)], dim=1)
     whole = [slice(i, min(i + job.batch_size, len(order))) for i in range(0, len(order), job.batch_size)][first:]
     shares = [distributed.share(part) for part in whole]
 
@@ -90,13 +95,15 @@ def training_subset(job: Job, num_images: int) -> np.ndarray:
 class View:
     """From uint8 pixels to what the network sees. `mean` and `std` are (1, 3, 1, 1) or (1, 3, H, W), on 0 ... 255.
 
-    resident: all training pixels (N, H, W, 3) where they fit on the GPU, to be picked from by index.
+    resident: all training pixels (N, H, W, 3) where they fit on the GPU, to be picked from by index. boxed: for a
+    method that is guided by boxes, (N, CELLS, CELLS) of 1 where an object is.
     """
 
     mean: Tensor
     std: Tensor
     pad_crop: int
     resident: Tensor | None = None
+    boxed: Tensor | None = None
 
     @classmethod
     def of(cls, job: Job, train: Pixels, chosen: np.ndarray, device: torch.device) -> "View":
@@ -111,7 +118,11 @@ class View:
         stored = train.array if train.array is not None and train.array.shape[1] == train.size else None
         fits = device.type == "cuda" and stored is not None and stored.nbytes <= RESIDENT_BYTES
         resident = torch.from_numpy(np.array(stored)).to(device) if fits else None
-        return cls(mean.to(device, dtype), std.to(device, dtype), job.pad_crop or 0, resident)
+        guided = study.method(job.method).guided
+        if guided and (job.resize != "warp" or job.pad_crop):
+            raise UserError(f"{job.method}: boxes are known of whole pictures; set resize=warp and no pad_crop")
+        cells = torch.from_numpy(boxed(train.images)).to(device) if guided else None
+        return cls(mean.to(device, dtype), std.to(device, dtype), job.pad_crop or 0, resident, cells)
 
     def __call__(
         self, pixels_NHWC: Tensor | np.ndarray, mirrored_N: Tensor | np.ndarray, offsets_N2: Tensor | np.ndarray
