@@ -178,7 +178,7 @@ def kernels(session: Session) -> Iterator[Found]:
     for name, job in session.kinds().items():
         step = _step(job, session)
         step()
-        with torch.profiler.profile(activities=activities, record_shapes=True) as profile:
+        with torch.profiler.profile(activities=activities, record_shapes=True, acc_events=True) as profile:
             step()
             synchronize(session.device)
         by = "self_cuda_time_total" if session.on_gpu else "self_cpu_time_total"
