@@ -88,7 +88,7 @@ class Control(NamedTuple):
         ran_on = {job.dataset for job in self.matrix.jobs} - {self.matrix.grid.protocol["dataset"]}
         other = f" on {', '.join(sorted(ran_on))}" if ran_on else ""
         label = self.table.label(self.table.spec.rows[0].key)
-        return f"{self.matrix.grid.title}, {label}{other}, {self.table.scale}"
+        return f"{self.matrix.grid.title.partition(',')[0]}, {label}{other}, {self.table.scale}"
 
     @property
     def matrix(self) -> Matrix:

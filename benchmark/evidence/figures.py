@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import blended_transform_factory
 
 from benchmark.evidence.answer import Comparison, Control
 from benchmark.matrix.job import Job
@@ -22,7 +23,7 @@ from benchmark.store.files import write_atomic
 from benchmark.store.records import Epoch
 from benchmark.store.run import Run
 from benchmark.tables.cells import Table
-from benchmark.tables.render import SUBSCRIPT
+from benchmark.tables.render import SUBSCRIPT, minus
 
 # Fonts are embedded as TrueType, which stays searchable and which publishers ask for; dates are left out.
 SETTINGS: dict[Any, Any] = {
@@ -160,12 +161,14 @@ def controls(shown: list[Control]) -> Drawing:
     with settings():
         figure = Figure(figsize=(7.6, 1.2 + 0.23 * y), layout="constrained")
         axes = figure.subplots()
+        at_the_left = blended_transform_factory(figure.transFigure, axes.transData)
         ends = [end for c in shown if abs(c.gain) < CUT for end in (c.interval.low, c.interval.high)]
         marks = np.clip([0.0, *ends, *(v for c in shown for v in c.claims.values())], -CUT, CUT)
         low, high = float(marks.min()) - 0.5, float(marks.max()) + 0.7
         for c, y, begin in zip(shown, heights, begins, strict=True):
             if begin:
-                axes.text(low, y - 0.85, c.data, fontweight="bold", va="center")
+                heading = axes.text(0.01, y - 0.85, c.data, fontweight="bold", va="center", transform=at_the_left)
+                heading.set_in_layout(False)  # it may be longer than the axes are wide
                 last = max(at for at, other in zip(heights, shown, strict=True) if other.data == c.data)
                 axes.plot((0, 0), (y - 0.5, last + 0.5), color="black", linewidth=0.8)
                 for value in dict.fromkeys(c.claims.values()):
@@ -181,7 +184,7 @@ def controls(shown: list[Control]) -> Drawing:
         told = [f"{c.gain:+.2f} [{c.interval.low:+.2f}, {c.interval.high:+.2f}]  n={len(c.cell.gains)}" for c in shown]
         axes.set_yticks(heights, [_plain(c.name) for c in shown])
         right = axes.secondary_yaxis("right")
-        right.set_yticks(heights, told)
+        right.set_yticks(heights, [minus(text) for text in told])
         for side in (axes, right):
             side.tick_params(axis="y", length=0)
         for spine in (axes.spines["left"], right.spines["right"]):

@@ -6,7 +6,8 @@ A method is a function `(model, images_BCHW, labels, job, epoch) -> (logits_BC, 
     model        a network in three pieces (models.py): model(images) -> logits, or step by step
                  feat_inner = model.to_inner(images), feat_last = model.to_last(feat_inner), model.head(feat_last)
     images_BCHW  normalised, of the job's precision
-    labels       (B,) class numbers; or (B, num_classes) of 1 present, 0 only difficult, -1 absent
+    labels       (B,) class numbers; or (B, num_classes) of 1 present, 0 only difficult, -1 absent; of a method that is
+                 `guided`, after these columns an image's cells (data/voc.py, boxed)
     job          its fields and, where the method has options of its own, job.options
     epoch        from 0
     terms        named scalars; their sum is what is differentiated, so weights are already in them
