@@ -39,7 +39,8 @@ def test_readings_of_the_document_are_the_tables_rows():
     [
         ("reduced", "cifar100"), ("reduced/attention_weight=0.2", "cifar100"), ("reduced", "headline"),
         ("reduced", "table2"), ("reduced", "voc"), ("subset", "table2"), ("subset", "voc"), ("subset", "headline"),
-        ("reduced", "voc-controls"), pytest.param("controls", "voc-controls", marks=pytest.mark.slow),
+        ("reduced", "voc-controls"), ("guided", "voc-guided"),
+        pytest.param("controls", "voc-controls", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_committed_tables_of_real_runs_are_made_from_the_committed_records(folder, table, tmp_path):
@@ -98,7 +99,8 @@ def test_gains_in_prose_are_the_tables(document):
     """Every `gain [low, high]` that a sentence states stands in a committed table, to the last digit."""
     stated = re.findall(r"([-+]\d+\.\d\d) \[([-+]\d+\.\d\d), ([-+]\d+\.\d\d)\]", _prose(document))
     assert stated or document != "README.md"
-    tables = [path for scale in ("reduced", "subset", "controls") for path in (ROOT / "tables" / scale).rglob("*.json")]
+    scales = ("reduced", "subset", "controls", "guided")
+    tables = [path for scale in scales for path in (ROOT / "tables" / scale).rglob("*.json")]
     cells = [cell for path in tables for cell in json.loads(path.read_text())["cells"]]
     known = {
         (f"{c['gain']:+.2f}", f"{c['gain_low']:+.2f}", f"{c['gain_high']:+.2f}")
