@@ -126,7 +126,7 @@ def test_a_cluster_of_our_own_is_for_this_machine_and_its_token_alone(tmp_path, 
         assert len(seen) > 0
         assert all(map(is_loopback, seen)), seen
         raylet = next(pid for pid in descendants(driver.pid) if b"--gcs-address=" in _proc(pid, "cmdline"))
-        address = re.search(rb"--gcs-address=([^\0]+)", _proc(raylet, "cmdline"))[1].decode()
+        address = re.search(rb"--gcs-address=([^\0 ]+)", _proc(raylet, "cmdline"))[1].decode()
         token = re.search(rb"RAY_AUTH_TOKEN=([0-9a-f]{64})\0", _proc(raylet, "environ"))[1].decode()
         assert _joins(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}), "who has it can"
         assert not _joins(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
