@@ -15,14 +15,16 @@ STUDY = ROOT / "tables" / "study"
 
 
 @pytest.mark.slow
-def test_tables_of_a_study_are_its_readings_alone(tmp_path):
+@pytest.mark.parametrize(("scale", "grids"), [("study", {"cifar100", "voc"}), ("terms", {"voc"})])
+def test_tables_of_a_study_are_its_readings_alone(scale, grids, tmp_path):
     for path in (ROOT / "tables").glob("*.yaml"):
         shutil.copy(path, tmp_path)
-    words = ["tables", "--scale", "study", "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
+    words = ["tables", "--scale", scale, "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
     assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
-    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "study").iterdir()}
-    assert made == {path.name: path.read_text(encoding="utf-8") for path in STUDY.iterdir()}
-    assert set(made) == {f"{name}-readings.md" for name in ("cifar100", "voc")}
+    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / scale).iterdir()}
+    committed = (ROOT / "tables" / scale).iterdir()
+    assert made == {path.name: path.read_text(encoding="utf-8") for path in committed}
+    assert set(made) == {f"{name}-readings.md" for name in grids}
 
 
 def test_readings_of_the_document_are_the_tables_rows():
@@ -107,7 +109,7 @@ def test_gains_in_prose_are_the_tables(document):
         for c in cells
         if c["gain_low"] is not None
     }
-    for readings in (ROOT / "tables" / "study").glob("*-readings.md"):
+    for readings in (ROOT / "tables").glob("*/*-readings.md"):
         known |= set(re.findall(r"([-+]\d+\.\d\d) +\| \[([-+]\d+\.\d\d), ([-+]\d+\.\d\d)\]", readings.read_text()))
     assert set(stated) <= known
 
