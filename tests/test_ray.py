@@ -69,6 +69,7 @@ def _ancestors(runs: Path) -> tuple[int, list[int]]:
     return 0, []
 
 
+@pytest.mark.slow
 def test_stopped_driver_releases_all_and_the_next_one_ends_the_same(tmp_path, cache, undisturbed):
     """On a cluster of its own, both jobs on one core at once."""
     options = [*QUICK, *TWO_JOBS, *OPTIONS, "--cache", str(cache), *_settings(tmp_path, "cpus: 0.5\n")]
@@ -137,6 +138,7 @@ def test_a_cluster_of_our_own_is_for_this_machine_and_its_token_alone(tmp_path, 
         driver.communicate(timeout=100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["node", "driver"])
 def test_death_of_a_part_of_the_cluster_loses_nothing(victim, cluster, tmp_path, cache, undisturbed):
     options = [*QUICK, *ONE_JOB, *OPTIONS, "--cache", str(cache), *_settings(tmp_path, f"address: {cluster.address}\n")]
