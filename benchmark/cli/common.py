@@ -222,8 +222,9 @@ def render_tables(
             print_readings(asked.matrix(name), tables)
     for spec in specs:
         if len(specs) == 1 and not spec.is_made_at(asked.scale):
-            made_at = f"made at scale {', '.join(spec.scales)}" if spec.scales else "of methods that do not run there"
-            raise UserError(f"table {spec.name} is {made_at}, not at '{asked.scale}'")
+            if spec.scales is None:
+                raise UserError(f"table {spec.name}: none of its methods runs at scale '{asked.scale}'")
+            raise UserError(f"table {spec.name} is made at scale {', '.join(spec.scales)}, not at '{asked.scale}'")
         built = table_at(spec, asked, data_root, tables, cache)
         if built is None:
             continue
