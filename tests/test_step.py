@@ -129,7 +129,7 @@ def _loss_and_gradient(job, dtype, plain=False):
     images, labels = _images(3, job.image_size, dtype)
     if plain:
         images, model.pooled_linear_weight = images.contiguous(), lambda: None
-        references.plain_batch_norm(model)
+        references.plain_modules(model)
     else:
         model.to(memory_format=torch.channels_last)
     _, terms = METHODS[job.method](model, images, labels, job, 0)
@@ -194,7 +194,7 @@ def test_the_second_order_by_vjp_is_the_one_by_autograd(method, backbone, make_j
     job = make_job(method, image_size=64, precision="float64", attention_weight=1.0)
     job = job.model_copy(update={"backbone": backbone})
     loss, gradient = _loss_and_gradient(job, torch.float64)
-    model = references.plain_batch_norm(networks.build(backbone, 20).double())
+    model = references.plain_modules(networks.build(backbone, 20).double())
     torch.func.replace_all_batch_norm_modules_(model)
     terms = _terms_by_vjp(model, *_images(3, 64, torch.float64), job)
     torch.stack(list(terms.values())).sum().backward()

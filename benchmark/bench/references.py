@@ -13,8 +13,7 @@ from benchmark.data.loading import num_threads
 from benchmark.matrix.job import Job
 from benchmark.methods import METHODS, attention, baseline, icasc
 from benchmark.methods.baseline import Terms
-from benchmark.methods.batch_norm import TwiceDifferentiableBatchNorm2d
-from benchmark.methods.models import Backbone
+from benchmark.methods.models import TWICE_DIFFERENTIABLE, Backbone
 from benchmark.methods.torchvision_ops import torchvision
 from benchmark.train.batches import Draws, View
 
@@ -58,11 +57,11 @@ class NaiveIcasc:
         return maps
 
 
-def plain_batch_norm(model: Backbone) -> Backbone:
-    """The model with torch.nn's BatchNorm everywhere, and so with PyTorch's own second derivative of it."""
-    ours: list[torch.nn.Module] = [m for m in model.modules() if isinstance(m, TwiceDifferentiableBatchNorm2d)]
-    for module in ours:
-        module.__class__ = torch.nn.BatchNorm2d
+def plain_modules(model: Backbone) -> Backbone:
+    """The model with torch.nn's own modules everywhere, and so with PyTorch's own second derivatives."""
+    plain = {ours: theirs for theirs, ours in TWICE_DIFFERENTIABLE.items()}
+    for module in model.modules():
+        module.__class__ = plain.get(type(module), type(module))
     return model
 
 
@@ -106,7 +105,7 @@ class PlainLoop:
     """An epoch of the same network over a DataLoader, eager, contiguous; returns the mean loss."""
 
     def __init__(self, model: Backbone, pixels: Pixels, view: View, draws: Draws, job: Job) -> None:
-        self.model, self.job = plain_batch_norm(copy.deepcopy(model)), job
+        self.model, self.job = plain_modules(copy.deepcopy(model)), job
         self.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.device, self.num = view.mean.device, len(pixels)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0, momentum=0.9, weight_decay=job.weight_decay)

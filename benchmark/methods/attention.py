@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmark.methods.convolution import of_features_alone
+
 EPS = 1e-8  # below any map sum that means something: each map has been divided by a maximum
 
 KINDS = ("grad_cam", "a_ch")
@@ -42,9 +44,10 @@ def gradient(scores_BC: Tensor, feat_BKHW: Tensor, cotangent_BC: Tensor, second_
     coupled, so this is not each image's own gradient; a plain PyTorch implementation computes the same.
     second_order: keep dY/dF in the graph, so that the loss is differentiated through it.
     """
-    (result,) = torch.autograd.grad(
-        scores_BC, feat_BKHW, cotangent_BC.to(scores_BC.dtype), create_graph=second_order, retain_graph=True
-    )
+    with of_features_alone():
+        (result,) = torch.autograd.grad(
+            scores_BC, feat_BKHW, cotangent_BC.to(scores_BC.dtype), create_graph=second_order, retain_graph=True
+        )
     return result
 
 

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from benchmark.matrix import study
 from benchmark.methods.batch_norm import TwiceDifferentiableBatchNorm2d
+from benchmark.methods.convolution import TwiceDifferentiableConv2d
 from benchmark.methods.torchvision_ops import torchvision
+
+TWICE_DIFFERENTIABLE: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm2d: TwiceDifferentiableBatchNorm2d,
+    nn.Conv2d: TwiceDifferentiableConv2d,
+}
 
 
 class Backbone(nn.Module):
@@ -34,8 +40,8 @@ class Backbone(nn.Module):
             if hasattr(module, "inplace"):  # an in-place ReLU would overwrite the feature map that a piece returned
                 module.inplace = False  # type: ignore[assignment]
         for module in self._modules_above_inner():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = TwiceDifferentiableBatchNorm2d  # the same parameters and names
+            if type(module) in TWICE_DIFFERENTIABLE:
+                module.__class__ = TWICE_DIFFERENTIABLE[type(module)]  # the same parameters and names
 
     def _modules_above_inner(self) -> list[nn.Module]:
         return [module for name in self._pieces["to_last"] for module in self.net.get_submodule(name).modules()]
