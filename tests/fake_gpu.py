@@ -218,9 +218,10 @@ def around(job: Job) -> None:
             loop.predict(state.model, test, view, job)
         assert [t.device.type for t in to_host] == ["cpu"], "scores go to the host once"
         values = overlap._per_image(state.model, images, targets, job)
-        maps = icasc.class_maps(state.model, images, torch.zeros(count, 2, dtype=torch.int64, device="cuda"), "a_ch")
-        kept = overlap.kept(state.model, images, torch.zeros(count, 2, dtype=torch.int64, device="cuda"), job)
-        assert {t.device.type for t in (images, *values.values(), *maps, *kept.values())} == {"cuda"}
+        classes = torch.zeros(count, 2, dtype=torch.int64, device="cuda")
+        maps = overlap.class_maps(state.model, images, classes, job)
+        kept = overlap.kept(state.model, images, classes, job)
+        assert {t.device.type for t in (images, *values.values(), *maps.values(), *kept.values())} == {"cuda"}
 
 
 def before(where: Any, name: str, does: Callable[..., Any]) -> Any:

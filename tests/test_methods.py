@@ -209,20 +209,3 @@ def test_terms_scale_with_the_weight(batch, icasc_job):
     )  # fmt: skip
     for name in once:
         assert half[name].item() == pytest.approx(once[name].item() / 2)
-
-
-@pytest.mark.parametrize("head", ["pooled linear", "deep"])
-@pytest.mark.parametrize("kind", attention.KINDS)
-def test_maps_of_several_classes_are_those_of_each_alone(kind, head, batch):
-    model = smooth(batch_norm=True, deep_head=head == "deep").eval()
-    classes = torch.tensor([[0, 1], [3, 2], [1, 1]])
-    maps = icasc.class_maps(model, batch[0], classes, kind)
-    feat_inner = model.to_inner(batch[0])
-    feat_last = model.to_last(feat_inner)
-    logits = model.head(feat_last)
-    for n in range(2):
-        cotangent = nn.functional.one_hot(classes[:, n], 4).double()
-        for found, feat in zip(maps, (feat_inner, feat_last), strict=True):
-            gradient = attention.gradient(logits, feat, cotangent, second_order=False)
-            assert torch.allclose(found[:, n], attention.attention_map(feat, gradient, kind), rtol=1e-10, atol=1e-14)
-    assert all(found.amax() > 0 and not found.requires_grad for found in maps)

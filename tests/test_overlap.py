@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from benchmark.data import ImageSet
-from benchmark.methods import attention, icasc, models, overlap
+from benchmark.methods import attention, models, overlap
+from tests.networks import smooth
 
 
 def _set(targets: np.ndarray, num_classes: int = 3) -> ImageSet:
@@ -76,14 +77,35 @@ def test_measure_is_the_overlap_of_the_method_s_own_maps(make_job):
 
 
 @pytest.mark.parametrize("backbone", ["resnet18_narrow", "vgg11_narrow"])
-def test_kept_maps_are_those_of_all_classes_at_once(make_job, backbone):
-    """Drawn and kept by two implementations; a byte holds 255 steps."""
+def test_kept_maps_are_class_maps_by_their_own_maximum(make_job, backbone):
+    """A byte holds 255 steps."""
     model = models.build(backbone, 7, 0).eval()
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([[0, 4], [6, 1], [2, 3]])
     kept = overlap.kept(model, images, classes, make_job())
-    for kind in attention.KINDS:
-        _, maps = icasc.class_maps(model, images, classes, kind)
-        by_own = maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
-        assert kept[kind].dtype == torch.uint8
-        assert (kept[kind] / 255 - by_own).abs().max() < 0.6 / 255
+    for (kind, layer), maps in overlap.class_maps(model, images, classes, make_job()).items():
+        if layer == "last":
+            by_own = maps / maps.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
+            assert kept[kind].dtype == torch.uint8
+            assert (kept[kind] / 255 - by_own).abs().max() < 0.6 / 255
+
+
+@pytest.mark.parametrize("head", ["pooled linear", "deep"])
+def test_maps_of_several_classes_are_those_of_each_alone(head, make_job):
+    model = smooth(batch_norm=True, deep_head=head == "deep").eval()
+    torch.manual_seed(5)
+    images, classes = torch.randn(3, 3, 8, 8, dtype=torch.float64), torch.tensor([[0, 1], [3, 2], [1, 1]])
+    maps = overlap.class_maps(model, images, classes, make_job(precision="float64"))
+    feat_inner = model.to_inner(images)
+    feat_last = model.to_last(feat_inner)
+    logits = model.head(feat_last)
+    assert list(maps) == [(kind, layer) for kind in attention.KINDS for layer in overlap.LAYERS]
+    for (kind, layer), found in maps.items():
+        assert found.amax() > 0
+        assert not found.requires_grad
+        feat = {"inner": feat_inner, "last": feat_last}[layer]
+        for k in range(2):
+            picked = logits.gather(1, classes[:, k : k + 1]).sum()
+            (gradient,) = torch.autograd.grad(picked, feat, retain_graph=True)
+            plain = attention.attention_map(feat, gradient, kind)
+            assert torch.allclose(found[:, k], plain, rtol=1e-10, atol=1e-14)

@@ -16,7 +16,7 @@ from benchmark.bench.references import NaiveIcasc, PlainLoop, PlainStep
 from benchmark.bench.sides import Loop, Settings, Side, cifar, execution, job_of, synchronize
 from benchmark.errors import UserError
 from benchmark.matrix.job import BACKBONES
-from benchmark.methods import METHODS, icasc, models
+from benchmark.methods import METHODS, models, overlap
 from benchmark.store import environment
 from benchmark.train.loop import open_splits
 
@@ -157,7 +157,8 @@ def maps(settings: Settings) -> Iterator[Row]:
             flat = scale_cam_image(maps_BNHW.flatten(0, 1).cpu().numpy(), (width, height))
             return flat.reshape(len(images), CLASSES, height, width)
 
-        return np.stack([scaled(m) for m in icasc.class_maps(model, images, classes_BN, "grad_cam")], axis=2)
+        maps = overlap.class_maps(model, images, classes_BN, side.job)
+        return np.stack([scaled(maps["grad_cam", layer]) for layer in overlap.LAYERS], axis=2)
 
     def same() -> None:
         mine, its = ours(), theirs()

@@ -1,7 +1,5 @@
 """ICASC: what its attention terms are made of, from a network's pieces (the mathematics itself: attention.py)."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.matrix.job import Job
@@ -139,28 +137,3 @@ def last_gradient(
     weight_CK = weight_CK if second_order else weight_CK.detach()
     positions = feat_last_BKhw.shape[2] * feat_last_BKhw.shape[3]
     return attention.pooled_linear_gradient(weight_CK, cotangent_BC.to(weight_CK.dtype), positions)
-
-
-def class_maps(model: Backbone, images_BCHW: Tensor, classes_BN: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Maps of N classes of each image, (B, N, H, W) at the inner and (B, N, h, w) at the last layer; trains nothing.
-
-    One pass up, and one down to the inner layer for all classes at once. In evaluation mode each map is its image's
-    own; in training mode BatchNorm couples the images, as it does for the loss.
-    """
-    with torch.no_grad():
-        feat_inner = model.to_inner(images_BCHW)
-    feat_inner.requires_grad_()
-    feat_last = model.to_last(feat_inner)
-    logits_BC = model.head(feat_last)
-    cotangents_NBC = F.one_hot(classes_BN.T, logits_BC.shape[1]).to(logits_BC.dtype)
-    closed = model.pooled_linear_weight() is not None
-    layers = [feat_inner] if closed else [feat_inner, feat_last]
-    gradients = list(torch.autograd.grad(logits_BC, layers, cotangents_NBC, is_grads_batched=True))
-    if closed:
-        of_last = [last_gradient(model, feat_last, logits_BC, c, second_order=False) for c in cotangents_NBC]
-        gradients.append(torch.stack(of_last))
-    inner, last = (
-        torch.stack([attention.attention_map(wide(feat).detach(), wide(g), kind) for g in of_class], dim=1)
-        for feat, of_class in zip((feat_inner, feat_last), gradients, strict=True)
-    )
-    return inner, last

@@ -14,6 +14,7 @@ from benchmark.matrix.job import Job
 from benchmark.methods import attention, baseline, icasc
 from benchmark.methods.models import Backbone
 
+LAYERS = ("inner", "last")
 AT_ONCE = {"cpu": 64, "cuda": 16}  # images: the maps' gradients of 64 need more memory than training, on a GPU
 KEPT = 8  # images, the first of those held out: chosen by no network's success
 HELD_OUT = 64  # test images; which ones depends on no seed, so that all runs on a data set measure the same
@@ -65,17 +66,30 @@ def kept(model: Backbone, images_BCHW: Tensor, classes_BK: Tensor, job: Job) -> 
     """Maps of K classes of each image at the last layer, of both kinds: (B, K, h, w) of 0 ... 255, each by its own
     maximum, coarse enough to be kept with a run. In evaluation mode, of logits, as in `measure`."""
     model.eval()
+    maps = class_maps(model, images_BCHW, classes_BK, job, layers=("last",))
+    result = {}
+    for kind in attention.KINDS:
+        maps_BKHW = maps[kind, "last"]
+        scaled_BKHW = maps_BKHW / maps_BKHW.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
+        result[kind] = (255 * scaled_BKHW).round().to(torch.uint8)
+    return result
+
+
+def class_maps(
+    model: Backbone,
+    images_BCHW: Tensor,
+    classes_BK: Tensor,
+    job: Job,
+    layers: tuple[str, ...] = LAYERS,
+) -> dict[tuple[str, str], Tensor]:
+    """By kind and layer, maps (B, K, h, w) of K classes of each image, as they are; trains nothing. One pass up for
+    all. In evaluation mode each map is its image's own."""
 
     def each(logits_BC: Tensor) -> tuple[Tensor, ...]:
         return tuple(F.one_hot(of_images, logits_BC.shape[1]).to(logits_BC.dtype) for of_images in classes_BK.T)
 
-    maps = _maps(model, images_BCHW, job, each, layers=("last",))
-    result = {}
-    for kind in attention.KINDS:
-        maps_BKHW = torch.stack(maps[kind, "last"], dim=1)
-        scaled_BKHW = maps_BKHW / maps_BKHW.amax(dim=(2, 3), keepdim=True).clamp_min(attention.EPS)
-        result[kind] = (255 * scaled_BKHW).round().to(torch.uint8)
-    return result
+    maps = _maps(model, images_BCHW, job, each, layers)
+    return {key: torch.stack(of_classes, dim=1) for key, of_classes in maps.items()}
 
 
 def _maps(
@@ -83,7 +97,7 @@ def _maps(
     images_BCHW: Tensor,
     job: Job,
     cotangents_of: Callable[[Tensor], tuple[Tensor, ...]],
-    layers: tuple[str, ...] = ("inner", "last"),
+    layers: tuple[str, ...] = LAYERS,
 ) -> dict[tuple[str, str], list[Tensor]]:
     """By kind and layer, a map (B, h, w) for each (B, C) that cotangents_of gives for the logits (B, C)."""
     with baseline.autocast(images_BCHW.device, job):
