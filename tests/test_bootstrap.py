@@ -176,7 +176,7 @@ def test_a_key_knows_scores_definition_classes_and_rounds():
 
 
 def test_runs_of_the_same_images_are_paired_and_a_second_call_reads_them(tmp_path, monkeypatch):
-    ids = [next(RUNS.glob(f"reduced/cifar100-resnet20-{m}-s0-*")).name for m in ("baseline", "icasc-a_ch")]
+    ids = [(next(RUNS.glob(f"reduced/cifar100-resnet20-{m}-s0-*")).name,) for m in ("baseline", "icasc-a_ch")]
     first = collect.image_samples(MATRIX, ids, 200, cache=tmp_path)
     left, right = (first[name]["top1"] for name in ids)
     assert np.std(left - right) < np.hypot(left.std(), right.std())

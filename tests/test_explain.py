@@ -11,7 +11,6 @@ from benchmark import cli
 from benchmark.errors import UserError
 from benchmark.evidence import explain
 from benchmark.matrix import grid
-from benchmark.store import run as run_module
 from benchmark.tables import build, collect, published
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_matrix, golden_table, plant, save_scores
 
@@ -144,10 +143,13 @@ def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):
     scores = np.random.default_rng(0).normal(size=(40, 10))
     for run, ids in zip(runs, ("a", "a", "b"), strict=True):
         save_scores(run, np.zeros(40, int), scores, [f"{ids}{i}" for i in range(40)], top1=0.1, top5=0.5)
-    samples = collect.image_samples(golden_matrix("paper", tmp_path), [run.id for run in runs], 30)
-    first, same, other = (samples[run.id]["top1"] for run in runs)
+    alone = [(run.id,) for run in runs]
+    together = tuple(run.id for run in runs[1:])
+    samples = collect.image_samples(golden_matrix("paper", tmp_path), [*alone, together], 30)
+    first, same, other = (samples[group]["top1"] for group in alone)
     assert (first == same).all()
     assert (first != other).any()
+    assert samples[together]["top1"] == pytest.approx((same + other) / 2, abs=1e-4)
 
 
 @pytest.mark.usefixtures("planted_numbers")
@@ -156,16 +158,15 @@ def test_single_label_runs_are_resampled(tmp_path):
     run = plant(tmp_path, as_published)[0]
     labels, scores = rng.integers(0, 10, 200), rng.normal(size=(200, 10))
     save_scores(run, labels, scores, top1=0.1, top5=0.5)
-    samples = collect.image_samples(golden_matrix("paper", tmp_path), [run.id], 50, "top1")[run.id]
+    samples = collect.image_samples(golden_matrix("paper", tmp_path), [[run.id]], 50, "top1")[run.id,]
     assert samples["top1"].mean() == pytest.approx(100 * (scores.argmax(axis=1) == labels).mean(), abs=2)
 
 
 def test_samples_are_paired():
     """Two runs of one seed and nearly the same scores: their difference varies far less over images than each."""
     table = golden_table()
-    ids = [run.id for run in run_module.all_runs(RUNS)]
-    samples = collect.image_samples(golden_matrix(), ids, 100, "mAP")
     cell = table.cells["mAP", "icasc-a_ch"]
+    samples = collect.image_samples(golden_matrix(), build.groups(table, cell), 100, "mAP")
     paired = build.paired_over(samples, table, cell)
     assert paired.std() < 0.3 * collect.mean_over(samples, cell.runs, "mAP").std()
 

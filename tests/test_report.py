@@ -18,7 +18,7 @@ from benchmark import cli
 from benchmark.evidence import figures, report
 from benchmark.matrix import grid
 from benchmark.store import metrics
-from benchmark.tables import collect, published, render, summary
+from benchmark.tables import build, collect, published, render, summary
 from benchmark.tables.claims import GainInterval
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
@@ -27,8 +27,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     table = golden_table(scale, runs, spec_changes)
-    ids = [name for cell in table.cells.values() for name in cell.runs]
-    samples = collect.image_samples(table.matrix, list(dict.fromkeys(ids)), rounds)
+    groups = [group for cell in table.cells.values() for group in build.groups(table, cell)]
+    samples = collect.image_samples(table.matrix, groups, rounds)
     drawn = [(d.caption, "image/svg+xml", figures.svg(d)) for d in figures.draw(table)]
     return report.page([report.Part(table, table.matrix, samples, drawn)])
 

@@ -401,7 +401,7 @@ def test_one_interval_of_a_gain_everywhere():
     """Over seeds and test images together, in tables, traces and figures."""
     table = golden_table()
     cell = table.cells["mAP", "icasc-a_ch"]
-    samples = collect.image_samples(table.matrix, [*cell.runs, *table.baseline(cell).runs])
+    samples = collect.image_samples(table.matrix, build.groups(table, cell))
     pooled = claims.pooled_std([table.cells["mAP", c.key].gains for c in SPEC.columns])
     assert cell.gain_interval == claims.gain_interval(cell.gains, build.paired_over(samples, table, cell), pooled)
     assert cell.gain_interval.over == "seeds and images"

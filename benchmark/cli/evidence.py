@@ -59,7 +59,7 @@ def explain(
     """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it.
     --as-it-was --run ends with 1 where a number does not come out, with 2 where nothing tells."""
     from benchmark.evidence import explain as explain_module
-    from benchmark.tables import collect, locks, summary
+    from benchmark.tables import build, collect, locks, summary
 
     loaded = [published.load(name, tables) for name in published.names(tables)]
     specs = {spec.name: spec for spec in loaded if spec.grid or spec.of_gains}
@@ -78,8 +78,8 @@ def explain(
     def traced(built: Table, row: str) -> dict[str, Any]:
         assert built.matrix is not None, "a table of runs"
         cell = built.cells[row, column]
-        ids = list(dict.fromkeys([*cell.runs, *built.baseline(cell).runs])) if rounds else []
-        samples = collect.image_samples(built.matrix, ids, rounds, built.item(cell))
+        groups = build.groups(built, cell) if rounds else []
+        samples = collect.image_samples(built.matrix, groups, rounds, built.item(cell))
         return explain_module.trace(built, cell, samples)
 
     if spec.grid:
@@ -294,14 +294,14 @@ def report(
     from benchmark.evidence import answer, curve, maps
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import report as report_module
-    from benchmark.tables import collect, locks, summary
+    from benchmark.tables import build, collect, locks, summary
 
     parts = []
     with_curves = {spec.name for spec in first_of_each_grid(table, tables)}
     for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
         built = build_table(spec, matrix, tables)
-        ids = list(dict.fromkeys(name for cell in built.cells.values() for name in cell.runs)) if rounds else []
-        samples = collect.image_samples(matrix, ids, rounds)
+        groups = [group for cell in built.cells.values() for group in build.groups(built, cell)] if rounds else []
+        samples = collect.image_samples(matrix, groups, rounds)
         tried = curve.at_scales(matrix, spec, claims_of_the_abstract(tables)) if spec.name in with_curves else []
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
         kept = maps.draw(matrix, data_root, cache) if spec.name in with_curves else []

@@ -142,12 +142,17 @@ def _gains_over(
         if method != baseline
     }
     item = item or next((record.headline for record in records.values()), None)
-    samples = collect.image_samples(matrix, ids, item=item) if resample and any(p.gains for p in pairs.values()) else {}
+
+    def paired_runs(method: str) -> tuple[dict[int, str], dict[int, str]]:
+        of = {seed: measured[method][seed][0] for seed in pairs[method].seeds}
+        return of, {seed: measured[baseline][seed][0] for seed in of}
+
+    groups = [side for method in pairs for side in collect.sides(*paired_runs(method)) if side and resample]
+    samples = collect.image_samples(matrix, groups, item=item)
     pooled = claims.pooled_std([of.gains for of in pairs.values()])
     found = {}
     for method, of in pairs.items():
-        ours, theirs = ({seed: measured[m][seed][0] for seed in of.seeds} for m in (method, baseline))
-        drawn = collect.paired_over(samples, ours, theirs, item) if item else None
+        drawn = collect.paired_over(samples, *paired_runs(method), item) if item else None
         found[method] = of, claims.gain_interval(of.gains, drawn, pooled)
     return found
 

@@ -70,9 +70,18 @@ def build(
 
 def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarray | None:
     """The cell's gain in each bootstrap sample of the test images."""
+    return collect.paired_over(samples, *_paired_runs(table, cell), table.item(cell))
+
+
+def groups(table: Table, cell: Cell) -> list[collect.Group]:
+    """Of runs whose means on bootstrap samples are shown of a cell: its own, and both sides of its gain."""
+    return [cell.runs, *collect.sides(*_paired_runs(table, cell))]
+
+
+def _paired_runs(table: Table, cell: Cell) -> tuple[dict[int, str], dict[int, str]]:
+    """Seed -> run, of the cell's pairs and of the baseline."""
     ours, theirs = (dict(zip(c.seeds, c.runs, strict=False)) for c in (cell, table.baseline(cell)))
-    ours = {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}
-    return collect.paired_over(samples, ours, theirs, table.item(cell))
+    return {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}, theirs
 
 
 def _with_gains(
@@ -91,14 +100,16 @@ def _with_gains(
             cell, gains=pairs.gains, paired_seeds=pairs.seeds, gain=pairs.mean, crosses=pairs.crosses,
             unpaired=pairs.unpaired,
         )  # fmt: skip
-    samples = collect.image_samples(matrix, _runs(table)) if resample else {}
-    cells |= _with_intervals(replace(table, cells=table.cells | cells), samples)
+    paired = replace(table, cells=table.cells | cells)
+    cells |= _with_intervals(paired, matrix, resample)
     return cells | _with_treatments(replace(table, cells=table.cells | cells), matrix)
 
 
-def _with_intervals(table: Table, samples: collect.Samples) -> dict[tuple[str, str], Cell]:
+def _with_intervals(table: Table, matrix: Matrix, resample: bool) -> dict[tuple[str, str], Cell]:
     """Each gain's interval over seeds and test images together; a row's methods share a spread where they may."""
     cells = dict(table.cells)
+    sides = [collect.sides(*_paired_runs(table, cell)) for cell in cells.values() if cell.gains]
+    samples = collect.image_samples(matrix, [side for both in sides for side in both]) if resample else {}
     for row in table.spec.rows:
         of_row = [cells[row.key, column.key] for column in table.spec.columns]
         # Controls, which are there to differ, lend each other no spread: an A/A's is the noise floor.

@@ -23,7 +23,8 @@ from benchmark.tables import bootstrap
 SINGLE_LABEL = ("top1", "top5")
 ROUNDS = bootstrap.ROUNDS
 
-Samples = dict[str, dict[str, np.ndarray]]  # run id -> item -> (rounds,) in percent
+Group = tuple[str, ...]  # run ids
+Samples = dict[Group, dict[str, np.ndarray]]  # -> item -> the runs' mean in each sample (rounds,), in percent
 
 
 class Collected(NamedTuple):
@@ -157,28 +158,53 @@ def tested_on(run: Run, record: Result) -> str | None:
 
 
 def image_samples(
-    matrix: Matrix, ids: list[str], rounds: int = ROUNDS, item: str | None = None, cache: Path | None = bootstrap.CACHE
-) -> Samples:
-    """Each run's numbers on bootstrap samples of its test images, in percent; only `item` where one is named. Classes
-    that the matrix leaves out are left out, as in `items`.
+    matrix: Matrix, groups: Iterable[Iterable[str]], rounds: int = ROUNDS, item: str | None = None,
+    cache: Path | None = bootstrap.CACHE,
+) -> Samples:  # fmt: skip
+    """The mean number of each group of runs on bootstrap samples of their test images, in percent; only `item` where
+    one is named. Classes that the matrix leaves out are left out, as in `items`. A group one of whose runs has no
+    sample is left out, and an item that one lacks.
 
-    Runs tested on the same images get the same samples, so their differences are paired; others independent ones.
+    Runs tested on the same images get the same samples, so their differences are paired; others independent ones. Each
+    run is read once and not kept: 100,000 would be 8 GB.
     """
-    samples: Samples = {}
+    within: dict[str, list[Group]] = {}
+    for group in dict.fromkeys(map(tuple, groups)):
+        for name in group:
+            within.setdefault(name, []).append(group)
+    totals: Samples = {}
+    lacking: set[Group] = set()
     jobs = {job.id: job for job in matrix.jobs}
-    for run in (Run(matrix.runs / matrix.scale / name) for name in ids):
-        try:
-            record, _ = verify.checked(run)
-            if record is None or not run.path("scores.npz").exists():
-                continue
-            kept = counted(matrix, jobs.get(run.id) or run.job(), record)
-            drawn = _resampled(run, kept, matrix.definition, rounds, cache)
-        except UserError as error:
-            print(f"warning: {error}", file=sys.stderr)
+    for name, of in within.items():
+        run = Run(matrix.runs / matrix.scale / name)
+        drawn = _samples_of(run, jobs.get(name), matrix, rounds, cache)
+        if drawn is None:
+            lacking.update(of)
             continue
-        samples[run.id] = {name: 100 * values for name, values in drawn.items() if item in (None, name)}
+        drawn = {name: 100 * values for name, values in drawn.items() if item in (None, name)}
+        for group in of:
+            known = totals.setdefault(group, {name: np.zeros_like(values) for name, values in drawn.items()})
+            totals[group] = {name: np.add(known[name], drawn[name], out=known[name]) for name in known if name in drawn}
     bootstrap.draws.cache_clear()
-    return samples
+    return {
+        group: {name: total / np.float32(len(group)) for name, total in by_item.items()}
+        for group, by_item in totals.items()
+        if group not in lacking
+    }
+
+
+def _samples_of(
+    run: Run, job: Job | None, matrix: Matrix, rounds: int, cache: Path | None
+) -> dict[str, np.ndarray] | None:
+    """Shares, by item; None where the run has no scores, with a warning where it cannot be read."""
+    try:
+        record, _ = verify.checked(run)
+        if record is None or not run.path("scores.npz").exists():
+            return None
+        return _resampled(run, counted(matrix, job or run.job(), record), matrix.definition, rounds, cache)
+    except UserError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return None
 
 
 def _resampled(
@@ -197,13 +223,17 @@ def _resampled(
 
 
 def mean_over(samples: Samples, ids: Iterable[str], item: str) -> np.ndarray | None:
-    """The runs' mean in each sample of images; None where one has none."""
-    drawn = [samples.get(name, {}).get(item) for name in ids]
-    return None if not drawn or any(d is None for d in drawn) else np.mean(np.array(drawn), axis=0)
+    """The runs' mean in each sample of images; None where one has none, or they were not asked for together."""
+    return samples.get(tuple(ids), {}).get(item)
+
+
+def sides(ours: dict[int, str], theirs: dict[int, str]) -> tuple[Group, Group]:
+    """The runs (seed -> run id) of the seeds that both have, as `image_samples` is asked for them."""
+    shared = [seed for seed in ours if seed in theirs]
+    return tuple(ours[seed] for seed in shared), tuple(theirs[seed] for seed in shared)
 
 
 def paired_over(samples: Samples, ours: dict[int, str], theirs: dict[int, str], item: str) -> np.ndarray | None:
     """The mean difference of runs of the same seed (seed -> run id) in each sample of images: both on the same ones."""
-    shared = [seed for seed in ours if seed in theirs]
-    means = [mean_over(samples, [by_seed[seed] for seed in shared], item) for by_seed in (ours, theirs)]
-    return None if means[0] is None or means[1] is None else means[0] - means[1]
+    mine, its = (mean_over(samples, side, item) for side in sides(ours, theirs))
+    return None if mine is None or its is None else mine - its

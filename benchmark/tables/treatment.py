@@ -4,7 +4,7 @@ All from saved records: the overlap of the true and the confusing class's maps a
 test scores. A gain of nothing says something about a method only where its maps came apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -87,13 +87,12 @@ def treatment(
     last = [(_last_epoch(run), _last_epoch(other)) for run, other in pairs]
     changes = _changes(last, maps)
     own = [share for epoch, _ in last if (share := _share(epoch)) is not None]
-    saved = [(_scores(run), _scores(other)) for run, other in pairs]
     answer, reason = _answer(changes, effect)
     return Treatment(
         answer, reason, changes,
         share=float(np.mean(own)) if own else None,
-        agreement=_mean_agreement(saved),
-        agreement_of_seeds=_between_seeds([other for _, other in saved]),
+        agreement=_mean_agreement((_scores(run), _scores(other)) for run, other in pairs),
+        agreement_of_seeds=_between_seeds([_scores(other) for _, other in pairs[:MOST_SEEDS]]),
     )  # fmt: skip
 
 
@@ -158,14 +157,14 @@ def _scores(run: Run) -> scores.Scores | None:
         return None
 
 
-def _mean_agreement(pairs: list[tuple[scores.Scores | None, scores.Scores | None]]) -> float | None:
+def _mean_agreement(pairs: Iterable[tuple[scores.Scores | None, scores.Scores | None]]) -> float | None:
     found = [agreement(a, b) for a, b in pairs if a is not None and b is not None]
     return float(np.mean(found)) if found else None
 
 
 def _between_seeds(saved: list[scores.Scores | None]) -> float | None:
     """Of every two of the first seeds: of all of many, there are too many pairs."""
-    return _mean_agreement(list(combinations(saved[:MOST_SEEDS], 2)))
+    return _mean_agreement(combinations(saved[:MOST_SEEDS], 2))
 
 
 def agreement(a: scores.Scores, b: scores.Scores) -> float:
