@@ -184,3 +184,15 @@ def test_runs_of_the_same_images_are_paired_and_a_second_call_reads_them(tmp_pat
     monkeypatch.setattr(bootstrap, "resampled", lambda *_: pytest.fail("made again"))
     again = collect.image_samples(MATRIX, ids, 200, "top1", cache=tmp_path)
     assert all(list(again[name]) == ["top1"] and (again[name]["top1"] == first[name]["top1"]).all() for name in ids)
+
+
+def test_a_run_is_read_once_for_all_its_groups_and_a_group_that_lacks_one_is_left_out(tmp_path, monkeypatch):
+    one, two = (next(RUNS.glob(f"reduced/cifar100-resnet20-{m}-s0-*")).name for m in ("baseline", "icasc-a_ch"))
+    read, original = [], collect._resampled
+    monkeypatch.setattr(collect, "_resampled", lambda run, *rest: (read.append(run.id), original(run, *rest))[1])
+    found = collect.image_samples(MATRIX, [[one], [one, two], (two,), [one, "no-such-run"]], 50, "top1", cache=tmp_path)
+    assert sorted(read) == sorted([one, two])
+    assert set(found) == {(one,), (one, two), (two,)}
+    mean = (found[one,]["top1"] + found[two,]["top1"]) / 2
+    assert found[one, two]["top1"] == pytest.approx(mean, abs=1e-4)
+    assert found[one,]["top1"].std() > 0
