@@ -257,17 +257,17 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
     lines = [f"{gain['mean']:+.2f} over the baseline, by seed {by_seed}"]
     if gain["interval"]:
         lines.append(f"[{gain['interval'][0]:+.2f}, {gain['interval'][1]:+.2f}] 95% over {gain['over']}, as in tables")
+    lines += _measures(gain, sign="+")
+    if gain["sign_flip_p"] is not None:
+        least = 2 / 2 ** len(gain["values"])
+        lines.append(f"sign-flip test: p = {gain['sign_flip_p']:.3g} (the least possible: {least:.3g})")
     if gain["share_of_claim"]:
         ratio, interval = gain["share_of_claim"]["ratio"], gain["share_of_claim"]["interval"]
         span = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
         lines.append(f"{ratio:.2f}{span} of the paper's gain: {gain['size']}")
     lines += [f"treatment: {gain['treatment']['told']}"] if gain["treatment"] else []
     lines += [f"trained by two versions of the training code: {gain['trained_by']}"] if gain["crosses"] else []
-    lines += [*gain["unpaired"], *_measures(gain)]
-    if gain["sign_flip_p"] is not None:
-        least = 2 / 2 ** len(gain["values"])
-        lines.append(f"sign-flip test: p = {gain['sign_flip_p']:.3g} (the least possible: {least:.3g})")
-    return lines
+    return [*lines, *gain["unpaired"]]
 
 
 def _published_lines(printed: dict[str, Any]) -> list[str]:
@@ -304,14 +304,18 @@ def _estimate(value: dict[str, Any]) -> str:
     return f"{value['mean']:.2f}{spread}, {value['n']} of {value['planned']} seeds"
 
 
-def _measures(measured: dict[str, Any]) -> list[str]:
-    """Each uncertainty under its own name."""
+def _measures(measured: dict[str, Any], sign: str = "") -> list[str]:
+    """Each uncertainty under its own name; sign "+": of differences."""
     named = {
         "interval_seeds": "95% over seeds, these test images (t)",
         "interval_images": "95% over test images, these seeds (bootstrap)",
         "interval_seeds_and_images": "95% over both",
     }
-    rows = [f"[{measured[k][0]:.2f}, {measured[k][1]:.2f}] {name}" for k, name in named.items() if measured.get(k)]
+    rows = [
+        f"[{measured[k][0]:{sign}.2f}, {measured[k][1]:{sign}.2f}] {name}"
+        for k, name in named.items()
+        if measured.get(k)
+    ]
     if measured.get("std_binomial") is not None:
         rows.append(f"{measured['std_binomial']:.2f} is the standard error of one run over test images (binomial)")
     if measured["smallest_detectable"] is not None:

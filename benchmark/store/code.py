@@ -3,8 +3,9 @@
 Training code is every definition that ENTRANCES, and the functions of the table METHODS, reach through the names and
 imports in them, but for what keeps records (the room `store` without its metrics, train/recording.py), what names jobs
 (`matrix`, whose every choice is in a job's id) and what unpacks archives, whole or not at all: these change what is
-written about a number, not the number. A
-definition is compared by its syntax tree without comments, docstrings, annotations, assertions, and without the names
+written about a number, not the number.
+
+A definition is compared by its syntax tree without comments, docstrings, annotations, assertions, and without the names
 of local variables and of modules. So a file that moves, a function that moves to another file, or a better name of a
 variable makes no run stale; any other edit does.
 
