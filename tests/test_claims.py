@@ -48,6 +48,15 @@ def test_gain_interval_of_one_seed_says_that_it_is_over_images_only():
     assert claims.gain_interval([], 0.5) is None
 
 
+@pytest.mark.parametrize("image_error", [0.0, 0.3, 3.0])
+def test_smallest_detectable_gain_is_found_at_the_promised_rate(image_error):
+    rng = np.random.default_rng(2)
+    effect = claims.Estimate(0.0, 0.7 / math.sqrt(5), 4, image_error, "seeds and images").detectable()
+    drawn = rng.normal(effect, 0.7, (SIMULATIONS, 5)) + rng.normal(0, image_error, (SIMULATIONS, 1))
+    found = [claims.gain_interval(gains, image_error).low > 0 for gains in drawn]
+    assert np.mean(found) == pytest.approx(stats.POWER, abs=0.03)
+
+
 def test_gain_interval_is_pooled_and_stays_in_bounds():
     found = claims.gain_interval([1.0, 3.0], 0.0, claims.Pooled(0.7, 4))
     half = 2.776445 * 0.7 / math.sqrt(2)

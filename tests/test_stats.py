@@ -47,7 +47,7 @@ def test_sign_flip_by_hand():
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_smallest_detectable_effect_is_found_at_the_promised_rate(n):
     rng = np.random.default_rng(1)
-    effect = stats.smallest_detectable(0.7, n)
+    effect = stats.smallest_detectable(0.7 / math.sqrt(n), n - 1)
     found = [stats.t_interval(run)[0] > 0 for run in rng.normal(effect, 0.7, (SIMULATIONS, n))]
     assert np.mean(found) == pytest.approx(stats.POWER, abs=0.03)
 

@@ -118,6 +118,7 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
         "crosses": cell.crosses, "unpaired": list(cell.unpaired),
         "trained_by": _trained_by(table, cell) if cell.crosses else None,
+        "smallest_detectable": known.detectable() if known and len(cell.gains) > 1 else None,
         "treatment": cell.treatment and asdict(cell.treatment) | {"told": cell.treatment.told},
         "sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None,
     } | {
@@ -141,14 +142,12 @@ def _trained_by(table: Table, cell: Cell) -> str:
 
 def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, Any]:
     """Spread over seeds, sampling of test images, and both, each under its own name."""
-    std = stats.sample_std(values)
     image_std = None if sample_R is None else float(np.nanstd(sample_R, ddof=1))
     return {
         "interval_seeds": stats.t_interval(values),
         "std_images": image_std,
         "interval_images": _over_images(values, sample_R),
         "interval_seeds_and_images": None if image_std is None else stats.combined_interval(values, image_std),
-        "smallest_detectable": None if std is None else stats.smallest_detectable(std, len(values)),
     }
 
 
@@ -258,6 +257,8 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
     if gain["interval"]:
         lines.append(f"[{gain['interval'][0]:+.2f}, {gain['interval'][1]:+.2f}] 95% over {gain['over']}, as in tables")
     lines += _measures(gain, sign="+")
+    if gain["smallest_detectable"] is not None:
+        lines.append(f"{gain['smallest_detectable']:.2f}: smallest gain that such runs tell from zero 4 times in 5")
     if gain["sign_flip_p"] is not None:
         least = 2 / 2 ** len(gain["values"])
         lines.append(f"sign-flip test: p = {gain['sign_flip_p']:.3g} (the least possible: {least:.3g})")
@@ -307,7 +308,7 @@ def _estimate(value: dict[str, Any]) -> str:
 def _measures(measured: dict[str, Any], sign: str = "") -> list[str]:
     """Each uncertainty under its own name; sign "+": of differences."""
     named = {
-        "interval_seeds": "95% over seeds, these test images (t)",
+        "interval_seeds": "95% over seeds, these test images (t, by their own spread)",
         "interval_images": "95% over test images, these seeds (bootstrap)",
         "interval_seeds_and_images": "95% over both",
     }
@@ -318,10 +319,6 @@ def _measures(measured: dict[str, Any], sign: str = "") -> list[str]:
     ]
     if measured.get("std_binomial") is not None:
         rows.append(f"{measured['std_binomial']:.2f} is the standard error of one run over test images (binomial)")
-    if measured["smallest_detectable"] is not None:
-        rows.append(
-            f"{measured['smallest_detectable']:.2f} is the smallest effect that this many seeds show 4 times in 5"
-        )
     return rows
 
 

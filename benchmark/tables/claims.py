@@ -56,6 +56,10 @@ class Estimate:
     def half(self, level: float = LEVEL) -> float:
         return float(stats.combined_half(self.seed_error, self.df, self.image_error, level))
 
+    def detectable(self) -> float:
+        """The smallest true gain that such an interval tells from zero 4 times in 5."""
+        return stats.smallest_detectable(self.seed_error, self.df, self.image_error)
+
 
 def pooled_std(gains: Sequence[Sequence[float]]) -> Pooled | None:
     """The spread of paired gains over seeds, from several methods: variances weighted by n - 1, which add up to its

@@ -16,6 +16,7 @@ import numpy as np
 LEVEL = 0.95  # of every interval, so that what is shown is what is judged
 POWER = 0.8
 MAX_SEEDS = 1000  # beyond this many "more seeds" is no advice
+SPREADS = 4000  # of samples, one at each of as many equal shares
 
 Interval = tuple[float, float]
 Numbers = Sequence[float] | np.ndarray
@@ -91,26 +92,6 @@ def sign_flip_p(differences: Numbers) -> float | None:
     return float(np.mean(sums >= abs(np.sum(differences)) - 1e-12))
 
 
-def smallest_detectable(std: float, n: int, level: float = LEVEL, power: float = POWER) -> float | None:
-    """The true effect that a t interval of n values with this spread excludes zero for, with probability `power`.
-
-    Solves the noncentral t; None for n < 2.
-    """
-    if n < 2:
-        return None
-    from scipy.special import nctdtr
-
-    critical = t_quantile(n - 1, (1 + level) / 2)
-    low, high = 0.0, critical + 20.0  # in standard errors; the power at the upper end is 1 for any n
-    while high - low > 1e-6:
-        middle = (low + high) / 2
-        if 1 - nctdtr(n - 1, middle, critical) < power:
-            low = middle
-        else:
-            high = middle
-    return high * std / math.sqrt(n)
-
-
 def seeds_for(std: float, margin: float, level: float = LEVEL) -> int | None:
     """The smallest n whose t interval has a half-width of at most `margin`, should the spread stay; None above
     MAX_SEEDS or without a margin."""
@@ -174,6 +155,29 @@ def combined_interval(
         return None
     half = float(combined_half(_std(values) / math.sqrt(len(values)), len(values) - 1, image_std, level))
     return clip((float(np.mean(values)) - half, float(np.mean(values)) + half), bounds)
+
+
+def smallest_detectable(
+    seed_error: float, df: float, image_error: float = 0.0, level: float = LEVEL, power: float = POWER
+) -> float:
+    """The true effect that the interval of `combined_half` excludes zero for with probability `power`.
+
+    Mean and sample spread of normal values are independent: the power is the normal one, averaged over the spreads that
+    a sample can have. With df = n - 1 and no error over images it is the noncentral t's (Cohen, 1988).
+    """
+    from scipy.special import chdtri, ndtr
+
+    error = math.hypot(seed_error, image_error)
+    if not error:
+        return 0.0
+    shares = (np.arange(SPREADS) + 0.5) / SPREADS
+    spreads = np.ones(1) if math.isinf(df) else np.sqrt(chdtri(df, shares) / df)  # a sample's, of the true one
+    half = np.asarray(combined_half(seed_error * spreads, df, image_error, level))
+    low, high = 0.0, float(half.max()) + 20 * error  # the power at the upper end is 1
+    while high - low > 1e-6 * error:
+        middle = (low + high) / 2
+        low, high = (middle, high) if np.mean(ndtr((middle - half) / error)) < power else (low, middle)
+    return high
 
 
 # Verdicts
