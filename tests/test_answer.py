@@ -93,6 +93,18 @@ def test_a_control_beyond_the_axis_is_an_arrow(controls):
     assert "An arrow" not in figures.controls(controls[1:]).caption
 
 
+def test_a_control_of_one_seed_says_that_its_interval_is_over_images_only(controls):
+    one = controls[1]
+    interval = dataclasses.replace(one.interval, over="images only")
+    one = one._replace(cell=dataclasses.replace(one.cell, gains=(2.0,)), interval=interval)
+    assert "+2.00 [+1.00, +3.00] (images only)" in answer.controls_markdown([one])
+    drawing = figures.controls([one, controls[1]])
+    styles = [line.get_linestyle() for line in drawing.figure.axes[0].lines if list(line.get_xdata()) == [1.0, 3.0]]
+    assert styles == [":", "-"]
+    assert "Dotted: one seed, over test images only." in drawing.caption
+    assert "Dotted" not in figures.controls(controls).caption
+
+
 def test_the_picture_has_each_point_at_its_place(shown):
     drawing = figures.answer(shown)
     axes = drawing.figure.axes[0]

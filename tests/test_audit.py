@@ -111,6 +111,12 @@ def test_every_committed_record_fits(call):
         "their scores, 0 problems\n")  # fmt: skip
 
 
+def test_the_folder_of_one_scale_and_of_one_run_can_be_named(runs, call):
+    for folder in (runs, runs / "mini", all_runs(runs)[0].folder):
+        ended = call(ROOT, "verify", str(folder))
+        assert (ended.returncode, f"{folder}: " in ended.stdout, "0 problems" in ended.stdout) == (0, True, True)
+
+
 def test_scores_of_another_seed_are_borrowed(runs, tmp_path, call):
     lender, borrower = (next(r for r in all_runs(runs) if f"baseline-s{seed}" in r.id) for seed in (0, 1))
     for name in ("scores.npz", "result.json", "metrics.jsonl"):

@@ -12,11 +12,13 @@ from benchmark.data import voc
 from benchmark.data.voc import CELLS
 from benchmark.errors import UserError
 from benchmark.matrix import grid
+from benchmark.matrix.matrix import Matrix
 from benchmark.methods import METHODS, attention, controls, icasc
 from benchmark.tables import build, published, stats
 from benchmark.train import batches
 from tests import evidence, networks
 
+ROOT = Path(__file__).parent.parent
 TERMS = ("separability_inner", "separability_last", "consistency")
 KINDS = ("grad_cam", "a_ch")
 
@@ -347,3 +349,14 @@ def test_what_boxes_cannot_follow_is_refused(make_job, tiny_voc, tmp_path):
     for changes in ({"resize": "warp_crop"}, {"pad_crop": 4}):
         with pytest.raises(UserError, match=r"guided-a_ch: boxes are known of whole pictures; set resize=warp"):
             batches.View.of(make_job("guided-a_ch", **changes), pixels, np.arange(4), torch.device("cpu"))
+
+
+def test_a_reading_that_a_scale_has_instead_of_the_grid_s_is_in_the_rows(tmp_path):
+    """A gain at another weight than the grid's must not read as one at the grid's."""
+    cifar, spec = grid.load("cifar100"), published.load("cifar100-controls", ROOT / "tables")
+    table = build.build(spec, Matrix(cifar, "controls", runs=tmp_path))
+    assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20, attention_weight 0.2)"
+    assert not [note for note in table.notes if "Δ" in note], "it has no such column"
+    table = build.build(published.load("cifar100", ROOT / "tables"), Matrix(cifar, "reduced", runs=tmp_path))
+    assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)"
+    assert "Δ: ours - paper." in table.notes

@@ -96,6 +96,11 @@ class Control(NamedTuple):
         return self.table.matrix
 
     @property
+    def told(self) -> str:
+        """`-0.35 [-1.16, +0.46]`"""
+        return f"{self.gain:+.2f} [{self.interval.low:+.2f}, {self.interval.high:+.2f}]"
+
+    @property
     def name(self) -> str:
         over = self.table.row(self.cell).over.get(self.cell.column)
         return self._header(self.cell.column) + (f", over {self._header(over)}" if over else "")
@@ -134,7 +139,7 @@ def controls_markdown(shown: list[Control]) -> str:
             [
                 render.escape_markdown(c.name + ("" if not c.cell.crosses else " ††")),
                 str(len(c.cell.gains)),
-                f"{c.gain:+.2f} [{c.interval.low:+.2f}, {c.interval.high:+.2f}]",
+                c.told + ("" if c.interval.over == "seeds and images" else f" ({c.interval.over})"),
                 *(c.overlap(layer) for layer in LAYERS),
                 c.cell.treatment.answer if c.cell.treatment else render.BLANK,
             ]

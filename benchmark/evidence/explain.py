@@ -259,7 +259,7 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
     lines += _measures(gain, sign="+")
     if gain["smallest_detectable"] is not None:
         lines.append(f"{gain['smallest_detectable']:.2f}: smallest gain that such runs tell from zero 4 times in 5")
-    if gain["sign_flip_p"] is not None:
+    if gain["sign_flip_p"] is not None and len(gain["values"]) > 1:
         least = 2 / 2 ** len(gain["values"])
         lines.append(f"sign-flip test: p = {gain['sign_flip_p']:.3g} (the least possible: {least:.3g})")
     if gain["share_of_claim"]:

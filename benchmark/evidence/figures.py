@@ -138,7 +138,7 @@ def answer(shown: list[Comparison]) -> Drawing:
         axes.set_xlabel("published gain (points)")
         axes.set_ylabel("our gain (points)")
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", fontsize=9.5)
+        figure.legend(handles, labels, loc="outside lower center", fontsize=8.5)
     caption = "Published gain against ours, with 95% intervals over seeds and test images (with n = 1: images only)."
     caption += (
         " Comparisons with one claim are drawn side by side around it."
@@ -176,12 +176,13 @@ def controls(shown: list[Control]) -> Drawing:
             at_claim = c.cell.column in c.claims
             start, end = max(low, c.interval.low), min(high, c.interval.high)
             if start < end:
-                axes.plot((start, end), (y, y), color="black", linewidth=1.4, solid_capstyle="butt")
+                line = "-" if len(c.cell.gains) > 1 else ":"
+                axes.plot((start, end), (y, y), line, color="black", linewidth=1.4, solid_capstyle="butt")
             if low <= c.gain <= high:
                 axes.plot(c.gain, y, "s" if at_claim else "o", color="black", fillstyle="full" if at_claim else "none")
             else:
                 axes.plot(low if c.gain < low else high, y, "<" if c.gain < low else ">", color="black", clip_on=False)
-        told = [f"{c.gain:+.2f} [{c.interval.low:+.2f}, {c.interval.high:+.2f}]  n={len(c.cell.gains)}" for c in shown]
+        told = [f"{c.told}  n={len(c.cell.gains)}" for c in shown]
         axes.set_yticks(heights, [_plain(c.name) for c in shown])
         right = axes.secondary_yaxis("right")
         right.set_yticks(heights, [minus(text) for text in told])
@@ -196,6 +197,7 @@ def controls(shown: list[Control]) -> Drawing:
         "Gains of the controls, hollow, and of the methods that are held against them, filled, with 95% intervals over "
         "seeds and test images. Solid line: no gain; dashed: what the paper claims, over the same classes."
     )
+    caption += " Dotted: one seed, over test images only." if any(len(c.cell.gains) == 1 for c in shown) else ""
     caption += " An arrow: beyond the axis." if any(not low <= c.gain <= high for c in shown) else ""
     return Drawing("answer-controls", caption, figure)
 

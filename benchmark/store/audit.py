@@ -18,7 +18,7 @@ from benchmark.matrix import study
 from benchmark.store import code
 from benchmark.store.files import read_regular, write_atomic
 from benchmark.store.records import Epoch, Origin, Result
-from benchmark.store.run import Run, all_runs
+from benchmark.store.run import Run, all_runs, runs_in
 from benchmark.store.verify import NOISE, checked
 
 KEPT = ("job.json", "environment.json", "metrics.jsonl", "scores.npz", "result.json", "failure.json", "origin.json")
@@ -26,11 +26,11 @@ ROUNDED = 0.001  # seconds of an epoch are written to this
 
 
 def found(folder: Path) -> list[Run]:
-    """The runs under a folder of runs, or the one whose folder it is. UserError where there is none."""
-    runs = [Run(folder)] if (folder / "job.json").exists() else all_runs(folder)
+    """The runs under a folder of runs or of one scale, or the one whose folder it is. UserError where there is none."""
+    runs = runs_in(folder)
     if not runs:
         raise UserError(
-            f"{folder}: no run is there; name a folder that holds <scale>/<job id>/job.json, or a run's own"
+            f"{folder}: no run is there; name a folder that holds <scale>/<job id>/job.json, a scale's or a run's own"
         )
     return runs
 

@@ -353,6 +353,12 @@ def all_runs(runs: Path) -> list[Run]:
     return [Run(path.parent) for path in sorted(runs.glob("*/*/job.json"))]
 
 
+def runs_in(folder: Path) -> list[Run]:
+    """Of a folder of runs, of one scale's folder in it, or of a run's own."""
+    paths = next((found for at in ("*/*", "*", ".") if (found := sorted(folder.glob(f"{at}/job.json")))), [])
+    return [Run(path.parent) for path in paths]
+
+
 def _problem(error: ValidationError) -> str:
     problem = first_problem(error)
     at = ".".join(str(part) for part in problem["loc"])

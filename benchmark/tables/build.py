@@ -9,7 +9,7 @@ import pandas as pd
 from benchmark import data
 from benchmark.errors import UserError
 from benchmark.matrix import study
-from benchmark.matrix.job import Job, settable
+from benchmark.matrix.job import METHOD_FIELDS, Job, settable
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import scores
 from benchmark.store.records import Result
@@ -46,7 +46,7 @@ def build(
     for row in spec.rows:
         row_filter = matrix.row_filter(row.where)
         of_row = _matching(planned, row_filter)
-        ran_as |= _ran_as(row, of_row)
+        ran_as |= _ran_as(row, of_row, matrix)
         measured = _matching(by_item.get(row.item or row.key, frame.iloc[:0]), row_filter)
         kept = {name for name in row.class_cells if name in by_item and by_item[name]["value"].notna().any()}
         for column in spec.columns:
@@ -140,8 +140,11 @@ def _runs(table: Table) -> list[str]:
     return list(dict.fromkeys(run for cell in table.cells.values() for run in cell.runs))
 
 
-def _ran_as(row: Row, of_row: pd.DataFrame) -> dict[str, str]:
+def _ran_as(row: Row, of_row: pd.DataFrame, matrix: Matrix) -> dict[str, str]:
+    """Stand-ins of what the row names, and the reading of the paper that the scale has instead of the grid's."""
     others = [str(v) for name, value in row.where.items() for v in of_row[name].unique() if v != value]
+    of_scale = {name: value for name, value in matrix.overlay.set.items() if name in METHOD_FIELDS}
+    others += [f"{name} {shown(value)}" for name, value in of_scale.items() if value != matrix.grid.base.get(name)]
     return {row.key: ", ".join(others)} if others else {}
 
 
@@ -336,7 +339,9 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
     ]
     for row in (row for row in spec.rows if row.over):
         notes.append(f"{row.key}: {', '.join(f'{ours} - {theirs}' for ours, theirs in row.over.items())}.")
-    if matrix.has_the_paper_s_test_set:
+    if spec.of_controls:
+        pass  # nothing is published that a value could differ from
+    elif matrix.has_the_paper_s_test_set:
         notes.append("Δ: ours - paper.")
     else:
         notes.append("No Δ: the test images are not the paper's, and a difference of values would measure these.")
@@ -432,7 +437,8 @@ def _about(table: Table, matrix: Matrix) -> str:
     about = "the paper's protocol, but for the deviations below" if overridden else matrix.overlay.why
     backbones = {job.backbone for job in matrix.jobs}
     stand_ins = [f"{new} for {old}" for old, new in matrix.overlay.stand_ins.items() if new in backbones]
-    return about + (f" ({', '.join(stand_ins)})" if stand_ins and not table.ran_as else "")
+    told = stand_ins and not any(job.backbone in text for job in matrix.jobs for text in table.ran_as.values())
+    return about + (f" ({', '.join(stand_ins)})" if told else "")
 
 
 def _as_they_ran(matrix: Matrix) -> list[str]:

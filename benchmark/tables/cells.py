@@ -70,7 +70,8 @@ def _render() -> Any:
 @dataclass(frozen=True)
 class Table:
     """Cells by row and column, and what a reader must know beside them. `orders`: each row's verdict on which method
-    is best. `ran_as`: for a row whose runs have other values than it names, such as a stand-in's, those values.
+    is best. `ran_as`: for a row whose runs have other values than it names, such as a stand-in's, or a reading that
+    the scale has and the grid has not, those values.
     `reading`: the frozen reading that its runs follow; without one they are exploratory."""
 
     spec: Spec

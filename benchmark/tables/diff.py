@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.store.run import Run, all_runs
+from benchmark.store.run import runs_in
 from benchmark.tables import collect, published, render
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
@@ -69,8 +69,8 @@ def _ours(table: Table) -> list[tuple[tuple[str, str], Cell]]:
 
 
 def of_runs(folder: Path, ap_definition: str) -> Side:
-    """Every finished run under runs/, or under one scale's folder of it."""
-    runs = all_runs(folder) or [Run(path.parent) for path in sorted(folder.glob("*/job.json"))]
+    """Every finished run under runs/, under one scale's folder of it, or in its own folder."""
+    runs = runs_in(folder)
     if not runs:
         raise UnfitError(f"{folder}: holds no run folders")
     cells: dict[tuple[str, str], float | None] = {}
