@@ -355,7 +355,7 @@ def test_a_reading_that_a_scale_has_instead_of_the_grid_s_is_in_the_rows(tmp_pat
     """A gain at another weight than the grid's must not read as one at the grid's."""
     cifar, spec = grid.load("cifar100"), published.load("cifar100-controls", ROOT / "tables")
     table = build.build(spec, Matrix(cifar, "controls", runs=tmp_path))
-    assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20, attention_weight 0.2)"
+    assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20, attention weight 0.2)"
     assert not [note for note in table.notes if "Δ" in note], "it has no such column"
     table = build.build(published.load("cifar100", ROOT / "tables"), Matrix(cifar, "reduced", runs=tmp_path))
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)"

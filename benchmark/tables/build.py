@@ -143,8 +143,9 @@ def _runs(table: Table) -> list[str]:
 def _ran_as(row: Row, of_row: pd.DataFrame, matrix: Matrix) -> dict[str, str]:
     """Stand-ins of what the row names, and the reading of the paper that the scale has instead of the grid's."""
     others = [str(v) for name, value in row.where.items() for v in of_row[name].unique() if v != value]
-    of_scale = {name: value for name, value in matrix.overlay.set.items() if name in METHOD_FIELDS}
-    others += [f"{name} {shown(value)}" for name, value in of_scale.items() if value != matrix.grid.base.get(name)]
+    for name, value in matrix.overlay.set.items():
+        if name in METHOD_FIELDS and value != matrix.grid.base.get(name):
+            others.append(f"{name.replace('_', ' ')} {shown(value)}")
     return {row.key: ", ".join(others)} if others else {}
 
 
