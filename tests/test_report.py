@@ -24,6 +24,8 @@ from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, pla
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+pytestmark = pytest.mark.timeout(900)  # the page of all committed runs draws the test images of each of them again
+
 
 def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     table = golden_table(scale, runs, spec_changes)
