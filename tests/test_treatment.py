@@ -1,5 +1,6 @@
 """The gate before every gain: did the method move the maps that it is to move?"""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -130,3 +131,12 @@ def test_many_seeds_are_not_all_held_against_each_other(monkeypatch):
     monkeypatch.setattr(treatment, "agreement", lambda a, b: compared.append((a, b)) or 0.5)
     assert treatment._between_seeds(list(range(1000))) == 0.5
     assert len(compared) == 190
+
+
+def test_what_a_placebo_is_held_against_is_named(tmp_path):
+    matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.1, -0.1]})
+    found = treatment.treatment(matrix, ours, theirs, False, "a_ch", "placebo-a_ch")
+    found = dataclasses.replace(found, agreement=0.9, agreement_of_seeds=0.7)
+    assert "test scores agree with placebo-a_ch's by 0.90, two of its seeds 0.70" in found.told
+    found = dataclasses.replace(found, over=None)
+    assert "test scores agree with the baseline's by 0.90, two baseline seeds 0.70" in found.told

@@ -112,6 +112,7 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
     known, claimed = interval.estimate if interval else None, cell.published_gain
     ratio = claims.effect_ratio(known, claimed) if known and claimed else None
     return {
+        "over_method": table.row(cell).over.get(cell.column),
         "mean": cell.gain, "values": list(cell.gains), "std": stats.sample_std(cell.gains),
         "interval": interval and [interval.low, interval.high], "over": interval and interval.over,
         "size": interval and cell.published_gain and claims.claim_size(cell.published_gain, interval),
@@ -253,7 +254,7 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
     if gain["mean"] is None:
         return ["no pair of runs"]
     by_seed = ", ".join(f"{v:+.2f}" for v in gain["values"])
-    lines = [f"{gain['mean']:+.2f} over the baseline, by seed {by_seed}"]
+    lines = [f"{gain['mean']:+.2f} over {gain['over_method'] or 'the baseline'}, by seed {by_seed}"]
     if gain["interval"]:
         lines.append(f"[{gain['interval'][0]:+.2f}, {gain['interval'][1]:+.2f}] 95% over {gain['over']}, as in tables")
     lines += _measures(gain, sign="+")

@@ -132,7 +132,8 @@ def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell
             ours = {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}
             interval = cell.gain_interval
             effect = None if interval is None else not interval.low <= 0 <= interval.high
-            cells[at] = replace(cell, treatment=treatment(matrix, ours, theirs, effect, maps))
+            over = table.row(cell).over.get(cell.column)
+            cells[at] = replace(cell, treatment=treatment(matrix, ours, theirs, effect, maps, over))
     return cells
 
 

@@ -44,7 +44,8 @@ class Treatment:
 
     agreement: of the test scores with the baseline's of the same seed; agreement_of_seeds: of two seeds of the baseline
     with each other, which is what another draw of luck changes. Both in [-1, 1] (Spearman, mean over classes) or, of
-    one label an image, the share of images with the same first class. None where they were not saved.
+    one label an image, the share of images with the same first class. None where they were not saved. over: the method
+    that stands in the baseline's place, where that is another, such as a placebo.
     """
 
     answer: Answer
@@ -53,6 +54,7 @@ class Treatment:
     share: float | None = None
     agreement: float | None = None
     agreement_of_seeds: float | None = None
+    over: str | None = None
 
     @property
     def applied(self) -> bool:
@@ -65,16 +67,25 @@ class Treatment:
         if self.share is not None:
             parts.append(f"{self.share:.0%} of the loss is the method's")
         if self.agreement is not None:
-            seeds = "" if self.agreement_of_seeds is None else f", two baseline seeds {self.agreement_of_seeds:.2f}"
-            parts.append(f"test scores agree with the baseline's by {self.agreement:.2f}{seeds}")
+            whose, of_two = (
+                (f"{self.over}'s", "two of its seeds") if self.over else ("the baseline's", "two baseline seeds")
+            )
+            seeds = "" if self.agreement_of_seeds is None else f", {of_two} {self.agreement_of_seeds:.2f}"
+            parts.append(f"test scores agree with {whose} by {self.agreement:.2f}{seeds}")
         return "; ".join(parts)
 
 
 def treatment(
-    matrix: Matrix, ours: dict[int, str], theirs: dict[int, str], effect: bool | None, maps: str
+    matrix: Matrix,
+    ours: dict[int, str],
+    theirs: dict[int, str],
+    effect: bool | None,
+    maps: str,
+    over: str | None = None,
 ) -> Treatment:
     """ours, theirs: run ids by seed, of the method and of what it is compared with, tested on the same images.
 
+    over: the method of theirs, where it is not the baseline.
     effect: whether the interval of the gain excludes zero, None where it has none. maps: the kind that the method
     moves, as the records name it. Applied is what lowers the overlap at one of the layers beyond what seeds do, at a
     level shared out among the layers (Bonferroni).
@@ -93,6 +104,7 @@ def treatment(
         share=float(np.mean(own)) if own else None,
         agreement=_mean_agreement((_scores(run), _scores(other)) for run, other in pairs),
         agreement_of_seeds=_between_seeds([_scores(other) for _, other in pairs[:MOST_SEEDS]]),
+        over=over,
     )  # fmt: skip
 
 
