@@ -357,6 +357,9 @@ def test_a_reading_that_a_scale_has_instead_of_the_grid_s_is_in_the_rows(tmp_pat
     table = build.build(spec, Matrix(cifar, "controls", runs=tmp_path))
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20, attention weight 0.2)"
     assert not [note for note in table.notes if "Δ" in note], "it has no such column"
+    table = build.build(spec, Matrix(cifar, "controls", {"attention_weight": 0.4}, runs=tmp_path))
+    assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)", "the override is not the scale's"
+    assert any("attention_weight 0.4" in note for note in table.notes)
     table = build.build(published.load("cifar100", ROOT / "tables"), Matrix(cifar, "reduced", runs=tmp_path))
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)"
     assert "Δ: ours - paper." in table.notes

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from benchmark.matrix.matrix import Matrix
-from benchmark.tables import render
+from benchmark.tables import render, stats
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.claims import GainInterval
 from benchmark.tables.treatment import LAYERS
@@ -97,8 +97,7 @@ class Control(NamedTuple):
 
     @property
     def told(self) -> str:
-        """`-0.35 [-1.16, +0.46]`"""
-        return f"{self.gain:+.2f} [{self.interval.low:+.2f}, {self.interval.high:+.2f}]"
+        return stats.span(self.gain, (self.interval.low, self.interval.high))
 
     @property
     def name(self) -> str:

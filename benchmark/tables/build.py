@@ -142,10 +142,11 @@ def _runs(table: Table) -> list[str]:
 
 
 def _ran_as(row: Row, of_row: pd.DataFrame, matrix: Matrix) -> dict[str, str]:
-    """Stand-ins of what the row names, and the reading of the paper that the scale has instead of the grid's."""
+    """Stand-ins of what the row names, and the reading of the paper that the scale has instead of the grid's, where no
+    override has another: overrides name the table's folder, and stand among its deviations."""
     others = [str(v) for name, value in row.where.items() for v in of_row[name].unique() if v != value]
     for name, value in matrix.overlay.set.items():
-        if name in METHOD_FIELDS and value != matrix.grid.base.get(name):
+        if name in METHOD_FIELDS and name not in matrix.overrides and value != matrix.grid.base.get(name):
             others.append(f"{name.replace('_', ' ')} {shown(value)}")
     return {row.key: ", ".join(others)} if others else {}
 
@@ -341,12 +342,9 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
     ]
     for row in (row for row in spec.rows if row.over):
         notes.append(f"{row.key}: {', '.join(f'{ours} - {theirs}' for ours, theirs in row.over.items())}.")
-    if spec.of_controls:
-        pass  # nothing is published that a value could differ from
-    elif matrix.has_the_paper_s_test_set:
-        notes.append("Δ: ours - paper.")
-    else:
-        notes.append("No Δ: the test images are not the paper's, and a difference of values would measure these.")
+    if not spec.of_controls:  # of which nothing is published that a value could differ from
+        no_delta = "No Δ: the test images are not the paper's, and a difference of values would measure these."
+        notes.append("Δ: ours - paper." if matrix.has_the_paper_s_test_set else no_delta)
     notes += _warnings(table, records)
     if spec.tolerance is not None:
         notes += [verdict_line(table), lock_line(table)]

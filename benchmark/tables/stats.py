@@ -189,7 +189,7 @@ def judge_value(values: list[float], published: float, tolerance: float) -> Verd
     if interval is None:
         return Verdict("inconclusive", "one seed has no spread; 2 are the least", 2)
     low, high = interval[0] - published, interval[1] - published
-    shown = f"ours - paper is {_span(float(np.mean(values)) - published, (low, high))}"
+    shown = f"ours - paper is {span(float(np.mean(values)) - published, (low, high))}"
     if -tolerance <= low and high <= tolerance:
         return Verdict("reproduced", f"{shown}, all within {tolerance:g}")
     if low > tolerance or high < -tolerance:
@@ -229,5 +229,6 @@ def _undecided(outcome: str, reason: str, values: list[float], margin: float) ->
     return Verdict(outcome, f"{reason}; {would_do}", seeds)
 
 
-def _span(mean: float, interval: Interval) -> str:
+def span(mean: float, interval: Interval) -> str:
+    """`-0.35 [-1.16, +0.46]`"""
     return f"{mean:+.2f} [{interval[0]:+.2f}, {interval[1]:+.2f}]"
