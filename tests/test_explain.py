@@ -42,6 +42,10 @@ def test_trace_of_a_real_cell():
     assert value["interval_images"][0] < value["mean"] < value["interval_images"][1]
     narrow, wide = value["interval_seeds"], value["interval_seeds_and_images"]
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    gain = found["gain"]
+    assert gain["interval"] == [cell.gain_interval.low, cell.gain_interval.high]
+    assert gain["smallest_detectable"] > cell.gain_interval.estimate.half(), "a lesser one is told in half of all cases"
+    assert f"{gain['smallest_detectable']:.2f}: smallest gain" in call("explain", "table2:cow:icasc-a_ch")
 
 
 def test_a_baseline_reads_no_icasc_assumption():
