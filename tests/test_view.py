@@ -35,6 +35,21 @@ def test_the_time_left_goes_by_what_was_done_since_the_first_look(jobs):
     assert pace.summary(jobs, dict.fromkeys(states, "failed")) == "4 of 4 jobs ended, 100% of all"
 
 
+def test_what_an_earlier_attempt_did_is_no_pace(jobs):
+    now = 0.0
+    pace = view.Pace(lambda: now)
+    states = {run.folder: "running" for run in jobs}
+    epochs = jobs[0].job().epochs
+    for run in jobs:  # its claim was let go with its progress.json; it goes on from a checkpoint
+        run.path("metrics.jsonl").write_text("".join(f'{{"epoch": {e + 1}}}\n' for e in range(epochs // 2)))
+    half = f"0 of 4 jobs ended, {100 * (epochs // 2) / epochs:.0f}% of all"
+    assert pace.summary(jobs, states) == half
+    now = 20.0
+    for run in jobs:
+        _share(run, 0.0)  # touched before the checkpoint is read
+    assert pace.summary(jobs, states) == half
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (89, "89 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_times_are_as_exact_as_they_are_known(seconds, text):
     assert view._time(seconds) == text

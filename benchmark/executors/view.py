@@ -67,17 +67,27 @@ def _state(run: Run) -> str:
 
 def _progress(run: Run, state: str) -> tuple[float, str]:
     """Share done in [0, 1], and the last epoch's line."""
+    done = 1.0 if state == "done" else _done(run)
     try:
-        epochs, progress = run.metrics(), run.progress()
+        epochs = run.metrics()
     except UserError:
         return 0.0, ""
-    done = progress.done if progress else 0.0
     if not epochs:
         return done, ""
     tested = {"mAP": epochs[-1].test_mAP, "top1": epochs[-1].test_top1}
     scores = [f"test {name} {100 * value:.1f}" for name, value in tested.items() if value is not None]
-    last = ", ".join([f"epoch {epochs[-1].epoch}", *scores])
-    return 1.0 if state == "done" else done, last
+    return done, ", ".join([f"epoch {epochs[-1].epoch}", *scores])
+
+
+def _done(run: Run) -> float:
+    """In [0, 1]. By the epochs that are logged where the attempt has not told yet: it goes on from a checkpoint, and
+    what is done already is no pace of its."""
+    try:
+        progress, epochs = run.progress(), run.metrics()
+        logged = epochs[-1].epoch / run.job().epochs if epochs else 0.0
+    except UserError:
+        return 0.0
+    return max(logged, progress.done if progress else 0.0)
 
 
 class Pace:
@@ -107,13 +117,7 @@ def _time(seconds: float) -> str:
 
 def _share(run: Run, state: str) -> float:
     """Of the job that needs no more work, in [0, 1]."""
-    if state in ENDED:
-        return 1.0
-    try:
-        progress = run.progress()
-    except UserError:
-        return 0.0
-    return progress.done if progress else 0.0
+    return 1.0 if state in ENDED else _done(run)
 
 
 def _bars(runs: list[Run], told: Told, pace: Pace) -> "Group":
