@@ -154,8 +154,8 @@ def controls_markdown(shown: list[Control]) -> str:
     told = [
         "n: paired seeds. Gain: points over the baseline, or over what is named, with the 95% interval over seeds and "
         "test images. Overlap: of the true and the confusing class's maps, its change against the same, "
-        "with intervals of 97.5% for each of two layers (0: unmoved, below: further apart). Treatment: applied where one "
-        "of these lies below 0; not applied, and no effect, is what such seeds do not show, not what they exclude."
+        "with intervals of 97.5% for each of two layers (0: unmoved, below: further apart). Treatment: applied where "
+        "one of these lies below 0; not applied, and no effect, is what such seeds do not show, not what they exclude."
     ]
     if any(c.cell.crosses for c in shown):
         told.append("††: a pair was trained by two versions of the training code.")

@@ -366,12 +366,12 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
 
 
 def treatments(table: Table) -> list[str]:
-    """A line for each claim whose method is to move maps: did it?"""
-    return [
-        f"Treatment, {table.label(cell.row)}, {cell.column}: {cell.treatment.told}."
-        for cell in table.cells.values()
-        if cell.treatment
-    ]
+    """Of each claim whose method is to move maps: did it? Rows of which the same is to be said share a line."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for cell in table.cells.values():
+        if cell.treatment:
+            told.setdefault((cell.column, cell.treatment.told), []).append(table.label(cell.row))
+    return [f"Treatment, {'; '.join(rows)}, {column}: {text}." for (column, text), rows in told.items()]
 
 
 def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
