@@ -42,6 +42,7 @@ def test_readings_of_the_document_are_the_tables_rows():
         ("reduced", "cifar100"), ("reduced/attention_weight=0.2", "cifar100"), ("reduced", "headline"),
         ("reduced", "table2"), ("reduced", "voc"), ("subset", "table2"), ("subset", "voc"), ("subset", "headline"),
         ("reduced", "voc-controls"), ("guided", "voc-guided"),
+        ("controls", "cifar100-controls"),
         pytest.param("controls", "voc-controls", marks=pytest.mark.slow),
     ],
 )  # fmt: skip
