@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import UserError, one_line
 from benchmark.executors.outcome import Told, View
+from benchmark.store.records import Epoch
 from benchmark.store.run import STATES, Run
 
 if TYPE_CHECKING:
@@ -67,11 +68,8 @@ def _state(run: Run) -> str:
 
 def _progress(run: Run, state: str) -> tuple[float, str]:
     """Share done in [0, 1], and the last epoch's line."""
-    done = 1.0 if state == "done" else _done(run)
-    try:
-        epochs = run.metrics()
-    except UserError:
-        return 0.0, ""
+    done, epochs = _done(run)
+    done = 1.0 if state == "done" else done
     if not epochs:
         return done, ""
     tested = {"mAP": epochs[-1].test_mAP, "top1": epochs[-1].test_top1}
@@ -79,15 +77,15 @@ def _progress(run: Run, state: str) -> tuple[float, str]:
     return done, ", ".join([f"epoch {epochs[-1].epoch}", *scores])
 
 
-def _done(run: Run) -> float:
-    """In [0, 1]. By the epochs that are logged where the attempt has not told yet: it goes on from a checkpoint, and
-    what is done already is no pace of its."""
+def _done(run: Run) -> tuple[float, list[Epoch]]:
+    """In [0, 1], with its epochs. By these where the attempt has not told yet: it goes on from a checkpoint, and what
+    is done already is no pace of its."""
     try:
         progress, epochs = run.progress(), run.metrics()
         logged = epochs[-1].epoch / run.job().epochs if epochs else 0.0
     except UserError:
-        return 0.0
-    return max(logged, progress.done if progress else 0.0)
+        return 0.0, []
+    return max(logged, progress.done if progress else 0.0), epochs
 
 
 class Pace:
@@ -117,7 +115,7 @@ def _time(seconds: float) -> str:
 
 def _share(run: Run, state: str) -> float:
     """Of the job that needs no more work, in [0, 1]."""
-    return 1.0 if state in ENDED else _done(run)
+    return 1.0 if state in ENDED else _done(run)[0]
 
 
 def _bars(runs: list[Run], told: Told, pace: Pace) -> "Group":
