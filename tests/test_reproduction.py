@@ -130,6 +130,21 @@ def test_the_page_of_the_answer_shows_all_comparisons_and_all_controls():
         assert [line for line in shown if line in rows] == rows
 
 
+@pytest.mark.parametrize(
+    ("address", "scale"),
+    [
+        ("headline:PASCAL VOC 2012, ResNet-18:icasc-grad_cam", "reduced"),
+        ("cifar100-controls:ResNet-110, top-1:icasc-grad_cam", "controls"),
+        ("cifar100-controls:ResNet-110, top-1, over the placebo:icasc-grad_cam", "controls"),
+    ],
+)
+def test_the_page_of_the_answer_has_the_shares_of_blank_maps(address, scale):
+    words = ["explain", address, "--scale", scale, "--runs", str(ROOT / "runs"), "--tables", str(ROOT / "tables")]
+    printed = CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout
+    (shares,) = re.findall(r"maps that are blank, .*?: (.*)", printed)
+    assert shares in (ROOT / "docs" / "answer.md").read_text()
+
+
 @pytest.mark.slow
 def test_the_page_of_the_answer_has_the_gains_of_every_choice():
     """As `sensitivity --vary` prints them, none left out."""

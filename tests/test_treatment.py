@@ -80,6 +80,7 @@ def test_blank_maps_do_not_count_as_apart(tmp_path):
     matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=0.5)
     found = treatment.treatment(matrix, ours, theirs, False, "a_ch")
     assert found.changes["a_ch_last"].mean == pytest.approx(-0.1)
+    assert found.blank == {"a_ch_last": (0.5, 0.5)}
     matrix, ours, theirs = _runs(tmp_path / "blank", {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=1.0)
     assert treatment.treatment(matrix, ours, theirs, False, "a_ch").answer == "not known"
 

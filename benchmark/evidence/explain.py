@@ -268,6 +268,10 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
         span = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
         lines.append(f"{ratio:.2f}{span} of the paper's gain: {gain['size']}")
     lines += [f"treatment: {gain['treatment']['told']}"] if gain["treatment"] else []
+    blank = gain["treatment"]["blank"] if gain["treatment"] else {}
+    if blank:
+        shares = ", ".join(f"{name} {ours:.0%} ({theirs:.0%})" for name, (ours, theirs) in blank.items())
+        lines.append(f"maps that are blank, in parentheses of what it is compared with: {shares}")
     lines += [f"trained by two versions of the training code: {gain['trained_by']}"] if gain["crosses"] else []
     return [*lines, *gain["unpaired"]]
 

@@ -5,7 +5,7 @@ test scores. A gain of nothing says something about a method only where its maps
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal
 
@@ -40,7 +40,9 @@ class Change:
 
 @dataclass(frozen=True)
 class Treatment:
-    """changes: by what was measured, as `a_ch_last`. share: of the method's own terms in the loss of the last epoch.
+    """changes: by what was measured, as `a_ch_last`. blank: the share of true maps that are zero everywhere, ours and
+    what it is compared with, by the same names: the overlap is of the others. share: of the method's own terms in the
+    loss of the last epoch.
 
     agreement: of the test scores with the baseline's of the same seed; agreement_of_seeds: of two seeds of the baseline
     with each other, which is what another draw of luck changes. Both in [-1, 1] (Spearman, mean over classes) or, of
@@ -51,6 +53,7 @@ class Treatment:
     answer: Answer
     reason: str
     changes: dict[str, Change]
+    blank: dict[str, tuple[float, float]] = field(default_factory=dict)
     share: float | None = None
     agreement: float | None = None
     agreement_of_seeds: float | None = None
@@ -100,7 +103,7 @@ def treatment(
     own = [share for epoch, _ in last if (share := _share(epoch)) is not None]
     answer, reason = _answer(changes, effect)
     return Treatment(
-        answer, reason, changes,
+        answer, reason, changes, _blank(last, maps),
         share=float(np.mean(own)) if own else None,
         agreement=_mean_agreement((_scores(run), _scores(other)) for run, other in pairs),
         agreement_of_seeds=_between_seeds([_scores(other) for _, other in pairs[:MOST_SEEDS]]),
@@ -138,6 +141,18 @@ def _changes(pairs: list[tuple[Epoch | None, Epoch | None]], maps: str) -> dict[
         if of:
             changes[name] = Change(float(np.mean(of)), stats.t_interval(of, LAYER_LEVEL, (-1.0, 1.0)), len(of))
     return changes
+
+
+def _blank(pairs: list[tuple[Epoch | None, Epoch | None]], maps: str) -> dict[str, tuple[float, float]]:
+    """Means over the pairs that have it."""
+    shares = {}
+    for name in (f"{maps}_{layer}" for layer in LAYERS):
+        both = [tuple(epoch.overlap(f"{name}_blank") if epoch else None for epoch in pair) for pair in pairs]
+        of = np.array([pair for pair in both if None not in pair], float)
+        if of.any():
+            ours, theirs = of.mean(axis=0)
+            shares[name] = (float(ours), float(theirs))
+    return shares
 
 
 def _shown_overlap(epoch: Epoch | None, name: str) -> float | None:
