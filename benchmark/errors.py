@@ -14,10 +14,14 @@ class UserError(Exception):
 
 
 def nearest(name: object, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the list of valid names where none is near."""
+    """`; did you mean 'x'?`, or all that begin with the name, or the list of valid names where none is near."""
     names = [str(v) for v in valid]
-    close = difflib.get_close_matches(str(name), names, n=1)
-    return f"; did you mean '{close[0]}'?" if close else f"; expected one of: {', '.join(names)}"
+    begun = [v for v in names if str(name) and v.startswith(str(name))]
+    close = begun if len(begun) > 1 else difflib.get_close_matches(str(name), names, n=1)
+    if not close:
+        return f"; expected one of: {', '.join(names)}"
+    quoted = (f"'{v}'" for v in close)
+    return f"; did you mean {' or '.join(quoted)}?"
 
 
 def visible(text: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.errors import UserError
+from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid, strict_yaml
 
 VOC = (grid.GRIDS / "voc.yaml").read_text()
@@ -77,6 +77,15 @@ def test_no_grid_at_all(tmp_path, text):
 def test_unknown_grid_names_the_nearest():
     with pytest.raises(UserError, match=r"unknown grid 'vox'; did you mean 'voc'"):
         grid.load("vox")
+
+
+def test_every_name_that_was_begun_is_told():
+    """`ResNet-110` is two rows of a table; to name one of them alone would be a guess."""
+    assert nearest("ResNet", ["ResNet, top-1", "ResNet, top-5", "VGG"]) == (
+        "; did you mean 'ResNet, top-1' or 'ResNet, top-5'?"
+    )
+    assert nearest("ResNet, top", ["ResNet, top-1", "VGG"]) == "; did you mean 'ResNet, top-1'?"
+    assert nearest("", ["a", "b"]) == "; expected one of: a, b"
 
 
 @pytest.mark.parametrize(

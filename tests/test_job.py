@@ -71,7 +71,7 @@ def test_icasc_fields_are_icasc_s(name):
         ({"learning_rate": float("nan")}, "learning_rate: "),
         ({"flip": "yes"}, "flip: "),
         ({"precision": "bfloat61"}, "did you mean 'bfloat16'"),
-        ({"method": "icasc"}, "did you mean 'icasc-a_ch'"),
+        ({"method": "icasc"}, "did you mean 'icasc-grad_cam' or 'icasc-a_ch'"),
         ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'"),
         ({"dataset": "../escape"}, "dataset: "),
         ({"weights": "sha256:123"}, "weights: "),
