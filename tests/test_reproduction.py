@@ -15,15 +15,21 @@ STUDY = ROOT / "tables" / "study"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scale", "grids"), [("study", {"cifar100", "voc"}), ("terms", {"voc"})])
-def test_tables_of_a_study_are_its_readings_alone(scale, grids, tmp_path):
+@pytest.mark.parametrize(
+    ("folder", "grids"), [("study", {"cifar100", "voc"}), ("terms", {"voc"}), ("terms/precision=float32", {"voc"})]
+)
+def test_tables_of_a_study_are_its_readings_alone(folder, grids, tmp_path):
     for path in (ROOT / "tables").glob("*.yaml"):
         shutil.copy(path, tmp_path)
+    scale, _, changed = folder.partition("/")
     words = ["tables", "--scale", scale, "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
+    words += ["--set", changed] if changed else []
     assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
-    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / scale).iterdir()}
-    committed = (ROOT / "tables" / scale).iterdir()
-    assert made == {path.name: path.read_text(encoding="utf-8") for path in committed}
+    made, committed = (
+        {path.name: path.read_text(encoding="utf-8") for path in (root / folder).iterdir() if path.is_file()}
+        for root in (tmp_path, ROOT / "tables")
+    )
+    assert made == committed
     assert set(made) == {f"{name}-readings.md" for name in grids}
 
 
@@ -171,6 +177,24 @@ def _gain(line: dict) -> str:
 def test_the_number_of_committed_runs_is_the_folders(document):
     stated = re.findall(r"(\d+) runs\b", _prose(document))
     assert set(stated) == {str(len(list((ROOT / "runs").glob("[!m]*/*/job.json"))))}
+
+
+@pytest.mark.parametrize(
+    ("scale", "dataset", "precision", "said"),
+    [
+        ("study", "cifar100", "float32", "9 jobs, {} minutes of one core"),
+        ("reduced", "voc2012", "bfloat16", "bfloat16: {} minutes of one core"),
+        ("controls", "voc2012", "bfloat16", "50 jobs, {} minutes of one core"),
+        ("guided", "voc2012-mini", "float32", "{} core-minutes"),
+        ("terms", "voc2012", "bfloat16", "26 of 40 jobs, {} core-minutes"),
+        ("controls", "cifar100", "float32", "25647c3, {} minutes of one core"),
+    ],
+)
+def test_the_time_that_runs_took_is_the_records(scale, dataset, precision, said):
+    jobs = {path.parent: json.loads(path.read_text()) for path in (ROOT / "runs" / scale).glob("*/job.json")}
+    chosen = [folder for folder, job in jobs.items() if (job["dataset"], job["precision"]) == (dataset, precision)]
+    seconds = sum(json.loads((folder / "result.json").read_text())["seconds"] for folder in chosen)
+    assert said.format(round(seconds / 60)) in _prose("docs/reproduction.md")
 
 
 def test_mini_numbers_of_the_document_are_the_tables():
