@@ -80,9 +80,21 @@ def test_blank_maps_do_not_count_as_apart(tmp_path):
     matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=0.5)
     found = treatment.treatment(matrix, ours, theirs, False, "a_ch")
     assert found.changes["a_ch_last"].mean == pytest.approx(-0.1)
-    assert found.blank == {"a_ch_last": (0.5, 0.5)}
     matrix, ours, theirs = _runs(tmp_path / "blank", {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=1.0)
     assert treatment.treatment(matrix, ours, theirs, False, "a_ch").answer == "not known"
+
+
+def test_the_share_of_blank_maps_is_ours_then_theirs(tmp_path):
+    """Mean over the pairs in which both have it; a layer without a blank map is not named."""
+    matrix, ours, theirs = _runs(tmp_path, {"a_ch_inner": [0.0, 0.0, 0.0], "a_ch_last": [0.0, 0.0, 0.0]})
+    shares = dict(zip([*ours.values(), *theirs.values()], (0.5, 0.25, None, 0.125, 0.125, 0.9), strict=True))
+    for run, share in shares.items():
+        path = tmp_path / "paper" / run / "metrics.jsonl"
+        *epochs, last = (json.loads(line) for line in path.read_text().splitlines())
+        del last["attention_overlap"]["a_ch_last_blank"]
+        last["attention_overlap"] |= {} if share is None else {"a_ch_last_blank": share}
+        path.write_text("".join(json.dumps(epoch) + "\n" for epoch in [*epochs, last]))
+    assert treatment.treatment(matrix, ours, theirs, False, "a_ch").blank == {"a_ch_last": (0.375, 0.125)}
 
 
 def test_one_seed_or_no_measurement_says_nothing(tmp_path):
