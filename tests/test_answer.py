@@ -4,7 +4,11 @@ import dataclasses
 
 import pytest
 
+from benchmark.cli.evidence import in_each_precision
 from benchmark.evidence import answer, figures
+from benchmark.matrix import grid
+from benchmark.matrix.matrix import Matrix
+from benchmark.store.run import submit
 from benchmark.tables.claims import Estimate, GainInterval
 from benchmark.tables.stats import Verdict
 from benchmark.tables.treatment import Change, Treatment
@@ -78,6 +82,26 @@ def test_controls_say_what_they_are_over_and_what_became_of_the_maps(controls):
     assert cells[0] == ["+ ICASC Grad-CAM", "3", "-30.00 [-31.00, -29.00]", "–", "–", "–"]
     over = "+ ICASC A\\_ch, over + ICASC Grad-CAM"
     assert cells[1] == [over, "3", "+2.00 [+1.00, +3.00]", "–", "-0.200 [-0.300, -0.100]", "applied, no effect"]
+
+
+def test_controls_in_another_precision_stand_under_a_heading_of_their_own(controls):
+    (control, *_) = controls
+    matrix = control.matrix.asked_otherwise(overrides={"precision": "bfloat16"})
+    other = control._replace(table=dataclasses.replace(control.table, matrix=matrix))
+    assert other.data == f"{control.data}, precision bfloat16"
+    assert answer.controls_markdown([control, other]).count("| + ICASC Grad-CAM ") == 2
+
+
+def test_every_precision_that_ran_is_looked_at(tmp_path):
+    matrix = Matrix(grid.load("voc"), "reduced", runs=tmp_path)
+    assert [each.overrides for each in in_each_precision(matrix)] == [{}]
+    submit(tmp_path, matrix.jobs[0])
+    for precision in ("float32", "tf32"):
+        submit(tmp_path, matrix.asked_otherwise(overrides={"precision": precision}).jobs[0])
+    damaged = submit(tmp_path, matrix.jobs[1])
+    damaged.path("job.json").write_text("{")
+    submit(tmp_path, Matrix(grid.load("voc"), "subset", {"precision": "float64"}).jobs[0])
+    assert [each.overrides.get("precision") for each in in_each_precision(matrix)] == [None, "float32", "tf32"]
 
 
 def test_a_control_beyond_the_axis_is_an_arrow(controls):

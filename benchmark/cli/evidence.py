@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,7 @@ from benchmark.errors import UserError, nearest, visible
 from benchmark.matrix import grid, strict_yaml
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic
-from benchmark.store.run import Run
+from benchmark.store.run import Run, runs_in
 from benchmark.tables import published
 from benchmark.tables.cells import Table
 
@@ -227,11 +228,22 @@ def measured_controls(runs: Path, tables: Path) -> "list[Control]":
         chosen = grid.load(spec.grid)
         for scale in chosen.scales:
             if scale != "mini" and chosen.has_tables(scale) and spec.is_made_at(scale):
-                matrix = Asked(scale, None, None, runs).matrix(spec.grid)
-                claimed = curve.claimed(with_claims[spec.grid], matrix, abstract)
-                claimed = {method: gain for method, gain in claimed.items() if method in matrix.methods}
-                lines += answer_module.controls(build_table(spec, matrix, tables), claimed)
+                for matrix in in_each_precision(Asked(scale, None, None, runs).matrix(spec.grid)):
+                    claimed = curve.claimed(with_claims[spec.grid], matrix, abstract)
+                    claimed = {method: gain for method, gain in claimed.items() if method in matrix.methods}
+                    lines += answer_module.controls(build_table(spec, matrix, tables), claimed)
     return lines
+
+
+def in_each_precision(matrix: Matrix) -> list[Matrix]:
+    """As the scale has it, and in any other precision that its runs have: that is the machine's choice, no reading of
+    the paper, so what was measured in it is not left out."""
+    found = {job.precision: None for job in matrix.jobs}
+    for run in runs_in(matrix.runs / matrix.scale):
+        with suppress(UserError):  # a damaged record: `verify` names it
+            found.setdefault(run.job().precision)
+    others = [precision for precision in found if precision not in {job.precision for job in matrix.jobs}]
+    return [matrix, *(matrix.asked_otherwise(overrides={"precision": other}) for other in sorted(others))]
 
 
 def on_real_data(headline: published.Spec, runs: Path, tables: Path, cache: Path) -> list[Table]:

@@ -84,11 +84,12 @@ class Control(NamedTuple):
 
     @property
     def data(self) -> str:
-        """`PASCAL VOC 2012, ResNet-18, controls`, or on which other data"""
+        """`PASCAL VOC 2012, ResNet-18, controls`, with other data and what was set otherwise, where there are such"""
         ran_on = {job.dataset for job in self.matrix.jobs} - {self.matrix.grid.protocol["dataset"]}
         other = f" on {', '.join(sorted(ran_on))}" if ran_on else ""
         label = self.table.label(self.table.spec.rows[0].key)
-        return f"{self.matrix.grid.title.partition(',')[0]}, {label}{other}, {self.table.scale}"
+        changed = "".join(f", {name} {value}" for name, value in self.matrix.overrides.items())
+        return f"{self.matrix.grid.title.partition(',')[0]}, {label}{other}, {self.table.scale}{changed}"
 
     @property
     def matrix(self) -> Matrix:
