@@ -109,6 +109,21 @@ def test_every_line_is_drawn_and_every_choice_that_varies_has_a_row(monkeypatch)
     assert above.get_yscale() == "symlog"
 
 
+def test_controls_are_drawn_but_are_worth_nothing(monkeypatch):
+    """Two readings that differ by 3 points, whose seeds differ by 2; a placebo that differs by more of both."""
+    lines = [line(gain, gains=(gain - 1, gain + 1), precision=kind) for gain, kind in ((-4.0, "a"), (-1.0, "b"))]
+    lines += [line(8.0, "icasc-placebo", gains=(0.0, 16.0), precision="b")]
+    monkeypatch.setattr(curve, "measured", lambda matrix: lines)
+    monkeypatch.setattr(curve, "tried", lambda matrix: matrix)
+    readings, worth = curve.draw(golden_matrix(), SPEC, None)
+    assert "icasc-placebo" in [text.get_text() for text in readings.figure.legends[0].get_texts()]
+    (axes,) = worth.figure.axes
+    ticks = [sorted(drawn.get_xdata()) for drawn in axes.lines if drawn.get_marker() == "|"]
+    assert ticks == [[3.0], [2.0, 2.0], [curve.GAP * 0.5] * 2]
+    monkeypatch.setattr(curve, "measured", lambda matrix: [line(1.0, "icasc-placebo", precision=kind) for kind in "ab"])
+    assert curve.draw(golden_matrix(), SPEC, None) == [], "no reading of the paper"
+
+
 def test_one_reading_is_no_curve(tmp_path):
     assert curve.draw(Matrix(grid.load("voc", GOLDEN), "mini", runs=tmp_path), SPEC, None) == []
 

@@ -120,9 +120,9 @@ def worths(lines: Sequence[Line], of_seeds: Sequence[Line]) -> list[Worth]:
     return sorted(named, key=lambda worth: -worth.mean)
 
 
-def lines_of_seeds(matrix: Matrix, lines: Sequence[Line]) -> tuple[str, list[Line]]:
+def lines_of_seeds(matrix: Matrix, spec: Spec, lines: Sequence[Line]) -> tuple[str, list[Line]]:
     """Lines of more than one seed, and the scale that they are of: this one, or the grid's with the most seeds of the
-    same data set and network."""
+    same data set and network. No control's: an A/A is to vary less than a reading does."""
     own = [line for line in lines if line["n"] > 1]
     if own or not lines:
         return matrix.scale, own
@@ -131,7 +131,7 @@ def lines_of_seeds(matrix: Matrix, lines: Sequence[Line]) -> tuple[str, list[Lin
     for name in matrix.grid.scales:
         other = matrix.asked_otherwise(scale=name, readings=({},), overrides={}, selection={})
         if name != matrix.scale and {(job.dataset, job.backbone) for job in other.jobs} == as_ours:
-            its = [line for line in measured(tried(other)) if line["n"] > 1]
+            its = [line for line in measured(tried(other)) if line["n"] > 1 and not is_control(line, spec)]
             best = max(best, (name, its), key=lambda at: max((line["n"] for line in at[1]), default=0))
     return best
 
@@ -178,14 +178,15 @@ def draw(matrix: Matrix, spec: Spec, headline: Spec | None) -> list[Drawing]:
     """The curve and the worth of its choices; nothing where fewer than two readings were measured."""
     matrix = tried(matrix)
     lines = measured(matrix)
-    if len({repr(line["reading"]) for line in lines}) < 2:
+    of_readings = [line for line in lines if not is_control(line, spec)]
+    if not of_readings or len({repr(line["reading"]) for line in lines}) < 2:
         return []
-    scale, of_seeds = lines_of_seeds(matrix, lines)
+    scale, of_seeds = lines_of_seeds(matrix, spec, of_readings)
     stem, claims = f"{matrix.grid.name}-{matrix.scale}", claimed(spec, matrix, headline)
     with settings():
         return [
             Drawing(f"{stem}-readings", _told(matrix, lines, bool(claims)), _curve(lines, spec, claims)),
-            _worth_drawing(f"{stem}-worth", matrix, worths(lines, of_seeds), scale, of_seeds),
+            _worth_drawing(f"{stem}-worth", matrix, worths(of_readings, of_seeds), scale, of_seeds),
         ]
 
 
@@ -301,7 +302,7 @@ def _worth_drawing(
         f"What a choice that the paper leaves open is worth at scale {matrix.scale} of {matrix.grid.title}: by how many"
         " points the gain differs between two readings that differ in it alone, each pair as a tick, their mean as a"
         f" dot. Hollow: the same for another seed ({seeds}) and for other test images (mean distance of two draws, from"
-        " the bootstrap). Readings whose baseline does not train are left out."
+        " the bootstrap). Controls, and readings whose baseline does not train, are left out."
     )
     return Drawing(name, caption, figure)
 
