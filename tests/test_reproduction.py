@@ -9,6 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark import cli
+from benchmark.cli.evidence import first_of_each_grid
+from benchmark.evidence import curve
+from benchmark.matrix import grid
+from benchmark.matrix.matrix import Matrix
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "tables" / "study"
@@ -47,7 +51,7 @@ def test_readings_of_the_document_are_the_tables_rows():
     [
         ("reduced", "cifar100"), ("reduced/attention_weight=0.2", "cifar100"), ("reduced", "headline"),
         ("reduced", "table2"), ("reduced", "voc"), ("subset", "table2"), ("subset", "voc"), ("subset", "headline"),
-        ("reduced", "voc-controls"), ("guided", "voc-guided"),
+        ("reduced", "voc-controls"), ("reduced/precision=float32", "voc-controls"), ("guided", "voc-guided"),
         ("controls", "cifar100-controls"),
         pytest.param("controls", "voc-controls", marks=pytest.mark.slow),
     ],
@@ -188,6 +192,7 @@ def test_the_number_of_committed_runs_is_the_folders(document):
         ("guided", "voc2012-mini", "float32", "{} of 40 | {} |"),
         ("terms", "voc2012", "bfloat16", "{} of 40 | {} |"),
         ("terms", "voc2012", "float32", "{} of 40 | {} |"),
+        ("reduced", "voc2012", "float32", "{} of 30 | {} |"),
         ("controls", "cifar100", "float32", "{} of 30 | {} |"),
     ],
 )
@@ -208,6 +213,22 @@ def test_mini_numbers_of_the_document_are_the_tables():
     known = {f"{cell['mean']:.2f}" for table in tables for cell in table["cells"] if cell["mean"] is not None}
     assert stated
     assert set(stated) <= known
+
+
+@pytest.mark.slow
+def test_what_choices_are_worth_is_the_records():
+    """The sentence under the picture, by what it draws: every choice that it names as less than chance is one."""
+    (spec,) = (spec for spec in first_of_each_grid(None, ROOT / "tables") if spec.grid == "voc")
+    _, drawing = curve.draw(Matrix(grid.load("voc"), "study", runs=ROOT / "runs"), spec, None)
+    (axes,) = drawing.figure.axes
+    worth = dict(zip((t.get_text() for t in axes.get_yticklabels()), (t.get_text() for t in axes.texts), strict=True))
+    seeds, images = worth.pop("another seed"), worth.pop("other test images")
+    (of_seeds,) = re.findall(r"from the \d+ seeds of scale \w+", drawing.caption)
+    said = _prose("docs/reproduction.md").replace("`", "")
+    assert f"than other test images ({images} points) or another seed ({seeds}, {of_seeds})" in said
+    below = {name for name, mean in worth.items() if float(mean) <= max(float(seeds), float(images))}
+    assert below == set(re.findall(r"All choices but (\w+) move the gain", said))
+    assert f"the weight itself is worth {float(worth['attention_weight']):.0f} points" in said
 
 
 def test_the_answer_is_the_records():
