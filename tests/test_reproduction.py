@@ -13,6 +13,7 @@ from benchmark.cli.evidence import first_of_each_grid
 from benchmark.evidence import curve
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.tables import stats
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "tables" / "study"
@@ -153,6 +154,29 @@ def test_the_page_of_the_answer_has_the_shares_of_blank_maps(address, scale):
     printed = CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout
     (shares,) = re.findall(r"maps that are blank, .*?: (.*)", printed)
     assert shares in (ROOT / "docs" / "answer.md").read_text()
+
+
+def test_what_the_page_of_the_answer_says_of_an_a_a_by_seed_is_the_tables():
+    said = _prose("docs/answer.md")
+    for folder in ("controls", "reduced/precision=float32"):
+        cells = json.loads((ROOT / "tables" / folder / "voc-controls.json").read_text())["cells"]
+        ours, theirs = (
+            next(cell for cell in cells if (cell["row"], cell["column"]) == ("ResNet-18", column))
+            for column in ("aa-a_ch", "baseline")
+        )
+        gains = [a - b for a, b in zip(ours["values"], theirs["values"], strict=True)]
+        assert f"({', '.join(f'{gain:+.2f}' for gain in gains)}" in said
+    assert f"over the seeds alone its interval would end at {stats.t_interval(gains)[0]:+.2f}" in said
+    all_classes = [
+        _last_mAP(ROOT / "runs" / "reduced" / a) - _last_mAP(ROOT / "runs" / "reduced" / b)
+        for a, b in zip(ours["runs"], theirs["runs"], strict=True)
+    ]
+    assert min(all_classes) < 0 < max(all_classes)
+
+
+def _last_mAP(run: Path) -> float:
+    """Over every class that the test images show."""
+    return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["test_mAP"]
 
 
 @pytest.mark.slow

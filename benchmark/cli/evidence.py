@@ -238,12 +238,12 @@ def measured_controls(runs: Path, tables: Path) -> "list[Control]":
 def in_each_precision(matrix: Matrix) -> list[Matrix]:
     """As the scale has it, and in any other precision that its runs have: that is the machine's choice, no reading of
     the paper, so what was measured in it is not left out."""
-    found = {job.precision: None for job in matrix.jobs}
+    found = set()
     for run in runs_in(matrix.runs / matrix.scale):
         with suppress(UserError):  # a damaged record: `verify` names it
-            found.setdefault(run.job().precision)
-    others = [precision for precision in found if precision not in {job.precision for job in matrix.jobs}]
-    return [matrix, *(matrix.asked_otherwise(overrides={"precision": other}) for other in sorted(others))]
+            found.add(run.job().precision)
+    others = sorted(found - {job.precision for job in matrix.jobs})
+    return [matrix, *(matrix.asked_otherwise(overrides={"precision": other}) for other in others)]
 
 
 def on_real_data(headline: published.Spec, runs: Path, tables: Path, cache: Path) -> list[Table]:
