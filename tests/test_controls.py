@@ -233,6 +233,21 @@ def test_cutout_hides_one_square_and_is_otherwise_the_baseline(model, make_job, 
     assert not torch.equal(rows, columns)
 
 
+def test_without_augmentation_the_grid_takes_both_kinds_away_and_nothing_else(model, make_job, monkeypatch):
+    """Of what the method is given, since the loop augments; a job whose images are augmented does not bear its name."""
+    plain, augmented = (
+        grid.load("cifar100").jobs("controls", only={"method": [name], "seed": [1]})[0]
+        for name in ("no_augmentation", "baseline")
+    )
+    assert (augmented.flip, augmented.pad_crop) == (True, 4)
+    assert plain == augmented.model_copy(update={"method": "no_augmentation", "flip": False, "pad_crop": None})
+    monkeypatch.setattr(controls, "baseline", lambda *batch: batch)
+    assert controls.no_augmentation(model, "images", "labels", plain, 0) == (model, "images", "labels", plain, 0)
+    for update in ({"flip": True}, {"pad_crop": 4}):
+        with pytest.raises(UserError, match="no_augmentation: its images are as they are; set flip=false and"):
+            controls.no_augmentation(model, None, None, plain.model_copy(update=update), 0)
+
+
 def test_a_fast_head_has_the_baseline_s_loss_and_ten_times_its_gradient_in_the_head(model, step):
     (terms, fast), (plain, slow) = step("fast_head"), step("baseline")
     assert terms == plain

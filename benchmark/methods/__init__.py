@@ -92,6 +92,12 @@ def _cutout(*batch: Any) -> tuple[Any, dict[str, Any]]:
     return cutout(*batch)
 
 
+def _no_augmentation(*batch: Any) -> tuple[Any, dict[str, Any]]:
+    from benchmark.methods.controls import no_augmentation
+
+    return no_augmentation(*batch)
+
+
 def _fast_head(*batch: Any) -> tuple[Any, dict[str, Any]]:
     from benchmark.methods.controls import fast_head
 
@@ -143,6 +149,7 @@ METHODS: dict[str, Method] = {
     "port-a_ch": Method(_port, PORT_READS, title="the first port_{A_ch}", maps="a_ch"),
     "guided-a_ch": Method(_guided, GUIDED_READS, Guidance, title="guided by boxes_{A_ch}", guided=True),
     "cutout": Method(_cutout, title="Cutout"),
+    "no_augmentation": Method(_no_augmentation, title="no augmentation"),
     "fast_head": Method(_fast_head, title="head at ten times the rate"),
     "data-half": Method(_baseline, title="half of the images", train_share=0.5),
     "data-four_fifths": Method(_baseline, title="four fifths of the images", train_share=0.8),

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmark.data.voc import CELLS
+from benchmark.errors import UserError
 from benchmark.matrix.job import Job
 from benchmark.methods import attention
 from benchmark.methods.baseline import Terms, autocast, baseline, classification_loss, trained_labels
@@ -77,6 +78,18 @@ def cutout(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch
         inside.append((at >= first_B1) & (at < first_B1 + side))
     hole_BHW = inside[0][:, :, None] & inside[1][:, None, :]
     return baseline(model, images_BCHW.masked_fill(hole_BHW[:, None], 0), labels, job, epoch)
+
+
+def no_augmentation(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int) -> tuple[Tensor, Terms]:
+    """The baseline on images that are neither cropped nor mirrored at random, as a grid's ties set it: what the
+    baseline has over it is a published gain. Arguments as `baseline`'s. UserError for a job whose images are augmented.
+
+    Huang et al., 2017, arXiv:1608.06993. The authors' README (github.com/liuzhuang13/DenseNet, commit 0085cc9):
+    CIFAR-100, DenseNet (L=40, k=12): error 27.55 without (and with dropout), 24.42 % with.
+    """
+    if job.flip or job.pad_crop:
+        raise UserError(f"{job.method}: its images are as they are; set flip=false and pad_crop=null")
+    return baseline(model, images_BCHW, labels, job, epoch)
 
 
 def fast_head(model: Backbone, images_BCHW: Tensor, labels: Tensor, job: Job, epoch: int) -> tuple[Tensor, Terms]:
