@@ -34,14 +34,15 @@ def golden_table(scale: str = "mini", runs: Path = RUNS, spec_changes: dict | No
 
 
 def plant(
-    runs: Path, value: Callable[[Job, str], float | None], scale: str = "paper", moved: float = -0.1, **overrides
-) -> list[Run]:
-    """A finished run for each job of the pinned grid, whose `value(job, class or mAP)` is given in percent.
+    runs: Path, value: Callable[[Job, str], float | None], scale: str = "paper", moved: float = -0.1,
+    of: grid.Grid | None = None, **overrides,
+) -> list[Run]:  # fmt: skip
+    """A finished run for each job of the grid, the pinned one, whose `value(job, class or mAP)` is given in percent.
 
     moved: by how much a method's maps overlap more than the baseline's."""
     classes = [row.key for row in SPEC.rows if row.key != "mAP"]
     made = []
-    for job in grid.load("voc", GOLDEN).jobs(scale, overrides):
+    for job in (of or grid.load("voc", GOLDEN)).jobs(scale, overrides):
         run = submit(runs, job)
         share = {item: None if (v := value(job, item)) is None else v / 100 for item in (*classes, "mAP")}
         mean = share.pop("mAP")

@@ -1,18 +1,20 @@
 """The answer: every comparison stands in it at its place, and says no more than its tables do."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from benchmark.cli.evidence import in_each_precision
+from benchmark.cli.evidence import in_each_precision, on_real_data
 from benchmark.evidence import answer, figures
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.run import submit
+from benchmark.tables import published
 from benchmark.tables.claims import Estimate, GainInterval
 from benchmark.tables.stats import Verdict
 from benchmark.tables.treatment import Change, Treatment
-from tests.evidence import golden_table
+from tests.evidence import golden_table, plant
 
 
 @pytest.fixture
@@ -102,6 +104,22 @@ def test_every_precision_that_ran_is_looked_at(tmp_path):
     damaged.path("job.json").write_text("{")
     submit(tmp_path, Matrix(grid.load("voc"), "subset", {"precision": "float64"}).jobs[0])
     assert [each.overrides.get("precision") for each in in_each_precision(matrix)] == [None, "float32", "tf32"]
+
+
+def test_a_claim_has_a_row_in_each_precision_that_its_methods_ran_in(tmp_path):
+    voc = grid.load("voc")
+    plant(tmp_path, lambda job, item: 50.0 + job.seed + (job.method == "icasc-a_ch"), of=voc)
+    plant(tmp_path, lambda job, item: 50.0 + job.seed - (job.method == "icasc-a_ch"), of=voc, precision="tf32")
+    home = Path(__file__).parents[1] / "tables"
+    tables = on_real_data(published.load("headline", home), tmp_path, home, tmp_path)
+    told = [c.line[0].removesuffix(" ‡") for c in answer.comparisons(tables)]
+    voc_at = "PASCAL VOC 2012, ResNet-18, paper"
+    assert len(told) == 4
+    assert [text.startswith(voc_at + ", precision tf32, ") for text in told] == [False, False, True, True], told
+    gains = {(c.table.scale, c.cell.column): c.gain for c in answer.comparisons(tables)}
+    assert gains["paper", "icasc-a_ch"] == pytest.approx(1)
+    assert gains["paper, precision tf32", "icasc-a_ch"] == pytest.approx(-1)
+    assert [table.comparable for table in tables if table.scale.startswith("paper")] == [True, False]
 
 
 def test_a_control_beyond_the_axis_is_an_arrow(controls):

@@ -142,6 +142,21 @@ def test_tables_fit_the_terminal_unless_told_otherwise(finished, call, monkeypat
     assert max(len(line) for line in wide if line.startswith("mAP")) > 80
 
 
+def test_what_is_set_otherwise_has_tables_of_its_own_only_where_it_ran_and_is_otherwise(finished, call):
+    """Of 3 jobs at another size: not of the controls, not of other grids, and none for what is the grid's own value."""
+    folder, _ = finished
+    own = sorted(path.relative_to(folder) for path in (folder / "tables" / "mini").rglob("*.md"))
+    printed = call(folder, "tables", *QUICK[2:], "--scale", "mini").stdout
+    place = "tables/mini/epochs=2,image_size=32,limit_train=32,seed=0"
+    assert [line for line in printed.splitlines() if line.startswith("written: ") and place in line] == [
+        f"written: {place}/{name}.{{md,tex,html,csv,json}}" for name in ("table2", "voc")
+    ]
+    call(folder, "tables", "--scale", "mini", "--set", "precision=float32", "--table", "cifar100")
+    made = sorted(path.relative_to(folder) for path in (folder / "tables" / "mini").rglob("*.md"))
+    assert set(made) - set(own) <= {Path("tables/mini") / f"{name}.md" for name in ("cifar100", "headline", "table1")}
+    assert Path("tables/mini/cifar100.md") in made
+
+
 def test_plan_shows_the_estimate_beside_the_measurement_and_calls_it_one(finished, call, monkeypatch):
     counted = []
 

@@ -136,9 +136,12 @@ class Asked:
     runs: Path
 
     def matrix(self, name: str, only: list[str] | None = None) -> Matrix:
+        """What is set to the value that it has there anyway is no override, and makes no table of its own."""
         chosen = grid.load(name)
         changed = overrides(chosen, self.scale, self.sets, self.weights)
-        return Matrix(chosen, self.scale, changed, selection(only), self.runs)
+        asked = Matrix(chosen, self.scale, changed, selection(only), self.runs)
+        as_it_is = asked.asked_otherwise(overrides={})
+        return as_it_is if changed and asked.whole.jobs == as_it_is.whole.jobs else asked
 
 
 def of_what_is_there(
@@ -210,11 +213,12 @@ def build_table(
 
 def render_tables(
     specs: list[published.Spec], asked: Asked, data_root: Path | None, tables: Path, cache: Path, again: bool = False,
-    wide: bool = False,
+    wide: bool = False, blank: bool = True,
 ) -> None:  # fmt: skip
     """Write and print the tables of `specs` that exist at the scale, and the readings that it puts side by side. An
     overridden matrix has a folder of its own inside its scale's. again: also in place of a table of more runs. wide:
-    print the whole of each, else what fits the terminal."""
+    print the whole of each, else what fits the terminal. blank: also those of an overridden matrix that nothing ran of.
+    """
     from benchmark.tables import render
 
     for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
@@ -226,7 +230,7 @@ def render_tables(
                 raise UserError(f"table {spec.name}: none of its methods runs at scale '{asked.scale}'")
             raise UserError(f"table {spec.name} is made at scale {', '.join(spec.scales)}, not at '{asked.scale}'")
         built = table_at(spec, asked, data_root, tables, cache)
-        if built is None:
+        if built is None or (not blank and nothing_ran(built)):
             continue
         folder = built.matrix.subfolder if built.matrix else Path(asked.scale)
         paths = render.write(built, tables / folder, again)
@@ -234,6 +238,12 @@ def render_tables(
         told = f"written: {one_name(paths)}" if paths else kept
         width = None if wide else shutil.get_terminal_size().columns
         print(f"\n{render.terminal(built, width)}\n\n{told}")
+
+
+def nothing_ran(table: Table) -> bool:
+    """Whether it is of an overridden matrix and has no more than the scale's table."""
+    overridden = table.matrix is not None and table.matrix.overrides
+    return bool(overridden) and all(cell.status in ("not run", "published") for cell in table.cells.values())
 
 
 def one_name(paths: list[Path]) -> str:

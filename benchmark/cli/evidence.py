@@ -26,7 +26,6 @@ from benchmark.cli.common import (
     measured,
     print_rows,
     sources_of,
-    table_at,
 )
 from benchmark.errors import UserError, nearest, visible
 from benchmark.matrix import grid, strict_yaml
@@ -87,6 +86,10 @@ def explain(
         cell_trace = traced(build_table(spec, asked.matrix(spec.grid), tables), row)
     else:
         shows = next(r for r in spec.rows if r.key == row)
+        grid_of = specs[shows.table].grid if shows.table in specs else None
+        if grid_of and shows.of and asked.scale in grid.load(grid_of).scales and asked.matrix(grid_of).overrides:
+            other = f"{shows.table}:{shows.of}:{column}"
+            raise UserError(f"{address}: shows the gain as its grid has it; with --set or --weights name {other}")
         by_name = sources_of(spec, asked, None, tables, CACHE)
         if shows.table not in by_name or shows.of is None:
             raise UserError(
@@ -247,10 +250,19 @@ def in_each_precision(matrix: Matrix) -> list[Matrix]:
 
 
 def on_real_data(headline: published.Spec, runs: Path, tables: Path, cache: Path) -> list[Table]:
-    """The headline at each scale but mini."""
+    """The headline at each scale but mini, in each precision that ran there."""
+    from benchmark.tables import locks, summary
+
+    parts = [published.load(name, tables) for name in dict.fromkeys(row.table for row in headline.rows if row.table)]
     scales = dict.fromkeys(scale for name in grid.names() for scale in grid.load(name).scales if scale != "mini")
-    at_scale = [table_at(headline, Asked(scale, None, None, runs), None, tables, cache) for scale in scales]
-    return [table for table in at_scale if table]
+    shown: dict[str, dict[str, Table]] = {}  # by what was run, the tables that the headline's rows name
+    for scale in scales:
+        for spec in (part for part in parts if part.is_made_at(scale)):
+            if spec.grid and grid.load(spec.grid).has_tables(scale):
+                for matrix in in_each_precision(Asked(scale, None, None, runs).matrix(spec.grid)):
+                    shown.setdefault(matrix.called, {})[spec.name] = build_table(spec, matrix, tables, None, cache)
+    book = locks.read(tables)
+    return [summary.headline(headline, by_name, called, book) for called, by_name in shown.items()]
 
 
 def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:

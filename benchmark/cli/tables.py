@@ -46,7 +46,8 @@ def tables_command(
         raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
     scales = [scale] if scale else [s for s in known if any((runs / s).glob("*/job.json"))] or ["mini"]
     for each in scales:
-        render_tables(specs, Asked(each, sets, weights, runs), data_root, tables, cache, again, wide)
+        asked = Asked(each, sets, weights, runs)
+        render_tables(specs, asked, data_root, tables, cache, again, wide, blank=table is not None)
 
 
 def published_command(

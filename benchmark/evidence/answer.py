@@ -88,8 +88,7 @@ class Control(NamedTuple):
         ran_on = {job.dataset for job in self.matrix.jobs} - {self.matrix.grid.protocol["dataset"]}
         other = f" on {', '.join(sorted(ran_on))}" if ran_on else ""
         label = self.table.label(self.table.spec.rows[0].key)
-        changed = "".join(f", {name} {value}" for name, value in self.matrix.overrides.items())
-        return f"{self.matrix.grid.title.partition(',')[0]}, {label}{other}, {self.table.scale}{changed}"
+        return f"{self.matrix.grid.title.partition(',')[0]}, {label}{other}, {self.matrix.called}"
 
     @property
     def matrix(self) -> Matrix:

@@ -92,7 +92,7 @@ def _answer(shown: list[Comparison], parts: list[Part], headlines: Sequence[Tabl
     """The sentence, picture and table of `python -m benchmark answer`; a gain at the page's own scale opens its
     trace."""
     at_hand = {part.table.spec.name for part in parts}
-    scale = parts[0].matrix.scale
+    scale = parts[0].matrix.called
     drawing = figures.answer(shown) if shown else None
     lines = []
     for c in shown:

@@ -110,6 +110,11 @@ class Matrix:
         )
 
     @property
+    def called(self) -> str:
+        """`reduced`, or with overrides `reduced, precision float32`."""
+        return self.scale + "".join(f", {name} {_yaml(value)}" for name, value in self.overrides.items())
+
+    @property
     def subfolder(self) -> Path:
         """For what is made of it, inside a folder of tables: the scale's; a study that adds columns to a built-in grid,
         and overrides, have one of their own in it."""
