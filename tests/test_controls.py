@@ -1,6 +1,7 @@
 """Controls are what they are called: the same code without an effect, the same terms without a meaning, fewer images,
 terms that are left out."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from benchmark.data.voc import CELLS
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
-from benchmark.methods import METHODS, attention, controls, icasc
+from benchmark.methods import METHODS, attention, controls, icasc, models
 from benchmark.tables import build, published, stats
 from benchmark.train import batches
 from tests import evidence, networks
@@ -57,6 +58,29 @@ def test_aa_is_the_baseline_to_rounding_and_not_exactly(step):
     assert 0 < _apart(aa[1], baseline[1]) < 10 * controls.NO_EFFECT < 0.01 < _apart(icasc[1], baseline[1])
     for name in TERMS:
         assert aa[0][name] == pytest.approx(controls.NO_EFFECT * icasc[0][name], rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backbone", ["resnet18_narrow", "resnet20"])
+def test_at_a_weight_of_zero_a_step_leaves_what_the_baseline_s_leaves(make_job, backbone, kind):
+    """Gradients, BatchNorm's running statistics and the state of chance: so a gain of an A/A, however many seeds have
+    it, is not made by a second pass through the network."""
+    torch.manual_seed(3)
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    labels = torch.where(torch.rand(4, 20) < 0.3, 1, -1)
+    left = []
+    for method in ("baseline", f"icasc-{kind}"):
+        model = models.build(backbone, 20, seed=1).double().train()
+        start = copy.deepcopy(dict(model.named_buffers()))
+        torch.manual_seed(4)
+        job = make_job(method, precision="float64", attention_weight=0.0)
+        _, terms = METHODS[method](model, images, labels, job, 0)
+        gradient = torch.autograd.grad(sum(terms.values()), list(model.parameters()))
+        left.append([*gradient, *model.buffers(), torch.get_rng_state()])
+    moved = [name for name, buffer in model.named_buffers() if not torch.equal(buffer, start[name])]
+    assert any("running_mean" in name for name in moved)
+    for theirs, ours in zip(*left, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_aa_does_not_read_the_weight(make_job):
