@@ -174,6 +174,18 @@ def test_what_the_page_of_the_answer_says_of_an_a_a_by_seed_is_the_tables():
     assert min(all_classes) < 0 < max(all_classes)
 
 
+def test_what_the_page_of_the_answer_says_of_a_published_gain_by_seed_is_the_table():
+    cells = json.loads((ROOT / "tables" / "controls" / "cifar100-controls.json").read_text())["cells"]
+    ours, theirs = (
+        next(cell["values"] for cell in cells if (cell["row"], cell["column"]) == ("ResNet-110, top-1", column))
+        for column in ("baseline", "no_augmentation")
+    )
+    gains = [a - b for a, b in zip(ours, theirs, strict=True)]
+    said = _prose("docs/answer.md")
+    assert f"({', '.join(f'{gain:+.2f}' for gain in gains)})" in said
+    assert f"spread over seeds is {stats.sample_std(gains):.1f} points" in said
+
+
 def _last_mAP(run: Path) -> float:
     """Over every class that the test images show."""
     return json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["test_mAP"]
@@ -217,7 +229,7 @@ def test_the_number_of_committed_runs_is_the_folders(document):
         ("terms", "voc2012", "bfloat16", "{} of 40 | {} |"),
         ("terms", "voc2012", "float32", "{} of 40 | {} |"),
         ("reduced", "voc2012", "float32", "{} of 30 | {} |"),
-        ("controls", "cifar100", "float32", "{} of 30 | {} |"),
+        ("controls", "cifar100", "float32", "{} of 33 | {} |"),
     ],
 )
 def test_how_many_ran_and_for_how_long_is_the_records(scale, dataset, precision, said):
