@@ -33,6 +33,7 @@ SETTINGS: dict[Any, Any] = {
 # color, marker, line: by a column's place in its table; brightness falls from the last to the first
 STYLES = (
     ("#000000", "o", "-"), ("#b5442e", "s", "--"), ("#4f9fcf", "D", "-."), ("#7a7a7a", "^", ":"), ("#c9b458", "v", "-"),
+    ("#6a4c93", "P", "--"),
 )  # fmt: skip
 DPI = 200
 CUT = 12.0  # points; a control that loses more, as one that does not train, is an arrow at the edge
