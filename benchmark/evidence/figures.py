@@ -30,7 +30,7 @@ SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42, "ps.fonttype": 42, "svg.hashsalt": "benchmark", "font.size": 9, "axes.spines.top": False,
     "axes.spines.right": False, "axes.axisbelow": True, "legend.frameon": False,
 }  # fmt: skip
-# color, marker, line: by a column's place in its table; brightness falls from the last to the first
+# color, marker, line: by a column's place in its table; told apart in grayscale by the marker too
 STYLES = (
     ("#000000", "o", "-"), ("#b5442e", "s", "--"), ("#4f9fcf", "D", "-."), ("#7a7a7a", "^", ":"), ("#c9b458", "v", "-"),
     ("#6a4c93", "P", "--"),
