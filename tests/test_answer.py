@@ -53,6 +53,13 @@ def test_the_table_says_what_is_no_test(shown):
     assert "‡: the method is not known to have moved its maps" in text
 
 
+def test_seeds_that_are_missing_are_told(shown):
+    assert "Not all planned seeds" not in answer.markdown(shown)
+    cell = dataclasses.replace(shown[0].cell, status="partial", gains=(-1.0,))
+    text = answer.markdown([shown[0]._replace(cell=cell), shown[1]])
+    assert f"Not all planned seeds have run: mAP, mini, + Grad-CAM (1 of {cell.planned})." in text
+
+
 def test_a_verdict_is_told_where_there_is_one(shown):
     table = dataclasses.replace(shown[0].table, comparable=True)
     text = answer.markdown([c._replace(table=table) for c in shown])

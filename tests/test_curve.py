@@ -13,7 +13,8 @@ from tests.evidence import GOLDEN, SPEC, golden_matrix
 def line(gain, method="icasc-a_ch", gains=(), mean=50.0, image_error=0.5, **choices):
     return {
         "reading": choices, "method": method, "backbone": "resnet18", "n": max(1, len(gains)), "gain": gain,
-        "gains": list(gains) or [gain], "mean": mean, "low": gain - 1, "high": gain + 1, "over": "images only",
+        "gains": list(gains) or [gain], "seeds": list(range(max(1, len(gains)))), "mean": mean, "low": gain - 1,
+        "high": gain + 1, "over": "images only",
         "image_error": image_error, "untrained": False, "choices": choices | {"method": method},
     }  # fmt: skip
 
@@ -58,6 +59,14 @@ def test_worth_is_of_pairs_that_differ_in_one_choice_alone():
         "sigma": (3.0,), "weight": (5.0,), "method": (1.5,), "another seed": (1.0, 3.0, 2.0),
         "other test images": (curve.GAP * 0.5,) * 4,
     }  # fmt: skip
+
+
+def test_readings_are_held_against_each_other_on_the_seeds_that_both_have():
+    """Else a lucky seed that one of them lacks would be taken for what the choice is worth."""
+    lines = [line(2.0, gains=(1.0, 2.0, 3.0), sigma=0.5), line(2.5, sigma=0.2) | {"seeds": [1]}]
+    assert {worth.name: worth.differences for worth in curve.worths(lines, [])}["sigma"] == (0.5,)
+    lines[1]["seeds"] = [7]
+    assert {worth.name for worth in curve.worths(lines, [])} == {"other test images"}
 
 
 def test_gap_is_the_mean_distance_of_two_draws():

@@ -103,6 +103,22 @@ def test_a_planted_effect_moves_the_gain(tmp_path):
     assert [line["moved"] for line in found] == pytest.approx([0.0, 0.0, -3.0, -3.0])
 
 
+@pytest.mark.usefixtures("planted_numbers")
+def test_what_a_value_moves_is_of_the_seeds_that_both_have(tmp_path):
+    """And a mean is of the seeds that its gain is of."""
+    for sigma in (0.25, 0.55):
+        for run in plant(tmp_path, lambda job, item: 70.0 + job.seed**2 * (job.method != "baseline"), sigma=sigma):
+            job = run.job()
+            if (job.sigma, job.seed) == (0.25, 0) or (job.method, job.seed) == ("baseline", 2):
+                run.path("result.json").unlink(missing_ok=True)
+    found = lines("sigma=[0.25, 0.55]", runs=tmp_path)
+    assert [(line["seeds"], line["mean"], line["gain"]) for line in found[::2]] == [
+        ([0, 1], pytest.approx(70.5), pytest.approx(0.5)),
+        ([1], pytest.approx(71.0), pytest.approx(1.0)),
+    ]
+    assert [line["moved"] for line in found[::2]] == pytest.approx([0.0, 0.0])
+
+
 def test_a_gain_has_the_interval_of_the_tables():
     _, found, *_ = lines("ap_definition")
     interval = golden_table().cells["mAP", "icasc-a_ch"].gain_interval

@@ -1,5 +1,6 @@
 """Tables from run folders: golden files from small real runs, verdicts from planted ones, honest blanks."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
 from benchmark.store.run import all_runs, submit
-from benchmark.tables import build, claims, collect, diff, published, render
+from benchmark.tables import build, claims, collect, diff, published, render, summary
 from tests import evidence
 from tests.evidence import GOLDEN, SPEC, as_published, golden_table, plant, save_scores
 
@@ -146,7 +147,19 @@ def test_a_pair_trained_by_other_code_is_marked_and_not_judged(tmp_path):
     assert cell.crosses
     assert cell.gain_verdict.outcome == "not comparable"
     assert render.gain_text(cell, table).endswith("††")
-    assert "two versions of the training code" in " ".join(table.notes)
+    (told,) = (note for note in table.notes if note.startswith("††"))
+    assert "trained by one version of the training code: aeroplane, icasc-grad_cam;" in told
+
+
+def test_seeds_trained_by_other_code_are_marked_and_not_judged(tmp_path):
+    """Though each is paired with a baseline of its own code: the interval is of the same code, trained again."""
+    for run in plant(tmp_path, as_published):
+        record = json.loads(run.path("result.json").read_bytes())
+        training = "new" if run.job().seed == 2 else "old"
+        write_json(run.path("result.json"), record | {"code": {"version": "1", "training": training}})
+    cell = golden_table("paper", tmp_path).cells["mAP", "icasc-a_ch"]
+    assert cell.crosses
+    assert cell.gain_verdict.outcome == "not comparable"
 
 
 @pytest.mark.parametrize(("hashes", "crosses"), [("aaa", False), ("aab", True)])
@@ -223,6 +236,21 @@ def test_bold_is_what_is_ahead_beyond_the_noise(tmp_path):
     near = tmp_path / "near"
     plant(near, lambda job, item: 70.0 + noise[job.seed] * (job.method == "icasc-a_ch") + 0.1 * job.seed)
     assert golden_table("paper", near).best("mAP") == set()
+
+
+def test_one_seed_is_nobody_s_lead():
+    """However far it is ahead on its test images."""
+    table = golden_table()
+    for over, best in (("seeds and images", {"icasc-a_ch"}), ("images only", set())):
+        ahead = {"icasc-grad_cam": 1.0, "icasc-a_ch": 9.0}
+        cells = {
+            ("mAP", method): dataclasses.replace(
+                table.cells["mAP", method],
+                gain_interval=claims.GainInterval(gain - 1, gain + 1, over if gain == 1 else "seeds and images", None),
+            )
+            for method, gain in ahead.items()
+        }
+        assert dataclasses.replace(table, cells=table.cells | cells).best("mAP") == best
 
 
 def test_a_finished_job_in_no_row_is_named(tmp_path):
@@ -334,6 +362,20 @@ def test_partial(tmp_path):
     other = table.cells["mAP", "icasc-a_ch"]
     assert other.verdict.outcome == "reproduced"
     assert other.gain_verdict.outcome == "not run"
+    assert "Gain over only 2 of 3 seeds (1, 2), icasc-a_ch: " in " ".join(table.notes)
+
+
+def test_a_seed_that_diverged_is_told_beside_those_that_did_not(tmp_path):
+    (run,) = (run for run in plant(tmp_path, as_published) if "icasc-a_ch-s1" in run.id)
+    run.path("result.json").unlink()
+    run.path("failure.json").write_text(json.dumps({"kind": "diverged", "error": "x"}))
+    table = golden_table("paper", tmp_path)
+    cell = table.cells["cow", "icasc-a_ch"]
+    assert render.value_text(cell, table).endswith("[partial, 1 diverged]")
+    assert cell.verdict.outcome == "diverged"
+    told = summary.missing_seeds({"cow": cell})
+    assert told == ["Not all planned seeds have run: cow (2 of 3, 1 diverged)."]
+    assert summary.missing_seeds({"cow": table.cells["cow", "icasc-grad_cam"]}) == []
 
 
 def test_no_positives(tmp_path):

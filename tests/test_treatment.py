@@ -106,6 +106,22 @@ def test_one_seed_or_no_measurement_says_nothing(tmp_path):
     for run in (tmp_path / "none").rglob("metrics.jsonl"):
         run.unlink()
     assert treatment.treatment(matrix, ours, theirs, False, "a_ch").reason == "the overlap of the maps was not measured"
+    told = treatment.treatment(*_runs(tmp_path / "blank", {"a_ch_last": [-0.1] * 3}, blank=1.0), False, "a_ch")
+    assert (told.answer, told.reason) == ("not known", "every map is blank on one side")
+
+
+@pytest.mark.parametrize(("inner", "answer"), [(-0.2, "applied, no effect"), (0.0, "not known")])
+def test_a_layer_that_one_pair_can_tell_of_does_not_hide_the_other(tmp_path, inner, answer):
+    """Two of three pairs have only blank maps at the last layer."""
+    matrix, ours, theirs = _runs(tmp_path, {"a_ch_inner": [inner, inner - 0.01, inner], "a_ch_last": [-0.1] * 3})
+    for seed in (0, 1):
+        path = tmp_path / "paper" / ours[seed] / "metrics.jsonl"
+        epochs = [json.loads(line) for line in path.read_text().splitlines()]
+        epochs[-1]["attention_overlap"] |= {"a_ch_last": 0.0, "a_ch_last_blank": 1.0}
+        path.write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
+    found = treatment.treatment(matrix, ours, theirs, False, "a_ch")
+    assert found.answer == answer
+    assert ("of 3 pairs one has an overlap of a_ch_last" in found.reason) == (answer == "not known")
 
 
 @pytest.mark.parametrize("damage", ["{", '{"epoch": "x"}'])

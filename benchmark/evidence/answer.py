@@ -9,8 +9,9 @@ from tabulate import tabulate
 
 from benchmark.matrix.matrix import Matrix
 from benchmark.tables import render, stats
-from benchmark.tables.cells import Cell, Table
+from benchmark.tables.cells import CROSSING, Cell, Table
 from benchmark.tables.claims import GainInterval
+from benchmark.tables.summary import missing_seeds
 from benchmark.tables.treatment import LAYERS
 
 HEADER = ("data and protocol", "n", "ours", "paper", "share of the paper's gain")
@@ -158,7 +159,7 @@ def controls_markdown(shown: list[Control]) -> str:
         "one of these lies below 0; not applied, and no effect, is what such seeds do not show, not what they exclude."
     ]
     if any(c.cell.crosses for c in shown):
-        told.append("††: a pair was trained by two versions of the training code.")
+        told.append(CROSSING)
     return "\n\n".join([*parts, " ".join(told)]) + "\n"
 
 
@@ -168,10 +169,10 @@ def notes(shown: list[Comparison]) -> list[str]:
     if not all(c.table.comparable for c in shown):
         told.append("†: not the paper's protocol or data, so no verdict on its number.")
     if any(c.cell.crosses for c in shown):
-        told.append("††: a pair was trained by two versions of the training code.")
+        told.append(CROSSING)
     if not all(c.moved for c in shown):
         told.append("‡: the method is not known to have moved its maps, so this gain is no test of it.")
-    return told
+    return told + missing_seeds({f"{c.data}, {c.method}": c.cell for c in shown})
 
 
 def markdown(shown: list[Comparison]) -> str:

@@ -106,13 +106,14 @@ def is_control(line: Line, spec: Spec) -> bool:
 
 def worths(lines: Sequence[Line], of_seeds: Sequence[Line]) -> list[Worth]:
     """Of each choice, of another seed and of other test images, the largest mean first. Readings whose baseline did not
-    train tell nothing. of_seeds: lines of several seeds, of this scale or, where it has one seed, another's."""
+    train tell nothing. Two readings are held against each other on the seeds that both have. of_seeds: lines of several
+    seeds, of this scale or, where it has one seed, another's."""
     found: dict[str, list[float]] = {}
     lines = [line for line in lines if not line["untrained"]]
     for one, other in combinations(lines, 2):
         apart = [name for name in one["choices"] if one["choices"][name] != other["choices"][name]]
-        if len(apart) == 1:
-            found.setdefault(apart[0], []).append(abs(one["gain"] - other["gain"]))
+        if len(apart) == 1 and (moved := sensitivity.difference(one, other)) is not None:
+            found.setdefault(apart[0], []).append(abs(moved))
     images = [GAP * line["image_error"] for line in lines if line["image_error"]]
     seeds = [abs(a - b) for line in of_seeds for a, b in combinations(line["gains"], 2)]
     of_chance = {"another seed": seeds, "other test images": images}
@@ -191,14 +192,20 @@ def draw(matrix: Matrix, spec: Spec, headline: Spec | None) -> list[Drawing]:
 
 
 def _told(matrix: Matrix, lines: Sequence[Line], any_claim: bool) -> str:
-    over = sorted({str(line["over"]) for line in lines if line["over"]})
+    over = ", or ".join(sorted({str(line["over"]) for line in lines if line["over"]}))
+    over += "; dotted: images only" if _mixed(lines) else ""
     n = "/".join(map(str, sorted({line["n"] for line in lines})))
     return (
         f"Every reading of the paper that was tried at scale {matrix.scale} of {matrix.grid.title}, by its gain over"
-        f" the baseline (n = {n}), with 95% intervals ({', or '.join(over)}); below, what each chose."
+        f" the baseline (n = {n}), with 95% intervals ({over}); below, what each chose."
         + (" Dashed: the paper's claim over the same classes." if any_claim else "")
         + f" Not comparable with the paper: {matrix.overlay.why}."
     )
+
+
+def _mixed(lines: Sequence[Line]) -> bool:
+    """Whether only some intervals know how much the gain varies over seeds."""
+    return len({line["over"] == "images only" for line in lines}) == 2
 
 
 def _curve(lines: Sequence[Line], spec: Spec, claims: dict[str, float]) -> Figure:
@@ -229,7 +236,8 @@ def _gains(axes: Axes, lines: Sequence[Line], spec: Spec, claims: dict[str, floa
         for x in at:
             line = lines[x]
             if line["low"] is not None:
-                axes.plot((x, x), (line["low"], line["high"]), color=color, linewidth=1.2)
+                dotted = line["over"] == "images only" and _mixed(lines)
+                axes.plot((x, x), (line["low"], line["high"]), ":" if dotted else "-", color=color, linewidth=1.2)
             if is_control(line, spec):
                 axes.axhline(line["gain"], color=color, linewidth=0.8, linestyle=":")
                 axes.plot(x, line["gain"], "o", color="black", markersize=8, fillstyle="none")

@@ -272,7 +272,7 @@ def _gain_lines(gain: dict[str, Any]) -> list[str]:
     if blank:
         shares = ", ".join(f"{name} {ours:.0%} ({theirs:.0%})" for name, (ours, theirs) in blank.items())
         lines.append(f"maps that are blank, in parentheses of what it is compared with: {shares}")
-    lines += [f"trained by two versions of the training code: {gain['trained_by']}"] if gain["crosses"] else []
+    lines += [f"not all trained by one version of the training code: {gain['trained_by']}"] if gain["crosses"] else []
     return [*lines, *gain["unpaired"]]
 
 

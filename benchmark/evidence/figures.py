@@ -4,6 +4,7 @@ Methods differ by marker, line and brightness, so print in grey stays readable. 
 """
 
 import io
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +20,7 @@ from matplotlib.transforms import blended_transform_factory
 
 from benchmark.evidence.answer import Comparison, Control
 from benchmark.matrix.job import Job
+from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic
 from benchmark.store.records import Epoch
 from benchmark.store.run import Run
@@ -83,7 +85,8 @@ def forest(table: Table) -> Drawing | None:
         at = _offsets(len(shown), i, len(methods))
         for cell, y in zip(cells, at, strict=True):
             if cell.gain_interval:
-                lines.append(((cell.gain_interval.low, cell.gain_interval.high), y, color))
+                line = ":" if cell.gain_interval.over == "images only" else "-"
+                lines.append(((cell.gain_interval.low, cell.gain_interval.high), y, color, line))
                 over.add(cell.gain_interval.over)
         gains = [np.nan if c.gain is None else c.gain for c in cells]
         printed = [np.nan if c.published_gain is None else c.published_gain for c in cells]
@@ -95,21 +98,22 @@ def forest(table: Table) -> Drawing | None:
     # With few seeds an interval can be a hundred times as wide as the effect: the axis follows it, but not that far.
     low, high = min(0.0, *marks), max(0.0, *marks)
     span = high - low or 1.0
-    low = max(low - 5 * span, min([low - 0.1 * span, *(1.05 * start for (start, _), _, _ in lines)]))
-    high = min(high + 5 * span, max([high + 0.1 * span, *(1.05 * end for (_, end), _, _ in lines)]))
+    low = max(low - 5 * span, min([low - 0.1 * span, *(1.05 * start for (start, _), *_ in lines)]))
+    high = min(high + 5 * span, max([high + 0.1 * span, *(1.05 * end for (_, end), *_ in lines)]))
     axes.set_xlim(low, high)
-    cut = any(start < low or end > high for (start, end), _, _ in lines)
-    for (start, end), y, color in lines:
-        axes.plot((start, end), (y, y), color=color, linewidth=1.2, solid_capstyle="butt")
+    cut = any(start < low or end > high for (start, end), *_ in lines)
+    for (start, end), y, color, line in lines:
+        axes.plot((start, end), (y, y), line, color=color, linewidth=1.2, solid_capstyle="butt")
         for edge, marker, goes_on in ((low, "<", start < low), (high, ">", end > high)):
             if goes_on:
                 axes.plot(edge, y, marker, color=color, markersize=4, clip_on=False)
     axes.set_xlabel(f"gain over {_plain(table.spec.columns[0].header)}, points ({literal(table.spec.unit or '')})")
     _legend(figure, axes, len(methods))
-    n = _seeds(table)
+    n = "/".join(map(str, sorted({len(cell.gains) for cell in table.cells.values() if cell.gains})))
     drawn = "intervals over " + ", or ".join(sorted(over))
     caption = f"Gain of each method over the baseline, paired by seed (n = {n})"
     caption += f", with 95% {drawn}" if over else ""
+    caption += " (dotted)" if "images only" in over else ""
     caption += ", an arrow at the edge where one goes on" if cut else ""
     caption += f"{'; hollow: the published gain' if any_published else ''}.{_warning(table)}"
     return Drawing("gains", caption, figure)
@@ -230,7 +234,8 @@ def dots(table: Table) -> Drawing:
 def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
     """By epoch: training loss and test score; and how far the maps of the true and the confusing class overlap."""
     assert table.matrix is not None, "a table of runs"
-    logged = {job.id: Run(table.matrix.folder(job)).metrics() for job in jobs}
+    logged = _logged(table.matrix, jobs)
+    over = _over_seeds(jobs, logged)
     epochs = [epoch for of_job in logged.values() for epoch in of_job]
     drawings = []
     panels = [Panel("training classification loss", lambda epoch: epoch.loss)]
@@ -240,8 +245,8 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
         panels.append(Panel("test top1 (%)", lambda epoch: _percent(epoch.test_top1)))
     if epochs:
         caption = (
-            f"Training of {jobs[0].backbone}: classification loss and test score by epoch{_over_seeds(jobs)}. The test "
-            "score is shown, never used to choose an epoch."
+            f"Training of {jobs[0].backbone}: classification loss and test score by epoch{over}. The test score "
+            "is shown, never used to choose an epoch."
         )
         drawings.append(Drawing(f"curves-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
     if any(epoch.attention_overlap is not None for epoch in epochs):
@@ -255,15 +260,26 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
         ]  # fmt: skip
         caption = (
             f"Overlap of the true and the most confusing class's maps of {jobs[0].backbone} on the same test images "
-            "after each epoch (0: apart, 1: the same), and the share of images whose true map is blank, where nothing "
-            "is left to overlap. Every network is measured by both kinds of map, whichever its method trains."
+            f"after each epoch{over} (0: apart, 1: the same), and the share of images whose true map is blank, where "
+            "nothing is left to overlap. Every network is measured by both kinds of map, whichever its method trains."
         )
         drawings.append(Drawing(f"overlap-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
     return drawings
 
 
-def _over_seeds(jobs: list[Job]) -> str:
-    return ", mean over seeds, the band from the lowest to the highest" if len({job.seed for job in jobs}) > 1 else ""
+def _logged(matrix: Matrix, jobs: list[Job]) -> dict[str, list[Epoch]]:
+    """Each job's epochs; of a method one of whose runs has ended, only of those that have, which tables show."""
+    runs = {job: Run(matrix.folder(job)) for job in jobs}
+    ended = {job.method for job, run in runs.items() if run.state() == "done"}
+    return {job.id: [] if job.method in ended and run.state() != "done" else run.metrics() for job, run in runs.items()}
+
+
+def _over_seeds(jobs: list[Job], logged: dict[str, list[Epoch]]) -> str:
+    drawn = Counter(job.method for job in jobs if logged[job.id])
+    if max(drawn.values(), default=0) < 2:
+        return ""
+    n = "/".join(map(str, sorted(set(drawn.values()))))
+    return f", mean over seeds (n = {n}), the band from the lowest to the highest"
 
 
 def _percent(share: float | None) -> float | None:
@@ -275,6 +291,7 @@ def _by_epoch(table: Table, jobs: list[Job], logged: dict[str, list[Epoch]], pan
     rows = 1 if len(panels) < 4 else 2
     per_row = -(-len(panels) // rows)
     figure = Figure(figsize=(3.6 * per_row, 2.9 * rows), layout="constrained")
+    uneven = len(set(Counter(job.method for job in jobs if logged[job.id]).values())) > 1
     # Column by column, so that panels that belong together stand below each other.
     grid = figure.subplots(rows, per_row, squeeze=False).T.ravel()
     for axes, panel in zip(grid, panels, strict=False):
@@ -289,7 +306,8 @@ def _by_epoch(table: Table, jobs: list[Job], logged: dict[str, list[Epoch]], pan
             at = np.arange(1, shortest + 1)
             axes.fill_between(at, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
             marker = "." if shortest < 5 else ""
-            axes.plot(at, values.mean(axis=0), line, marker=marker, color=color, label=_plain(column.header))
+            label = _plain(column.header) + (f", n = {len(seeds)}" if uneven else "")
+            axes.plot(at, values.mean(axis=0), line, marker=marker, color=color, label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel(panel.label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -15,6 +15,7 @@ from benchmark.store import metrics, scores
 from benchmark.store.run import Run
 from benchmark.tables import claims, collect
 from benchmark.tables.build import shown
+from benchmark.tables.cells import CROSSING
 from benchmark.tables.render import escape_markdown
 
 # What becomes of a test image that shows a class only as a difficult object.
@@ -57,8 +58,9 @@ def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None)
     """A line for each value, backbone and method but the baseline: the gain over the baseline, paired by seed.
 
     Columns: value, in_use, backbone, method, n, planned, mean, gain, low, high (95%, over what `over` says), unpaired
-    (why pairs were not made), crosses, moved (gain - the gain at the value in use), command (to make what is missing;
-    None where nothing is). `item` defaults to mAP, or top1.
+    (why pairs were not made), crosses, seeds and gains (of each pair), moved (gain - the gain at the value in use, over
+    the seeds that both have), command (to make what is missing; None where nothing is). `item` defaults to mAP, or
+    top1.
     """
     used = in_use(matrix, name)
     for value in values:
@@ -81,9 +83,16 @@ def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None)
             lines += _lines(read, backbone, numbers, value, item, as_recorded)
     for line in lines:
         line["in_use"] = line["value"] == used
-        reference = next((o["gain"] for o in lines if o["value"] == used and _same(o, line)), None)
-        line["moved"] = None if None in (line["gain"], reference) else line["gain"] - reference
+        reference = next((other for other in lines if other["value"] == used and _same(other, line)), None)
+        line["moved"] = None if reference is None else difference(line, reference)
     return lines
+
+
+def difference(line: dict[str, Any], other: dict[str, Any]) -> float | None:
+    """Of two lines' gains, over the seeds that both have, else another seed would be taken for the reading; None where
+    they share none."""
+    ours, theirs = (dict(zip(of["seeds"], of["gains"], strict=True)) for of in (line, other))
+    return _mean([gain - theirs[seed] for seed, gain in ours.items() if seed in theirs])
 
 
 def _check(name: str, value: Any) -> None:
@@ -116,9 +125,10 @@ def _lines(
         lines.append(
             {
                 "value": value, "backbone": backbone, "method": method, "n": len(pairs.gains),
-                "planned": len(by_method[method]), "mean": _mean([v for _, v in measured[method].values()]),
+                "planned": len(by_method[method]), "mean": _mean([measured[method][seed][1] for seed in pairs.seeds]),
                 "gain": pairs.mean, "low": interval and interval.low, "high": interval and interval.high,
                 "over": interval and interval.over, "unpaired": list(pairs.unpaired), "crosses": pairs.crosses,
+                "seeds": list(pairs.seeds), "gains": list(pairs.gains),
             }
         )  # fmt: skip
     missing = [line["method"] for line in lines if line["n"] < line["planned"]]
@@ -217,11 +227,11 @@ def readings(matrix: Matrix) -> list[dict[str, Any]]:
     run has its state.
 
     Columns: reading, backbone, method, state, n (pairs), planned, mean (%), gain (points over the baseline of the same
-    seed and test images), gains (of each pair), low, high and over (its 95% interval and what that covers, as in
-    tables), image_error (its standard error over test images, None where they were not resampled), unpaired, crosses,
-    loss and baseline_loss (classification, mean of the last epoch), overlap_inner and overlap_last (attention.overlap
-    of the method's own kind of map after the last epoch), blank_last (share of blank true maps there), and the
-    baseline's as baseline_<name>.
+    seed and test images), seeds and gains (of each pair), low, high and over (its 95% interval and what that covers, as
+    in tables), image_error (its standard error over test images, None where they were not resampled), unpaired,
+    crosses, loss and baseline_loss (classification, mean of the last epoch), overlap_inner and overlap_last
+    (attention.overlap of the method's own kind of map after the last epoch), blank_last (share of blank true maps
+    there), and the baseline's as baseline_<name>.
     """
     lines = []
     for reading in matrix.readings or matrix.overlay.readings:
@@ -255,7 +265,7 @@ def _of_reading(matrix: Matrix, backbone: str) -> list[dict[str, Any]]:
             "state": "done" if len(pairs.seeds) == len(runs[method]) else "partial",
             "mean": _mean([numbers[method][seed][1] for seed in pairs.seeds]), "gain": pairs.mean,
             "low": interval and interval.low, "high": interval and interval.high, "over": interval and interval.over,
-            "crosses": pairs.crosses, "gains": list(pairs.gains),
+            "crosses": pairs.crosses, "seeds": list(pairs.seeds), "gains": list(pairs.gains),
             "image_error": interval.estimate.image_error if interval and interval.estimate else None,
         }  # fmt: skip
         kind = study.method(method).maps or ""  # of one that moves none, none is shown
@@ -332,7 +342,7 @@ def readings_text(matrix: Matrix, lines: list[dict[str, Any]], form: str) -> str
     notes += [f"Classes that fewer than {least} images of either split show are left out."] if least > 1 else []
     notes += [f"Not paired: {text}." for text in dict.fromkeys(text for line in lines for text in line["unpaired"])]
     if any(line.get("crosses") for line in lines):
-        notes.append("††: a pair was trained by two versions of the training code.")
+        notes.append(CROSSING)
     head = f"Readings of {matrix.grid.subject}: {matrix.grid.title}"
     table = tabulate(rows, headers="keys", tablefmt=form, disable_numparse=True)
     if form == "pipe":

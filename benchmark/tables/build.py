@@ -15,7 +15,7 @@ from benchmark.store import scores
 from benchmark.store.records import Result
 from benchmark.store.run import Run
 from benchmark.tables import claims, collect, locks, stats
-from benchmark.tables.cells import Cell, Table
+from benchmark.tables.cells import CROSSING, Cell, Table
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Verdict
 from benchmark.tables.treatment import treatment
@@ -180,7 +180,7 @@ def _cell(
     mean = float(values.mean())
     return replace(
         head,
-        status="done" if len(ours) == len(planned) else "partial",
+        status="done" if len(ours) == len(planned) else _part(planned["state"].tolist()),
         seeds=tuple(int(seed) for seed in values.index),
         values=tuple(float(v) for v in values),
         runs=tuple(ours["job"][values.index]),
@@ -199,6 +199,12 @@ def _published(spec: Spec, row: Row, column: str, kept: set[str]) -> dict[str, A
     numbers = isinstance(value, int | float) and isinstance(first, int | float)
     gain = float(value) - float(first) if index and numbers and value is not None and first is not None else None
     return {"published": value, "published_gain": gain, "published_over": over}
+
+
+def _part(states: list[str]) -> str:
+    """That a network stopped being one is an outcome of its method, not to be hidden among the seeds that went well."""
+    diverged = states.count("diverged")
+    return "partial" + (f", {diverged} diverged" if diverged else "")
 
 
 def _blank(states: list[str]) -> str:
@@ -247,7 +253,7 @@ def judged_claim(spec: Spec, cell: Cell, claimed: float) -> Verdict:
     if len(cell.gains) < cell.planned:
         return Verdict("not run", f"{len(cell.gains)} of {cell.planned} seeds have a baseline to be paired with")
     if cell.crosses:
-        return Verdict("not comparable", "a baseline and a method were trained by different code")
+        return Verdict("not comparable", "its runs were not all trained by the same code")
     level = claims.level_of_look(len(cell.gains), spec.looks)
     interval = cell.gain_interval and level and cell.gain_interval.at(level)
     verdict = claims.judge_claim(cell.gains, claimed, interval or None, spec.looks)
@@ -259,7 +265,7 @@ def judged_claim(spec: Spec, cell: Cell, claimed: float) -> Verdict:
 def _open(cell: Cell, bar: Verdict | None) -> Verdict | None:
     """Why nothing can be judged, if so: for all of the table (bar), or here. Part of the planned seeds is not judged:
     looking early and stopping when the answer pleases would void the error rates."""
-    if cell.status == "diverged":
+    if cell.status.endswith("diverged"):
         return Verdict("diverged", "the loss stopped being a number")
     if cell.mean is None and cell.status not in TOO_FEW:
         return Verdict("not run", cell.status)
@@ -267,7 +273,7 @@ def _open(cell: Cell, bar: Verdict | None) -> Verdict | None:
         return bar
     if cell.status in TOO_FEW:
         return Verdict("not comparable", "too few images show the class")
-    if cell.status == "partial":
+    if cell.status.startswith("partial"):
         return Verdict("not run", f"{cell.n} of {cell.planned} seeds; a verdict waits for all that were planned")
     return None
 
@@ -387,9 +393,15 @@ def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
         notes.append(
             "Images only: one seed, so how much the gain varies over seeds is not known and not in the interval."
         )
+    fewer: dict[str, list[str]] = {}
+    for cell in cells:
+        if 0 < len(cell.gains) < cell.n:
+            seeds = ", ".join(map(str, cell.paired_seeds))
+            fewer.setdefault(f"{len(cell.gains)} of {cell.n} seeds ({seeds}), {cell.column}", []).append(cell.row)
+    notes += [f"Gain over only {what}: {', '.join(rows)}." for what, rows in fewer.items()]
     crossing = [f"{cell.row}, {cell.column}" for cell in cells if cell.crosses]
     if crossing:
-        notes.append(f"††: a pair was trained by two versions of the training code: {'; '.join(crossing)}.")
+        notes.append(f"{CROSSING.rstrip('.')}: {'; '.join(crossing)}.")
     for text in dict.fromkeys(text for cell in cells for text in cell.unpaired):
         notes.append(f"Not paired: {text}.")
     shown = {run for cell in cells for run in cell.runs}

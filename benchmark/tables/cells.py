@@ -11,6 +11,7 @@ from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import Interval, Verdict
 from benchmark.tables.treatment import Treatment
 
+CROSSING = "††: not all of its runs were trained by one version of the training code."
 LEVELS = ("value", "gain", "order")  # what a verdict is about: a cell, its lead over the baseline, a row's best method
 
 
@@ -21,13 +22,12 @@ class Cell:
     `published` is over `published_over` classes where ours leaves some out, else (None) as printed. `delta` is mean -
     published, None where the test set is not the paper's: a difference of values would measure the images. `gains` are,
     over seeds, method - baseline, both runs of one seed and tested on the same images; `gain` their mean, and
-    `gain_interval` its interval over seeds and test images together. `crosses`: runs of a pair were trained by
-    different code. `unpaired`: pairs that were not made, and why. `status`: done; partial (some seeds); no or few
-    positives (of the class); or, without any value, not run, running, failed, diverged, corrupt, or published (only
-    that: nothing is to run). A verdict is None
-    where the paper prints nothing to judge by, or claims nothing of the row. `treatment`: of a row that is a claim,
-    whether the method moved the maps that it is to move; None of one that moves none. `lock`: what is to be said of a
-    claim's lock (locks.standing).
+    `gain_interval` its interval over seeds and test images together. `crosses`: the paired runs were not all trained by
+    the same code. `unpaired`: pairs that were not made, and why. `status`: done; partial (some seeds, and how many
+    diverged); no or few positives (of the class); or, without any value, not run, running, failed, diverged, corrupt,
+    or published (only that: nothing is to run). A verdict is None where the paper prints nothing to judge by, or claims
+    nothing of the row. `treatment`: of a row that is a claim, whether the method moved the maps that it is to move;
+    None of one that moves none. `lock`: what is to be said of a claim's lock (locks.standing).
     """
 
     row: str
@@ -128,6 +128,8 @@ class Table:
         first, *others = cells
         if any(cell.mean is None or cell.gain_interval is None for cell in others):
             return set()
+        if any(cell.gain_interval.over == "images only" for cell in others if cell.gain_interval):
+            return set()  # with one seed nobody knows how much another would change the order
         if all(cell.gain_interval.high < 0 for cell in others if cell.gain_interval):
             return {first.column}
         lead = max(others, key=lambda cell: cell.gain_interval.low if cell.gain_interval else -math.inf)

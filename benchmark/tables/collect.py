@@ -4,6 +4,7 @@ bootstrap samples of the test images."""
 import hashlib
 import sys
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,8 +116,8 @@ def items(record: Result, definition: str, kept: set[str] | None = None) -> dict
 
 
 class Pairs(NamedTuple):
-    """Gains of runs of one seed over the baseline's. unpaired: pairs that were not made, and why. crosses: a pair was
-    trained by two versions of the training code."""
+    """Gains of runs of one seed over the baseline's. unpaired: pairs that were not made, and why. crosses: not all of
+    these runs, within a pair or from seed to seed, were trained by one version of the training code."""
 
     seeds: tuple[int, ...]
     gains: tuple[float, ...]
@@ -133,8 +134,8 @@ def pair(
     images: dict[str, str | None],
 ) -> Pairs:  # fmt: skip
     """The only pairing there is: of one seed, and tested on the same images. ours, theirs: seed -> run and value;
-    images: what `tested_on` says of each run. A study's methods.py that changed from seed to seed crosses too."""
-    gains, unpaired, crosses, files = {}, [], False, set()
+    images: what `tested_on` says of each run."""
+    gains, unpaired, codes = {}, [], []
     for seed in (seed for seed in ours if seed in theirs):
         (run, value), (other, its_value) = ours[seed], theirs[seed]
         if None in (images[run], images[other]):
@@ -143,9 +144,9 @@ def pair(
             unpaired.append(f"{run} and {other} were tested on different images")
         else:
             gains[seed] = value - its_value
-            code = records[run].code
-            crosses = crosses or same_code(code, records[other].code) is False
-            files.add(code and code.study)
+            codes += [records[run].code, records[other].code]
+    crosses = any(same_code(one, other) is False for one, other in combinations(dict.fromkeys(codes), 2))
+    files = {code and code.study for code in codes[::2]}  # a baseline may need none
     return Pairs(tuple(gains), tuple(gains.values()), tuple(unpaired), crosses or len(files) > 1)
 
 

@@ -52,7 +52,7 @@ def of_published(spec: Spec) -> Side:
 
 
 def of_table(table: Table) -> Side:
-    cells = {at: cell.mean if cell.status == "done" else None for at, cell in _ours(table)}
+    cells = {at: cell.mean for at, cell in _ours(table)}
     label = f"{table.spec.name} at scale {table.scale}"
     return Side("table", label, table.spec.name, table.scale, table.comparable, cells, 0.0, table.notes)
 

@@ -114,8 +114,8 @@ def signed(value: float | str | None, table: Table) -> str:
 
 
 def gain_text(cell: Cell, table: Table) -> str:
-    """The gain and its interval, and what must be known of them: † no comparison with the published gain, †† a pair
-    trained by two versions of the code, images only."""
+    """The gain and its interval, and what must be known of them: † no comparison with the published gain, †† its
+    runs trained by more than one version of the code, images only."""
     if cell.gain is None:
         return BLANK
     text = signed(cell.gain, table)

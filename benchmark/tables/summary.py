@@ -12,7 +12,7 @@ from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import Job
 from benchmark.tables import claims, locks, stats
 from benchmark.tables.build import judged_claim, told_locks, treatments, with_lock
-from benchmark.tables.cells import Cell, Table
+from benchmark.tables.cells import CROSSING, Cell, Table
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.stats import DECIDED, JUDGED, Verdict
 
@@ -59,7 +59,8 @@ def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cel
     claim = source.published_gain if source.published_over else printed
     cell = Cell(
         row.key, method, claim, None, source.status if source.gain is not None else _blank(source), source.planned,
-        source.paired_seeds, source.gains, source.runs, source.gain, stats.sample_std(source.gains), gains=source.gains,
+        source.paired_seeds, source.gains, _paired_runs(source), source.gain,
+        stats.sample_std(source.gains), gains=source.gains,
         paired_seeds=source.paired_seeds, gain=source.gain, gain_interval=source.gain_interval,
         published_over=source.published_over, crosses=source.crosses, unpaired=source.unpaired,
         treatment=source.treatment,
@@ -67,6 +68,10 @@ def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cel
     if claim is None or source.gain is None:
         return cell
     return replace(cell, gain_verdict=judged(spec, cell, claim, table))
+
+
+def _paired_runs(cell: Cell) -> tuple[str, ...]:
+    return tuple(run for seed, run in zip(cell.seeds, cell.runs, strict=True) if seed in cell.paired_seeds)
 
 
 def _blank(cell: Cell) -> str:
@@ -111,13 +116,24 @@ def _corrected(spec: Spec, cells: dict[tuple[str, str], Cell]) -> tuple[dict[tup
     return cells, f"Verdicts against half of the claim, {len(told)} judged together (Holm): {'; '.join(told)}."
 
 
+def missing_seeds(named: dict[str, Cell]) -> list[str]:
+    """Which gains rest on fewer pairs of seeds than were planned, in a line."""
+    told = [
+        f"{name} ({len(cell.gains)} of {cell.planned}{cell.status.removeprefix('partial')})"
+        for name, cell in named.items()
+        if 0 < len(cell.gains) < cell.planned
+    ]
+    return [f"Not all planned seeds have run: {'; '.join(told)}."] if told else []
+
+
 def _marks(cells: list[Cell]) -> list[str]:
     """What the marks and labels in the cells mean, where there are some."""
     notes = []
     if any(cell.published_over for cell in cells):
         notes.append("Where the label counts classes, the paper's gain is taken anew over the same, from its Table 2.")
+    notes += missing_seeds({f"{cell.row}, {cell.column}": cell for cell in cells})
     if any(cell.crosses for cell in cells):
-        notes.append("††: a pair was trained by two versions of the training code.")
+        notes.append(CROSSING)
     return notes
 
 

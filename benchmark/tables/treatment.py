@@ -7,7 +7,7 @@ test scores. A gain of nothing says something about a method only where its maps
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -101,9 +101,10 @@ def treatment(
     last = [(_last_epoch(run), _last_epoch(other)) for run, other in pairs]
     changes = _changes(last, maps)
     own = [share for epoch, _ in last if (share := _share(epoch)) is not None]
-    answer, reason = _answer(changes, effect)
+    blank = _blank(last, maps)
+    answer, reason = _answer(changes, effect, len(pairs), blank)
     return Treatment(
-        answer, reason, changes, _blank(last, maps),
+        answer, reason, changes, blank,
         share=float(np.mean(own)) if own else None,
         agreement=_mean_agreement((_scores(run), _scores(other)) for run, other in pairs),
         agreement_of_seeds=_between_seeds([_scores(other) for _, other in pairs[:MOST_SEEDS]]),
@@ -111,12 +112,17 @@ def treatment(
     )  # fmt: skip
 
 
-def _answer(changes: dict[str, Change], effect: bool | None) -> tuple[Answer, str]:
+def _answer(
+    changes: dict[str, Change], effect: bool | None, num_pairs: int, blank: dict[str, Any]
+) -> tuple[Answer, str]:
     if not changes:
-        return "not known", "the overlap of the maps was not measured"
-    if any(change.interval is None for change in changes.values()):
+        return "not known", "every map is blank on one side" if blank else "the overlap of the maps was not measured"
+    if num_pairs == 1:
         return "not known", "one seed has no spread; 2 are the least"
     fell = {name: change for name, change in changes.items() if change.interval and change.interval[1] < 0}
+    single = [name for name, change in changes.items() if change.interval is None]
+    if not fell and single:
+        return "not known", f"of {num_pairs} pairs one has an overlap of {' and of '.join(single)}; 2 are the least"
     if not fell:
         return "not applied", f"no overlap of maps fell beyond what seeds do: {_told(changes)}"
     if effect is None:
