@@ -252,16 +252,17 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
     if any(epoch.attention_overlap is not None for epoch in epochs):
         names = {"grad_cam": "Grad-CAM", "a_ch": "A_ch"}
         panels = [
-            Panel(f"{what}, {names[kind]}, {layer} layer", partial(Epoch.overlap, key=f"{kind}_{key}"))
-            for key, what, layer in (
-                ("inner", "overlap", "inner"), ("last", "overlap", "last"), ("last_blank", "share blank", "last"),
+            Panel(f"{what}, {names[kind]}, {layer} layer", partial(number, key=f"{kind}_{key}"))
+            for key, what, layer, number in (
+                ("inner", "overlap", "inner", Epoch.shown_overlap), ("last", "overlap", "last", Epoch.shown_overlap),
+                ("last_blank", "share blank", "last", Epoch.overlap),
             )
             for kind in names
         ]  # fmt: skip
         caption = (
             f"Overlap of the true and the most confusing class's maps of {jobs[0].backbone} on the same test images "
-            f"after each epoch{over} (0: apart, 1: the same), and the share of images whose true map is blank, where "
-            "nothing is left to overlap. Every network is measured by both kinds of map, whichever its method trains."
+            f"after each epoch{over} (0: apart, 1: the same), of those whose true map is not blank, and the share "
+            "whose map is. Every network is measured by both kinds of map, whichever its method trains."
         )
         drawings.append(Drawing(f"overlap-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
     return drawings

@@ -230,7 +230,7 @@ def readings(matrix: Matrix) -> list[dict[str, Any]]:
     seed and test images), seeds and gains (of each pair), low, high and over (its 95% interval and what that covers, as
     in tables), image_error (its standard error over test images, None where they were not resampled), unpaired,
     crosses, loss and baseline_loss (classification, mean of the last epoch), overlap_inner and overlap_last
-    (attention.overlap of the method's own kind of map after the last epoch), blank_last (share of blank true maps
+    (Epoch.shown_overlap of the method's own kind of map after the last epoch), blank_last (share of blank true maps
     there), and the baseline's as baseline_<name>.
     """
     lines = []
@@ -290,9 +290,11 @@ def _last_epoch(runs: list[Run], kind: str, prefix: str) -> dict[str, float | No
         known = [number for number in numbers if number is not None]
         return _mean(known) if len(known) == len(numbers) else None
 
-    return {f"{prefix}loss": mean([epoch.loss for epoch in last])} | {
-        f"{prefix}{name}": mean([epoch.overlap(f"{kind}_{key}") for epoch in last])
-        for name, key in (("overlap_inner", "inner"), ("overlap_last", "last"), ("blank_last", "last_blank"))
+    return {
+        f"{prefix}loss": mean([epoch.loss for epoch in last]),
+        f"{prefix}overlap_inner": mean([epoch.shown_overlap(f"{kind}_inner") for epoch in last]),
+        f"{prefix}overlap_last": mean([epoch.shown_overlap(f"{kind}_last") for epoch in last]),
+        f"{prefix}blank_last": mean([epoch.overlap(f"{kind}_last_blank") for epoch in last]),
     }
 
 
@@ -335,8 +337,8 @@ def readings_text(matrix: Matrix, lines: list[dict[str, Any]], form: str) -> str
         "mean: mAP or top-1 in % after the last epoch, over n seeds; gain: method - baseline, paired by seed and test"
         " images, with its 95% interval over seeds and test images together (images only: one seed, so how much the"
         " gain varies over seeds is not in it). loss: classification, training mean of the last epoch. overlap:"
-        " of the true and the confusing class's maps on 64 of these images, 0 ... 1; blank: share of the 64 whose true"
-        " map is zero everywhere, where there is nothing to overlap. In parentheses the baseline's.",
+        " of the true and the confusing class's maps, 0 ... 1, on those of 64 of these images whose true map is not"
+        " blank; blank: share of the 64 whose map is zero everywhere. In parentheses the baseline's.",
     ]
     least = matrix.min_positives
     notes += [f"Classes that fewer than {least} images of either split show are left out."] if least > 1 else []

@@ -156,6 +156,12 @@ class Epoch(Record):
         """Of the true and the confusing class's maps, in [0, 1]; key as `a_ch_last`. None where it was not measured."""
         return self.attention_overlap.get(key) if self.attention_overlap else None
 
+    def shown_overlap(self, key: str) -> float | None:
+        """As `overlap`, over the images whose true map is not blank, which has something to overlap; a record counts a
+        blank one as 0. None also where every map is blank."""
+        overlap, blank = self.overlap(key), self.overlap(f"{key}_blank") or 0.0
+        return None if overlap is None or blank >= 1 else overlap / (1 - blank)
+
 
 FailureKind = Literal["diverged", "input", "crash", "out_of_memory", "lost_device"]
 

@@ -142,7 +142,7 @@ def _told(changes: dict[str, Change]) -> str:
 def _changes(pairs: list[tuple[Epoch | None, Epoch | None]], maps: str) -> dict[str, Change]:
     changes = {}
     for name in (f"{maps}_{layer}" for layer in LAYERS):
-        both = [(_shown_overlap(a, name), _shown_overlap(b, name)) for a, b in pairs]
+        both = [tuple(epoch.shown_overlap(name) if epoch else None for epoch in pair) for pair in pairs]
         of = [ours - theirs for ours, theirs in both if ours is not None and theirs is not None]
         if of:
             changes[name] = Change(float(np.mean(of)), stats.t_interval(of, LAYER_LEVEL, (-1.0, 1.0)), len(of))
@@ -159,14 +159,6 @@ def _blank(pairs: list[tuple[Epoch | None, Epoch | None]], maps: str) -> dict[st
             ours, theirs = of.mean(axis=0)
             shares[name] = (float(ours), float(theirs))
     return shares
-
-
-def _shown_overlap(epoch: Epoch | None, name: str) -> float | None:
-    """Mean over images whose true map is not blank: blank maps, of a network that sees nothing, do not overlap."""
-    overlap, blank = (epoch.overlap(key) if epoch else None for key in (name, f"{name}_blank"))
-    if overlap is None or (blank or 0.0) >= 1:
-        return None
-    return overlap / (1 - (blank or 0.0))
 
 
 def _share(epoch: Epoch | None) -> float | None:
