@@ -376,7 +376,7 @@ def test_diverged_run_is_shown_and_never_averaged(tmp_path):
     lost.path("result.json").unlink()
     write_json(lost.path("failure.json"), {"kind": "diverged", "error": "", "epoch": 2, "last_good_epoch": None})
     cell = _table(tmp_path).cells["mAP", "icasc-a_ch"]
-    assert (cell.status, cell.n, cell.planned) == ("partial", 2, 3)
+    assert (cell.status, cell.n, cell.planned) == ("partial, 1 diverged", 2, 3)
     assert lost.id not in cell.runs
     assert cell.mean == pytest.approx(np.mean([as_published(r.job(), "mAP") for r in of_method[1:]]))
     for run in of_method[1:]:

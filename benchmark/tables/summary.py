@@ -71,7 +71,8 @@ def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cel
 
 
 def _paired_runs(cell: Cell) -> tuple[str, ...]:
-    return tuple(run for seed, run in zip(cell.seeds, cell.runs, strict=True) if seed in cell.paired_seeds)
+    of_seed = dict(zip(cell.seeds, cell.runs, strict=False))  # a cell without a value has runs, but no seeds
+    return tuple(of_seed[seed] for seed in cell.paired_seeds)
 
 
 def _blank(cell: Cell) -> str:
