@@ -52,7 +52,7 @@ def test_readings_of_the_document_are_the_tables_rows():
     [
         ("reduced", "cifar100"), ("reduced/attention_weight=0.2", "cifar100"), ("reduced", "headline"),
         ("reduced", "table2"), ("reduced", "voc"), ("subset", "table2"), ("subset", "voc"), ("subset", "headline"),
-        ("reduced", "voc-controls"), ("reduced/precision=float32", "voc-controls"),
+        ("reduced", "voc-controls"), ("subset", "voc-controls"), ("reduced/precision=float32", "voc-controls"),
         ("reduced/precision=float32", "table2"), ("subset/attention_weight=1.0", "table2"), ("guided", "voc-guided"),
         ("controls", "cifar100-controls"),
         pytest.param("controls", "voc-controls", marks=pytest.mark.slow),
