@@ -108,7 +108,7 @@ def test_export_of_cells_takes_the_scales_that_a_table_has(call, tmp_path):
     assert call(tmp_path, *words).returncode == 0
     assert set(pd.read_csv(tmp_path / "x.csv")["scale"]) == {"mini"}
     assert call(tmp_path, *words, "--scale", "subset").returncode == 0
-    assert set(pd.read_csv(tmp_path / "x.csv")["table"]) <= {"table2", "voc"}
+    assert set(pd.read_csv(tmp_path / "x.csv")["table"]) <= {"table2", "voc", "voc-controls"}
 
 
 def test_shell_completion(tmp_path, monkeypatch, capsys):
