@@ -15,7 +15,7 @@ from benchmark.methods import overlap
 from benchmark.store import run as run_module
 from benchmark.store import scores
 from benchmark.tables.claims import GainInterval
-from tests.evidence import GOLDEN, RUNS, SPEC, golden_matrix, golden_table, plant
+from tests.evidence import GOLDEN, RUNS, SPEC, as_published, golden_matrix, golden_table, plant
 
 
 def drawn():
@@ -84,6 +84,38 @@ def test_overlap_by_epoch_where_it_was_recorded(tmp_path):
     assert len(overlaps.figure.axes) == 6
     ours = overlaps.figure.axes[0].lines[2]
     assert ours.get_ydata() == pytest.approx([0.2 + 0.05 + 0.01 * e for e in (1, 2)]), "the mean over two seeds"
+
+
+def test_curves_are_of_the_runs_that_tables_show(tmp_path):
+    """A seed that is not through stops no line early and moves no mean; who has how many is said."""
+    for run in plant(tmp_path, as_published):
+        if "icasc-a_ch-s2" in run.id:
+            run.path("result.json").unlink()
+            run.path("metrics.jsonl").write_text(
+                json.dumps({"epoch": 1, "attention_overlap": {"a_ch_inner": 9.0}}) + "\n"
+            )
+    table = golden_table("paper", tmp_path)
+    *_, overlaps = figures.curves(table, grid.load("voc", GOLDEN).jobs("paper"))
+    lines = overlaps.figure.axes[1].lines
+    assert [line.get_label()[-5:] for line in lines] == ["n = 3", "n = 3", "n = 2"]
+    assert lines[2].get_ydata() == pytest.approx([0.5 + 0.0005 - 0.1005]), "of seeds 0 and 1"
+    assert "mean over seeds (n = 2/3)" in overlaps.caption
+
+
+def test_an_interval_of_one_seed_is_dotted():
+    table = golden_table()
+    styles = {}
+    for over in ("seeds and images", "images only"):
+        cells = {
+            at: dataclasses.replace(cell, gain_interval=dataclasses.replace(cell.gain_interval, over=over))
+            for at, cell in table.cells.items()
+            if cell.gain_interval
+        }
+        drawing = figures.forest(dataclasses.replace(table, cells=table.cells | cells))
+        lines = [line for line in drawing.figure.axes[0].lines if line.get_linewidth() == 1.2]
+        styles[over] = {line.get_linestyle() for line in lines}
+        assert ("(dotted)" in drawing.caption) == (over == "images only")
+    assert styles == {"seeds and images": {"-"}, "images only": {":"}}
 
 
 def test_methods_differ_without_colour():

@@ -363,6 +363,15 @@ def test_partial(tmp_path):
     assert other.verdict.outcome == "reproduced"
     assert other.gain_verdict.outcome == "not run"
     assert "Gain over only 2 of 3 seeds (1, 2), icasc-a_ch: " in " ".join(table.notes)
+    assert summary.missing_seeds({"mAP": other}) == ["Not all planned seeds have run: mAP (2 of 3)."]
+
+
+def test_a_table_without_some_seeds_is_its_own_file_s(tmp_path):
+    plant(tmp_path, as_published)[0].path("result.json").unlink()
+    table = golden_table("paper", tmp_path)
+    render.write(table, tmp_path)
+    side = diff.of_file(tmp_path / "table2.json", [SPEC])
+    assert {line["outcome"] for line in diff.compare(diff.of_table(table), side, 0.0)} == {"within"}
 
 
 def test_a_seed_that_diverged_is_told_beside_those_that_did_not(tmp_path):

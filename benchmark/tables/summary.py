@@ -120,7 +120,7 @@ def _corrected(spec: Spec, cells: dict[tuple[str, str], Cell]) -> tuple[dict[tup
 def missing_seeds(named: dict[str, Cell]) -> list[str]:
     """Which gains rest on fewer pairs of seeds than were planned, in a line."""
     told = [
-        f"{name} ({len(cell.gains)} of {cell.planned}{cell.status.removeprefix('partial')})"
+        f"{name} ({len(cell.gains)} of {cell.planned}{''.join(cell.status.partition(',')[1:])})"
         for name, cell in named.items()
         if 0 < len(cell.gains) < cell.planned
     ]
