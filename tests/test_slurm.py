@@ -115,7 +115,9 @@ def test_notice_of_the_time_limit_requeues_from_the_checkpoint(cluster, options,
     printed, _ = driver.communicate(timeout=280)
     assert driver.returncode == 0, printed
     log = next(runs.glob("*/.slurm/*/*_log.out")).read_text()
-    assert "Requeued job" in log
+    # "Requeued job" may be missing: SLURM ends a job that it requeues, at times before submitit has printed that line.
+    assert "Calling checkpoint method" in log
+    assert log.count("Starting with JobEnvironment") == 2, log
     assert _submitted(runs) == 1
     _same(runs, undisturbed)
 
