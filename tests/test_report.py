@@ -114,6 +114,17 @@ def test_nothing_ran(tmp_path):
     assert "<figure>" not in text
 
 
+@pytest.mark.parametrize(("over", "told"), [("seeds and images", True), ("seeds only", True), ("images only", False)])
+def test_a_gain_of_one_seed_is_never_coloured(over, told):
+    table = golden_table("mini")
+    at = ("mAP", "icasc-a_ch")
+    cell = replace(table.cells[at], gain=-2.0, gain_interval=GainInterval(-3.0, -1.0, over))
+    others = {k: replace(c, gain_interval=None) for k, c in table.cells.items()}
+    table = replace(table, cells=others | {at: cell})
+    text = report.page([report.Part(table, table.matrix, {}, [])])
+    assert ('class="gain down"' in text) is told
+
+
 def test_gain_has_its_interval():
     table = golden_table("mini")
     at = ("mAP", "icasc-a_ch")

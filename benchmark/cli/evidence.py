@@ -323,6 +323,8 @@ def report(
     parts = []
     with_curves = {spec.name for spec in first_of_each_grid(table, tables)}
     for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
+        # The first time, before intervals are cached, a table of full runs takes minutes.
+        print(f"{spec.name}: intervals, figures and traces", file=sys.stderr, flush=True)
         built = build_table(spec, matrix, tables)
         groups = [group for cell in built.cells.values() for group in build.groups(built, cell)] if rounds else []
         samples = collect.image_samples(matrix, groups, rounds)

@@ -101,7 +101,7 @@ def _answer(shown: list[Comparison], parts: list[Part], headlines: Sequence[Tabl
         here = c.table.scale == scale and source.table in at_hand
         lines.append({
             "what": what, "n": n, "ours": ours, "value": c.gain, "paper": paper, "share": share,
-            "sure": _excludes_zero(c.cell),
+            "sure": _told_from_zero(c.cell),
             "id": _anchor(f"{source.table}:{source.of}:{c.cell.column}") if here else None,
         })  # fmt: skip
     return {
@@ -227,7 +227,7 @@ def _cell(part: Part, cell: Cell) -> dict[str, Any]:
         "paper": render.number(cell.published, table),
         "paper_best": cell.column in table.best(cell.row, published=True),
         "delta": render.signed(cell.delta, table),
-        "gain": {"text": render.gain_text(cell, table), "value": cell.gain, "sure": _excludes_zero(cell)},
+        "gain": {"text": render.gain_text(cell, table), "value": cell.gain, "sure": _told_from_zero(cell)},
         "paper_gain": render.signed(cell.published_gain, table),
         "verdict": cell.verdict,
         "gain_verdict": cell.gain_verdict,
@@ -236,10 +236,11 @@ def _cell(part: Part, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _excludes_zero(cell: Cell) -> bool:
-    """Whether the interval in the gain's bracket does."""
+def _told_from_zero(cell: Cell) -> bool:
+    """Whether the interval in the gain's bracket excludes zero, and is one over seeds: of one over images only nobody
+    knows what another seed would say."""
     between = cell.gain_interval
-    return between is not None and not between.low <= 0 <= between.high
+    return between is not None and between.over != "images only" and not between.low <= 0 <= between.high
 
 
 def _trace(part: Part, cell: Cell) -> dict[str, Any]:
