@@ -171,6 +171,18 @@ def test_a_study_whose_methods_changed_from_seed_to_seed_is_marked(tmp_path, has
     assert golden_table("paper", tmp_path).cells["mAP", "icasc-a_ch"].crosses == crosses
 
 
+@pytest.mark.parametrize(
+    ("other", "pairs"),
+    [({"seed": 2}, "each pair on one of them"), ({"method": "icasc-a_ch"}, "pairs of two of them: ic")],
+)
+def test_more_than_one_kind_of_device_is_said(tmp_path, other, pairs):
+    for run in plant(tmp_path, as_published):
+        on = "another GPU" if all(getattr(run.job(), key) == value for key, value in other.items()) else "cpu"
+        write_json(run.path("environment.json"), {"device": on, "machine": {"processor": "a processor"}})
+    (told,) = (note for note in golden_table("paper", tmp_path).notes if note.startswith("Trained on"))
+    assert "a processor (6 runs), another GPU (3 runs); " + pairs in told
+
+
 def test_less_than_the_official_data_is_a_departure_at_every_scale(tmp_path):
     for run in plant(tmp_path, as_published):
         record = json.loads(run.path("result.json").read_bytes())

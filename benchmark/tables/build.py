@@ -1,5 +1,6 @@
 """From runs to tables: each cell's numbers and verdicts, and the notes that a reader needs beside them."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -405,7 +406,7 @@ def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
     for text in dict.fromkeys(text for cell in cells for text in cell.unpaired):
         notes.append(f"Not paired: {text}.")
     shown = {run for cell in cells for run in cell.runs}
-    notes += _origins(table, shown)
+    notes += _origins(table, shown) + _devices(table, shown)
     finished = [run for run in records if run not in shown]
     if finished:
         notes.append(f"Results in no row of this table: {len(finished)}, such as {finished[0]}.")
@@ -425,6 +426,31 @@ def _origins(table: Table, shown: set[str]) -> list[str]:
         if origin:
             made[origin.name] = made.get(origin.name, 0) + 1
     return [f"Of {len(shown)} runs, made by others: {', '.join(f'{made[o]} by {o}' for o in made)}."] if made else []
+
+
+def _devices(table: Table, shown: set[str]) -> list[str]:
+    """What the runs were trained on, where it is more than one thing: they round differently, and training can make
+    much of a rounding error. A pair within one kind shares it, one of two kinds does not."""
+    assert table.matrix is not None, "a table of runs"
+    kinds: dict[str, str] = {}
+    for run in sorted(shown):
+        try:
+            on = Run(table.matrix.runs / table.scale / run).environment()
+        except UserError as error:
+            kinds[run] = f"nobody knows what ({error})"
+            continue
+        kind = on and (on.machine.processor if on.device == "cpu" else on.device)
+        kinds |= {run: kind} if kind else {}
+    count = Counter(kinds.values())
+    if len(count) < 2:
+        return []
+    apart = []
+    for cell in table.cells.values():
+        ours, theirs = _paired_runs(table, cell)
+        if any(kinds.get(run) != kinds.get(theirs[seed]) for seed, run in ours.items()):
+            apart.append(cell.column)
+    pairs = f"pairs of two of them: {', '.join(dict.fromkeys(apart))}" if apart else "each pair on one of them"
+    return [f"Trained on {', '.join(f'{kind} ({n} runs)' for kind, n in count.items())}; {pairs}."]
 
 
 def _unverified(unverified: dict[str, str]) -> list[str]:
