@@ -77,11 +77,13 @@ def test_overlap_by_epoch_where_it_was_recorded(tmp_path):
     for job in jobs:
         run = run_module.submit(tmp_path, job)
         low = 0.2 * (job.method != "baseline") + 0.1 * job.seed
-        epochs = [{"epoch": e, "attention_overlap": dict.fromkeys(names, low + 0.01 * e)} for e in (1, 2)]
+        none_blank = {"grad_cam_inner_blank": 0.0, "a_ch_inner_blank": 0.0}
+        overlaps = [dict.fromkeys(names, low + 0.01 * e) | none_blank for e in (1, 2)]
+        epochs = [{"epoch": e, "attention_overlap": overlap} for e, overlap in enumerate(overlaps, 1)]
         run.write_metrics([epoch | {"train": {"classification": 1.0}, "test_mAP": 0.5} for epoch in epochs])
     plain, overlaps = figures.curves(golden_table(runs=tmp_path), jobs)
     assert (plain.name, overlaps.name) == ("curves-resnet18_narrow", "overlap-resnet18_narrow")
-    assert len(overlaps.figure.axes) == 6
+    assert len(overlaps.figure.axes) == 8
     ours = overlaps.figure.axes[0].lines[2]
     assert ours.get_ydata() == pytest.approx([0.2 + 0.05 + 0.01 * e for e in (1, 2)]), "the mean over two seeds"
 

@@ -240,7 +240,7 @@ def test_the_number_of_committed_runs_is_the_folders(document):
         ("terms", "voc2012", "bfloat16", "{} of 40 | {} |"),
         ("terms", "voc2012", "float32", "{} of 40 | {} |"),
         ("reduced", "voc2012", "float32", "{} of 30 | {} |"),
-        ("controls", "cifar100", "float32", "{} of 33 | {} |"),
+        ("controls", "cifar100", "float32", "{} of 44 | {} |"),
     ],
 )
 def test_how_many_ran_and_for_how_long_is_the_records(scale, dataset, precision, said):

@@ -255,6 +255,7 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
             Panel(f"{what}, {names[kind]}, {layer} layer", partial(number, key=f"{kind}_{key}"))
             for key, what, layer, number in (
                 ("inner", "overlap", "inner", Epoch.shown_overlap), ("last", "overlap", "last", Epoch.shown_overlap),
+                ("inner_blank", "share blank", "inner", Epoch.overlap),
                 ("last_blank", "share blank", "last", Epoch.overlap),
             )
             for kind in names
@@ -311,6 +312,7 @@ def _by_epoch(table: Table, jobs: list[Job], logged: dict[str, list[Epoch]], pan
             axes.plot(at, values.mean(axis=0), line, marker=marker, color=color, label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel(panel.label)
+        axes.set_ylim(bottom=0 if axes.get_ylim()[0] < 0 else None)  # none of these numbers can lie below
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid[len(panels) - 1].legend(fontsize=8)
     return figure
