@@ -179,8 +179,8 @@ def test_more_than_one_kind_of_device_is_said(tmp_path, other, pairs):
     for run in plant(tmp_path, as_published):
         on = "another GPU" if all(getattr(run.job(), key) == value for key, value in other.items()) else "cpu"
         write_json(run.path("environment.json"), {"device": on, "machine": {"processor": "a processor"}})
-    (told,) = (note for note in golden_table("paper", tmp_path).notes if note.startswith("Trained on"))
-    assert "a processor (6 runs), another GPU (3 runs); " + pairs in told
+    (told,) = (note for note in golden_table("paper", tmp_path).notes if note.startswith("Runs by what"))
+    assert "a processor: 6, another GPU: 3; " + pairs in told
 
 
 def test_less_than_the_official_data_is_a_departure_at_every_scale(tmp_path):

@@ -450,7 +450,7 @@ def _devices(table: Table, shown: set[str]) -> list[str]:
         if any(kinds.get(run) != kinds.get(theirs[seed]) for seed, run in ours.items()):
             apart.append(cell.column)
     pairs = f"pairs of two of them: {', '.join(dict.fromkeys(apart))}" if apart else "each pair on one of them"
-    return [f"Trained on {', '.join(f'{kind} ({n} runs)' for kind, n in count.items())}; {pairs}."]
+    return [f"Runs by what they were trained on: {', '.join(f'{kind}: {n}' for kind, n in count.items())}; {pairs}."]
 
 
 def _unverified(unverified: dict[str, str]) -> list[str]:
