@@ -259,11 +259,13 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
                 ("last_blank", "share blank", "last", Epoch.overlap),
             )
             for kind in names
+            # A_ch's maps are hardly ever blank, and a panel of zeros would say nothing.
+            if what == "overlap" or any(number(epoch, f"{kind}_{key}") for epoch in epochs)
         ]  # fmt: skip
         caption = (
             f"Overlap of the true and the most confusing class's maps of {jobs[0].backbone} on the same test images "
             f"after each epoch{over} (0: apart, 1: the same), of those whose true map is not blank, and the share "
-            "whose map is. Every network is measured by both kinds of map, whichever its method trains."
+            "whose map is, where any is. Every network is measured by both kinds of map, whichever its method trains."
         )
         drawings.append(Drawing(f"overlap-{jobs[0].backbone}", caption, _by_epoch(table, jobs, logged, panels)))
     return drawings
@@ -312,7 +314,6 @@ def _by_epoch(table: Table, jobs: list[Job], logged: dict[str, list[Epoch]], pan
             axes.plot(at, values.mean(axis=0), line, marker=marker, color=color, label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel(panel.label)
-        axes.set_ylim(bottom=0 if axes.get_ylim()[0] < 0 else None)  # none of these numbers can lie below
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid[len(panels) - 1].legend(fontsize=8)
     return figure

@@ -436,18 +436,16 @@ def _devices(table: Table, shown: set[str]) -> list[str]:
     for run in sorted(shown):
         try:
             on = Run(table.matrix.runs / table.scale / run).environment()
-        except UserError as error:
-            kinds[run] = f"nobody knows what ({error})"
-            continue
-        kind = on and (on.machine.processor if on.device == "cpu" else on.device)
-        kinds |= {run: kind} if kind else {}
+        except UserError:  # a damaged record: verify names it
+            on = None
+        kinds[run] = (on and (on.machine.processor if on.device == "cpu" else on.device)) or "not known"
     count = Counter(kinds.values())
     if len(count) < 2:
         return []
     apart = []
     for cell in table.cells.values():
         ours, theirs = _paired_runs(table, cell)
-        if any(kinds.get(run) != kinds.get(theirs[seed]) for seed, run in ours.items()):
+        if any(kinds[run] != kinds[theirs[seed]] for seed, run in ours.items()):
             apart.append(cell.column)
     pairs = f"pairs of two of them: {', '.join(dict.fromkeys(apart))}" if apart else "each pair on one of them"
     return [f"Runs by what they were trained on: {', '.join(f'{kind}: {n}' for kind, n in count.items())}; {pairs}."]
