@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -31,8 +31,9 @@ DIGESTS = "digests"  # folder in a cache
 class Dataset:
     """`load(root, split, seed=0, partial=False)` reads one split, or what is there of it; `verify(root)` says why the
     whole set is not there, by counts and names, or nothing; `num_images`: the splits and how many images the paper's
-    Table 1 gives them, or the drawing; `evidence`: patterns under the root of what was looked at, so that a change of
-    it is noticed. Real data have a `source`; an embedded twin has `draw(root)`, which writes it."""
+    Table 1 gives them, or the drawing; `parts`: splits made by rule from these, and their counts; `evidence`: patterns
+    under the root of what was looked at, so that a change of it is noticed. Real data have a `source`; an embedded twin
+    has `draw(root)`, which writes it."""
 
     load: Callable[..., ImageSet]
     verify: Callable[[Path], str]
@@ -44,6 +45,12 @@ class Dataset:
     all_images: Callable[[Path], list[Path]] | None = None  # that are there, where the splits are not all of them
     total: int = 0  # of all_images, officially
     folder: Path | None = None  # where a study's own lie, whatever the data root
+    parts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def official_counts(self) -> dict[str, int]:
+        """Number of images of each split, those made by rule included."""
+        return self.num_images | self.parts
 
 
 CIFAR_FILES = (f"{cifar.FOLDER}/*", "cifar-100-python.tar.gz")
@@ -77,7 +84,7 @@ DATASETS = {
     ),
     "voc2012": Dataset(
         load=voc.load, verify=voc.verify, num_classes=20, num_images=voc.NUM_IMAGES, evidence=VOC_FILES,
-        source=sources.VOC2012,
+        source=sources.VOC2012, parts=voc.NUM_IMAGES_OF_YEAR,
     ),
     "cifar100-mini": Dataset(
         load=cifar.load, verify=partial(cifar.verify, num_images={k: 100 * n for k, n in mini.NUM_CIFAR.items()}),
@@ -159,9 +166,9 @@ def _missing(dataset: Dataset, root: Path, sets: dict[str, ImageSet]) -> str:
     if dataset.all_images is not None:
         counts.append((len(dataset.all_images(root)), dataset.total, "images"))
     else:
-        official = dataset.num_images
+        official = dataset.official_counts
         counts += [(len(of.ids), official[s], f"images of {s}") for s, of in sets.items() if s in official]
-    return ", ".join(f"{there:,} of {whole:,} {what}" for there, whole, what in counts if there < whole)
+    return ", ".join(f"{there:,} of {whole:,} {what}" for there, whole, what in counts if there != whole)
 
 
 def _load(dataset: Dataset, root: Path, split: str, seed: int, partial: bool) -> ImageSet:
@@ -185,10 +192,10 @@ def read(job: Job, root: Path) -> tuple[ImageSet, ImageSet]:
 
 def within(job: Job, train: ImageSet, test: ImageSet) -> None:
     """UserError where a job asks for more images than a split has."""
-    for field, split, images in (("limit_train", job.train_split, train), ("limit_test", job.test_split, test)):
-        limit, count = getattr(job, field), len(images.ids)
+    for name, split, images in (("limit_train", job.train_split, train), ("limit_test", job.test_split, test)):
+        limit, count = getattr(job, name), len(images.ids)
         if limit is not None and limit > count:
-            raise UserError(f"{field} {limit:,}: split {split} of {job.dataset} has {count:,} images; ask for no more")
+            raise UserError(f"{name} {limit:,}: split {split} of {job.dataset} has {count:,} images; ask for no more")
 
 
 def not_whole(name: str, root: Path, missing: str) -> str:
