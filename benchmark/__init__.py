@@ -31,6 +31,7 @@ def table(
     from benchmark.matrix import grid
     from benchmark.matrix.matrix import Matrix
     from benchmark.matrix.study import meanwhile
+    from benchmark.results.results import Results
     from benchmark.tables import build, locks, published
 
     with meanwhile(study):
@@ -40,13 +41,14 @@ def table(
             raise UserError(f"table {name} is not of runs: 'python -m benchmark tables --table {name}' makes it")
         chosen = grid.load(spec.grid)
         scale = scale or ("mini" if "mini" in chosen.scales else "paper")
-        return build.build(spec, Matrix(chosen, scale, fields, runs=Path(runs)), locks.read(folder))
+        results = Results.read(Matrix(chosen, scale, fields, runs=Path(runs)))
+        return build.build(spec, results, locks.read(folder))
 
 
 def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path | None = None) -> Any:
     """A pandas DataFrame, a line a run under `runs`, of one scale or of all: the job's id, its fields, its state, and
     of a finished one mAP (definition `area`) or top1 and top5, shares in [0, 1], and seconds. One that cannot be read,
-    as one of another study's methods, has state `corrupt` and no numbers."""
+    as one of another study's methods, or whose scores give other numbers, has state `corrupt` and no numbers."""
     from benchmark.matrix.study import meanwhile
 
     with meanwhile(study):
@@ -56,18 +58,17 @@ def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path 
 def _runs(scale: str | None, runs: Path) -> Any:
     import pandas as pd
 
-    from benchmark.errors import UserError
+    from benchmark.results.results import Finished, Reader
     from benchmark.store.run import all_runs
 
-    lines = []
+    lines, reader = [], Reader()
     for run in all_runs(runs):
         line: dict[str, Any] = {"id": run.id, "scale": run.folder.parent.name, "state": "corrupt"}
-        try:
-            line |= run.job().model_dump() | {"state": run.state()}
-            result = run.result()
-        except UserError:
-            line["state"], result = "corrupt", None
-        if result is not None:
+        found, job = reader.open(run.folder), reader.job(run.folder)
+        if job is not None:
+            line |= job.model_dump() | {"state": found.state}
+        if job is not None and isinstance(found, Finished):
+            result = found.record
             mean = result.mAP.get("area") if result.mAP else None
             line |= {"mAP": mean, "top1": result.top1, "top5": result.top5, "seconds": result.seconds}
         lines += [line] if scale in (None, line["scale"]) else []

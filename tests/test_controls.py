@@ -15,6 +15,7 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.methods import METHODS, attention, controls, icasc, models
+from benchmark.results.results import Results
 from benchmark.stats import intervals
 from benchmark.tables import build, published
 from benchmark.train import batches
@@ -299,7 +300,7 @@ def _table_of(tmp_path, gains: dict[str, list[float]]):
         return 50 + job.seed + (0 if job.method == "baseline" else gains[job.method][job.seed])
 
     evidence.plant(tmp_path, value, "mini", method=methods, seed=seeds)
-    return build.build(spec, evidence.golden_matrix("mini", tmp_path, method=[*methods, "cutout"], seed=seeds))
+    return build.build(spec, evidence.golden_results("mini", tmp_path, method=[*methods, "cutout"], seed=seeds))
 
 
 def test_a_controls_gain_is_over_the_baseline_and_in_a_row_of_its_own_over_the_placebo(tmp_path):
@@ -396,12 +397,14 @@ def test_what_boxes_cannot_follow_is_refused(make_job, tiny_voc, tmp_path):
 def test_a_reading_that_a_scale_has_instead_of_the_grid_s_is_in_the_rows(tmp_path):
     """A gain at another weight than the grid's must not read as one at the grid's."""
     cifar, spec = grid.load("cifar100"), published.load("cifar100-controls", ROOT / "tables")
-    table = build.build(spec, Matrix(cifar, "controls", runs=tmp_path))
+    table = build.build(spec, Results.read(Matrix(cifar, "controls", runs=tmp_path)))
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20, attention weight 0.2)"
     assert not [note for note in table.notes if "Δ" in note], "it has no such column"
-    table = build.build(spec, Matrix(cifar, "controls", {"attention_weight": 0.4}, runs=tmp_path))
+    table = build.build(spec, Results.read(Matrix(cifar, "controls", {"attention_weight": 0.4}, runs=tmp_path)))
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)", "the override is not the scale's"
     assert any("attention_weight 0.4" in note for note in table.notes)
-    table = build.build(published.load("cifar100", ROOT / "tables"), Matrix(cifar, "reduced", runs=tmp_path))
+    table = build.build(
+        published.load("cifar100", ROOT / "tables"), Results.read(Matrix(cifar, "reduced", runs=tmp_path))
+    )
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)"
     assert "Δ: ours - paper." in table.notes

@@ -10,7 +10,7 @@ from benchmark.matrix import grid
 from benchmark.store import code
 from benchmark.store.run import all_runs
 from benchmark.tables import build, locks, published
-from tests.evidence import GOLDEN, SPEC, as_published, golden_matrix, golden_table, plant
+from tests.evidence import GOLDEN, SPEC, as_published, golden_matrix, golden_results, golden_table, plant
 
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "tables"
@@ -107,7 +107,7 @@ def test_a_verdict_names_its_lock_and_whether_the_runs_came_after_it(tmp_path, m
         record = json.loads(run.path("result.json").read_bytes())
         of = {"version": "1", "commit": commits[i % len(commits)], "training": "x"}
         run.path("result.json").write_text(json.dumps(record | {"code": of}))
-    table = build.build(SPEC, golden_matrix("paper", tmp_path), book)
+    table = build.build(SPEC, golden_results("paper", tmp_path), book)
     cell = table.cells["mAP", "icasc-a_ch"]
     assert cell.gain_verdict.outcome == "reproduced"
     assert outcome in cell.gain_verdict.reason

@@ -16,11 +16,11 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.methods import models
 from benchmark.methods.models import BACKBONES
+from benchmark.results import same_data
 from benchmark.store import audit, metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.records import Progress
 from benchmark.store.run import Run
-from benchmark.tables import at_hand
 from benchmark.train import batches, checkpoint, loop, recording, weights
 from tests import networks
 from tests.networks import PAPER_METHODS
@@ -358,7 +358,7 @@ def test_a_limited_test_is_what_is_recorded(make_job, execution, tmp_path):
     assert [run.result().num_test for run in runs] == [7, 7]
     assert runs[0].result().data.test == runs[1].result().data.test
     assert runs[0].result().data.train != runs[1].result().data.train
-    assert at_hand.others([run.job() for run in runs], tmp_path, None, execution.cache) == {}
+    assert same_data.others([run.job() for run in runs], tmp_path, None, execution.cache) == {}
     assert not [line for run in runs for line in audit.problems(run) if "images" in line]
     other = run_module.submit(tmp_path, make_job(**QUICK | {"epochs": 1, "limit_test": 8}))
     for name in ("environment.json", "metrics.jsonl", "scores.npz"):
@@ -374,7 +374,7 @@ def test_a_method_s_share_is_no_missing_data(make_job, execution, tmp_path):
     assert not [line for line in audit.problems(limited) if "images" in line]
     whole = _run(tmp_path, make_job("data-half", epochs=1, image_size=32), execution)
     assert whole.result().num_train == 32
-    assert at_hand.others([whole.job()], tmp_path, None, execution.cache) == {}
+    assert same_data.others([whole.job()], tmp_path, None, execution.cache) == {}
 
 
 # Weights

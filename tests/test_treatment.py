@@ -9,7 +9,10 @@ import pytest
 
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.results import treatment as reading
+from benchmark.results.results import Results
 from benchmark.store.run import submit
+from benchmark.store.scores import Scores
 from benchmark.tables import treatment
 from benchmark.tables.treatment import Change
 from tests.evidence import GOLDEN, save_scores
@@ -40,8 +43,12 @@ def _runs(
     return matrix, ids[METHOD], ids["baseline"]
 
 
+def _treated(matrix: Matrix, *arguments) -> treatment.Treatment:
+    return treatment.treatment(Results.read(matrix), *arguments)
+
+
 def _of(folder: Path, effect: bool | None = False, **moved: list[float]) -> treatment.Treatment:
-    return treatment.treatment(*_runs(folder, moved), effect, "a_ch")
+    return _treated(*_runs(folder, moved), effect, "a_ch")
 
 
 def test_maps_that_come_apart_in_every_seed_are_a_treatment(tmp_path):
@@ -78,10 +85,10 @@ def test_two_layers_share_the_level(tmp_path):
 def test_blank_maps_do_not_count_as_apart(tmp_path):
     """A network whose maps are blank has no overlap either: what is left is compared."""
     matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=0.5)
-    found = treatment.treatment(matrix, ours, theirs, False, "a_ch")
+    found = treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch")
     assert found.changes["a_ch_last"].mean == pytest.approx(-0.1)
     matrix, ours, theirs = _runs(tmp_path / "blank", {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=1.0)
-    assert treatment.treatment(matrix, ours, theirs, False, "a_ch").answer == "not known"
+    assert treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch").answer == "not known"
 
 
 def test_the_share_of_blank_maps_is_ours_then_theirs(tmp_path):
@@ -94,7 +101,7 @@ def test_the_share_of_blank_maps_is_ours_then_theirs(tmp_path):
         del last["attention_overlap"]["a_ch_last_blank"]
         last["attention_overlap"] |= {} if share is None else {"a_ch_last_blank": share}
         path.write_text("".join(json.dumps(epoch) + "\n" for epoch in [*epochs, last]))
-    assert treatment.treatment(matrix, ours, theirs, False, "a_ch").blank == {"a_ch_last": (0.375, 0.125)}
+    assert treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch").blank == {"a_ch_last": (0.375, 0.125)}
 
 
 def test_one_seed_or_no_measurement_says_nothing(tmp_path):
@@ -105,8 +112,11 @@ def test_one_seed_or_no_measurement_says_nothing(tmp_path):
     matrix, ours, theirs = _runs(tmp_path / "none", {"a_ch_last": [-0.1, -0.1, -0.2]})
     for run in (tmp_path / "none").rglob("metrics.jsonl"):
         run.unlink()
-    assert treatment.treatment(matrix, ours, theirs, False, "a_ch").reason == "the overlap of the maps was not measured"
-    told = treatment.treatment(*_runs(tmp_path / "blank", {"a_ch_last": [-0.1] * 3}, blank=1.0), False, "a_ch")
+    assert (
+        treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch").reason
+        == "the overlap of the maps was not measured"
+    )
+    told = _treated(*_runs(tmp_path / "blank", {"a_ch_last": [-0.1] * 3}, blank=1.0), False, "a_ch")
     assert (told.answer, told.reason) == ("not known", "every map is blank on one side")
 
 
@@ -119,7 +129,7 @@ def test_a_layer_that_one_pair_can_tell_of_does_not_hide_the_other(tmp_path, inn
         epochs = [json.loads(line) for line in path.read_text().splitlines()]
         epochs[-1]["attention_overlap"] |= {"a_ch_last": 0.0, "a_ch_last_blank": 1.0}
         path.write_text("".join(json.dumps(epoch) + "\n" for epoch in epochs))
-    found = treatment.treatment(matrix, ours, theirs, False, "a_ch")
+    found = treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch")
     assert found.answer == answer
     assert ("of 3 pairs one has an overlap of a_ch_last" in found.reason) == (answer == "not known")
 
@@ -128,9 +138,10 @@ def test_a_layer_that_one_pair_can_tell_of_does_not_hide_the_other(tmp_path, inn
 def test_a_damaged_record_is_no_evidence(tmp_path, damage):
     matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.11, -0.09]})
     (tmp_path / "paper" / ours[0] / "metrics.jsonl").write_text(damage + "\n")
-    assert treatment.treatment(matrix, ours, theirs, False, "a_ch").changes["a_ch_last"].num_seeds == 2
+    assert treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch").changes["a_ch_last"].num_seeds == 2
 
 
+@pytest.mark.usefixtures("planted_numbers")
 def test_agreement_of_scores_is_by_class_and_of_ranks(tmp_path):
     matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.11, -0.09]})
     labels = np.where(RNG.random((50, 20)) < 0.3, 1, -1).astype(np.int8)
@@ -141,7 +152,7 @@ def test_agreement_of_scores_is_by_class_and_of_ranks(tmp_path):
             save_scores(submit(tmp_path, job), labels, np.exp(base[job.seed]), **ap)  # the same order
         elif job.id in theirs.values():
             save_scores(submit(tmp_path, job), labels, base[job.seed], **ap)
-    found = treatment.treatment(matrix, ours, theirs, False, "a_ch")
+    found = treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch")
     assert found.agreement == pytest.approx(1)
     assert abs(found.agreement_of_seeds) < 0.1
 
@@ -150,21 +161,21 @@ def test_tied_scores_agree_no_more_than_they_say():
     """In an order of their own they would look alike, being stored in the same one."""
     a, b = (RNG.integers(0, 2, (400, 3)).astype(np.float32) for _ in range(2))
     labels = np.ones((400, 3), np.int8)
-    alike = treatment.agreement(*(treatment.scores.Scores(np.arange(400), labels, x, list("abc")) for x in (a, b)))
+    alike = reading.agreement(*(Scores(np.arange(400), labels, x, list("abc")) for x in (a, b)))
     assert alike == pytest.approx(np.mean([np.corrcoef(a[:, c], b[:, c])[0, 1] for c in range(3)]))
 
 
 def test_many_seeds_are_not_all_held_against_each_other(monkeypatch):
     """10,000 runs would have 5 million pairs."""
     compared = []
-    monkeypatch.setattr(treatment, "agreement", lambda a, b: compared.append((a, b)) or 0.5)
-    assert treatment._between_seeds(list(range(1000))) == 0.5
+    monkeypatch.setattr(reading, "agreement", lambda a, b: compared.append((a, b)) or 0.5)
+    assert reading._between_seeds(list(range(1000))) == 0.5
     assert len(compared) == 190
 
 
 def test_what_a_placebo_is_held_against_is_named(tmp_path):
     matrix, ours, theirs = _runs(tmp_path, {"a_ch_last": [-0.1, -0.1, -0.1]})
-    found = treatment.treatment(matrix, ours, theirs, False, "a_ch", "placebo-a_ch")
+    found = treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch", "placebo-a_ch")
     found = dataclasses.replace(found, agreement=0.9, agreement_of_seeds=0.7)
     assert "test scores agree with placebo-a_ch's by 0.90, two of its seeds 0.70" in found.told
     found = dataclasses.replace(found, over=None)

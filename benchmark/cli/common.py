@@ -4,9 +4,11 @@ import hashlib
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +19,10 @@ from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import read_regular, write_atomic
 from benchmark.tables import published
-from benchmark.tables.cells import Table
+from benchmark.tables.cells import Table, TableOfRuns
+
+if TYPE_CHECKING:
+    from benchmark.results.results import Reader, Results
 
 
 def home(path: Path | None) -> Path | None:
@@ -143,6 +148,12 @@ class Asked:
         as_it_is = asked.asked_otherwise(overrides={})
         return as_it_is if changed and asked.whole.jobs == as_it_is.whole.jobs else asked
 
+    def results(self, name: str, reader: "Reader") -> "Results":
+        """What the runs of that matrix hold."""
+        from benchmark.results.results import Results
+
+        return Results.read(self.matrix(name), reader)
+
 
 def of_what_is_there(
     asked: Asked, name: str, only: list[str] | None, data_root: Path | None, cache: Path, allow_partial: bool
@@ -199,21 +210,38 @@ def measured(scale: str | None, sets: list[str] | None, weights: Path | None, ru
     return Asked(scale or default_scale(runs), sets, weights, runs)
 
 
-def build_table(
-    spec: published.Spec, matrix: Matrix, tables: Path, data_root: Path | None = None, cache: Path = CACHE
-) -> Table:
-    from benchmark.tables import at_hand, build, locks
+@contextmanager
+def opened_runs() -> Iterator["Reader"]:
+    """What opens run folders for a command, each once. In the end each damaged file is named once."""
+    from benchmark.results.results import Reader
 
-    other = at_hand.told(at_hand.others(matrix.jobs, matrix.runs, data_root, cache))
-    built = build.build(spec, matrix, locks.read(tables), other_data=other)
-    for warning in built.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return built
+    reader = Reader()
+    try:
+        yield reader
+    finally:
+        for warning in reader.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+
+
+def warn_of_unverified(results: "Results | Reader") -> None:
+    """Where a command prints no notes, which name these."""
+    for run, why in results.unverified.items():
+        print(f"warning: {run}: unverified: {why}", file=sys.stderr)
+
+
+def build_table(
+    spec: published.Spec, results: "Results", tables: Path, data_root: Path | None = None, cache: Path = CACHE
+) -> TableOfRuns:
+    from benchmark.results import same_data
+    from benchmark.tables import build, locks
+
+    other = same_data.departure(same_data.others_of(results, data_root, cache))
+    return build.build(spec, results, locks.read(tables), other_data=other)
 
 
 def render_tables(
-    specs: list[published.Spec], asked: Asked, data_root: Path | None, tables: Path, cache: Path, again: bool = False,
-    wide: bool = False, blank: bool = True,
+    specs: list[published.Spec], asked: Asked, reader: "Reader", data_root: Path | None, tables: Path, cache: Path,
+    again: bool = False, wide: bool = False, blank: bool = True,
 ) -> None:  # fmt: skip
     """Write and print the tables of `specs` that exist at the scale, and the readings that it puts side by side. An
     overridden matrix has a folder of its own inside its scale's. again: also in place of a table of more runs. wide:
@@ -223,18 +251,18 @@ def render_tables(
 
     for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
         if asked.scale in (chosen := grid.load(name)).scales and not chosen.has_tables(asked.scale):
-            print_readings(asked.matrix(name), tables)
+            print_readings(asked.results(name, reader), tables)
     for spec in specs:
         if len(specs) == 1 and not spec.is_made_at(asked.scale):
             if spec.scales is None:
                 raise UserError(f"table {spec.name}: none of its methods runs at scale '{asked.scale}'")
             raise UserError(f"table {spec.name} is made at scale {', '.join(spec.scales)}, not at '{asked.scale}'")
-        built = table_at(spec, asked, data_root, tables, cache)
+        built = table_at(spec, asked, reader, data_root, tables, cache)
         if built is None or (not blank and nothing_ran(built)):
             continue
-        folder = built.matrix.subfolder if built.matrix else Path(asked.scale)
-        paths = render.write(built, tables / folder, again)
-        kept = f"kept: {tables / folder / spec.name}.*, which are of more runs; 'tables --replace' writes these"
+        folder = tables / built.subfolder
+        paths = render.write(built, folder, again)
+        kept = f"kept: {folder / spec.name}.*, which are of more runs; 'tables --replace' writes these"
         told = f"written: {one_name(paths)}" if paths else kept
         width = None if wide else shutil.get_terminal_size().columns
         print(f"\n{render.terminal(built, width)}\n\n{told}")
@@ -242,7 +270,7 @@ def render_tables(
 
 def nothing_ran(table: Table) -> bool:
     """Whether it is of an overridden matrix and has no more than the scale's table."""
-    overridden = table.matrix is not None and table.matrix.overrides
+    overridden = isinstance(table, TableOfRuns) and table.matrix.overrides
     return bool(overridden) and all(cell.status in ("not run", "published") for cell in table.cells.values())
 
 
@@ -251,7 +279,9 @@ def one_name(paths: list[Path]) -> str:
     return f"{paths[0].with_suffix('')}.{{{','.join(path.suffix[1:] for path in paths)}}}"
 
 
-def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables: Path, cache: Path) -> Table | None:
+def table_at(
+    spec: published.Spec, asked: Asked, reader: "Reader", data_root: Path | None, tables: Path, cache: Path
+) -> Table | None:
     """The table of runs, of other tables or of words that `spec` describes; None where the scale has no such table."""
     from benchmark.tables import locks, summary
 
@@ -259,9 +289,9 @@ def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables:
         return None
     if spec.grid:
         has = grid.load(spec.grid).has_tables(asked.scale)
-        return build_table(spec, asked.matrix(spec.grid), tables, data_root, cache) if has else None
+        return build_table(spec, asked.results(spec.grid, reader), tables, data_root, cache) if has else None
     if spec.of_gains:
-        by_name = sources_of(spec, asked, data_root, tables, cache)
+        by_name = sources_of(spec, asked, reader, data_root, tables, cache)
         return summary.headline(spec, by_name, asked.scale, locks.read(tables)) if by_name else None
     if all(grid.load(column.key).has_tables(asked.scale) for column in spec.columns):
         return summary.protocol(spec, asked.scale, data_root, cache)
@@ -269,20 +299,21 @@ def table_at(spec: published.Spec, asked: Asked, data_root: Path | None, tables:
 
 
 def sources_of(
-    spec: published.Spec, asked: Asked, data_root: Path | None, tables: Path, cache: Path
-) -> dict[str, Table]:
+    spec: published.Spec, asked: Asked, reader: "Reader", data_root: Path | None, tables: Path, cache: Path
+) -> dict[str, TableOfRuns]:
     """The tables that a headline's rows name, by name, as their grids have them: those that have this scale."""
     plain = replace(asked, sets=None, weights=None)
     names = dict.fromkeys(row.table for row in spec.rows if row.table)
     parts = [published.load(name, tables) for name in names]
-    return {p.name: built for p in parts if (built := table_at(p, plain, data_root, tables, cache))}
+    built = {part.name: table_at(part, plain, reader, data_root, tables, cache) for part in parts}
+    return {name: table for name, table in built.items() if isinstance(table, TableOfRuns)}
 
 
-def print_readings(matrix: Matrix, tables: Path) -> None:
+def print_readings(results: "Results", tables: Path) -> None:
     """Write and print the scale's readings of the method side by side."""
     from benchmark.evidence import sensitivity
 
-    lines = sensitivity.readings(matrix)
+    matrix, lines = results.matrix, sensitivity.readings(results)
     path = tables / matrix.subfolder / f"{matrix.grid.name}-readings.md"
     told = f"kept: {path}, since nothing has run here"
     if any(line["n"] for line in lines) or not path.exists():

@@ -19,9 +19,11 @@ from benchmark.cli.common import (
     Tables,
     Weights,
     measured,
+    opened_runs,
     print_rows,
     table_at,
     texts,
+    warn_of_unverified,
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
@@ -29,6 +31,7 @@ from benchmark.tables import published
 from benchmark.tables.cells import Table
 
 if TYPE_CHECKING:
+    from benchmark.results.results import Reader
     from benchmark.tables.diff import Side  # which imports pandas
 
 UNFIT = 3
@@ -63,19 +66,24 @@ def diff(
     built: Table | None = None
     texts_of_sides = (a, b) if a and b else (f"published:{table}", f"generated:{table}")  # --table T alone
     try:
-        specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
-        sides: list[Side | None] = []
-        for text in texts_of_sides:
-            side = _side(text, table, ap_definition, asked, tables, specs)
-            if isinstance(side, Table):
-                built, side = side, diff_module.of_table(side)
-            sides.append(side)
-        named = [side.table for side in sides if side] + [table] + [text.partition(":")[2] for text in texts_of_sides]
-        name = next((name for name in named if name), None)
-        left, right = (side or _published_side(name, built, tables) for side in sides)
-        if tolerance is None:
-            tolerance = _declared(published.load(name, tables)) if name and None in sides else 0.0
-        outcomes = diff_module.compare(left, right, tolerance)
+        with opened_runs() as reader:
+            specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
+            sides: list[Side | None] = []
+            for text in texts_of_sides:
+                side = _side(text, table, ap_definition, asked, reader, tables, specs)
+                if isinstance(side, Table):
+                    built, side = side, diff_module.of_table(side)
+                sides.append(side)
+            named = (
+                [side.table for side in sides if side] + [table] + [text.partition(":")[2] for text in texts_of_sides]
+            )
+            name = next((name for name in named if name), None)
+            if built is None:
+                warn_of_unverified(reader)
+            left, right = (side or _published_side(name, built, tables) for side in sides)
+            if tolerance is None:
+                tolerance = _declared(published.load(name, tables)) if name and None in sides else 0.0
+            outcomes = diff_module.compare(left, right, tolerance)
     except diff_module.UnfitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(UNFIT)
@@ -119,8 +127,9 @@ def _declared(spec: published.Spec) -> float:
 
 
 def _side(
-    text: str, table: str | None, ap_definition: str, asked: Asked, tables: Path, specs: list[published.Spec]
-) -> "Side | Table | None":
+    text: str, table: str | None, ap_definition: str, asked: Asked, reader: "Reader", tables: Path,
+    specs: list[published.Spec],
+) -> "Side | Table | None":  # fmt: skip
     """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
     from benchmark.tables import diff as diff_module
 
@@ -131,9 +140,9 @@ def _side(
     if word == "generated":
         if not name:
             raise UserError("diff: generated of which table? Say generated:table2")
-        return generated(published.load(name, tables), asked, tables)
+        return generated(published.load(name, tables), asked, reader, tables)
     if Path(text).is_dir():
-        return diff_module.of_runs(Path(text), ap_definition)
+        return diff_module.of_runs(Path(text), ap_definition, reader)
     if not Path(text).exists():
         raise UserError(f"{text}: no such file or folder; 'published:T' and 'generated:T' name the cells of table T")
     return diff_module.of_file(Path(text), specs)
@@ -144,9 +153,9 @@ def _counts(outcomes: list[dict[str, Any]]) -> str:
     return ", ".join(f"{kinds.count(o)} {o}" for o in dict.fromkeys(kinds))
 
 
-def generated(spec: published.Spec, asked: Asked, tables: Path) -> Table:
+def generated(spec: published.Spec, asked: Asked, reader: "Reader", tables: Path) -> Table:
     """The table from the run folders."""
-    built = table_at(spec, asked, None, tables, CACHE) if spec.grid or spec.of_gains else None
+    built = table_at(spec, asked, reader, None, tables, CACHE) if spec.grid or spec.of_gains else None
     if built is None:
         raise UserError(f"{spec.name} holds no numbers that runs produce at scale {asked.scale}")
     return built

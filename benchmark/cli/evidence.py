@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,19 +23,22 @@ from benchmark.cli.common import (
     Weights,
     build_table,
     measured,
+    opened_runs,
     print_rows,
     sources_of,
+    warn_of_unverified,
 )
 from benchmark.errors import UserError, nearest, visible
 from benchmark.matrix import grid, strict_yaml
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic
-from benchmark.store.run import Run, runs_in
+from benchmark.store.run import Run
 from benchmark.tables import published
-from benchmark.tables.cells import Table
+from benchmark.tables.cells import Table, TableOfRuns
 
 if TYPE_CHECKING:
     from benchmark.evidence.answer import Control
+    from benchmark.results.results import Reader, Results
 
 Rounds = Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap samples of the test images; 0: none")]
 
@@ -59,7 +61,7 @@ def explain(
     """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it.
     --as-it-was --run ends with 1 where a number does not come out, with 2 where nothing tells."""
     from benchmark.evidence import explain as explain_module
-    from benchmark.tables import build, collect, locks, summary
+    from benchmark.tables import build, locks, summary
 
     loaded = [published.load(name, tables) for name in published.names(tables)]
     specs = {spec.name: spec for spec in loaded if spec.grid or spec.of_gains}
@@ -75,28 +77,29 @@ def explain(
         make_as_it_was([each for each in folders if each.state() == "done"], run, data_root, weights)
         return
 
-    def traced(built: Table, row: str) -> dict[str, Any]:
-        assert built.matrix is not None, "a table of runs"
+    def traced(built: TableOfRuns, row: str) -> dict[str, Any]:
         cell = built.cells[row, column]
         groups = build.groups(built, cell) if rounds else []
-        samples = collect.image_samples(built.matrix, groups, rounds, built.item(cell))
+        samples = built.results.resample(groups, rounds, built.item(cell))
         return explain_module.trace(built, cell, samples)
 
-    if spec.grid:
-        cell_trace = traced(build_table(spec, asked.matrix(spec.grid), tables), row)
-    else:
-        shows = next(r for r in spec.rows if r.key == row)
-        grid_of = specs[shows.table].grid if shows.table in specs else None
-        if grid_of and shows.of and asked.scale in grid.load(grid_of).scales and asked.matrix(grid_of).overrides:
-            other = f"{shows.table}:{shows.of}:{column}"
-            raise UserError(f"{address}: shows the gain as its grid has it; with --set or --weights name {other}")
-        by_name = sources_of(spec, asked, None, tables, CACHE)
-        if shows.table not in by_name or shows.of is None:
-            raise UserError(
-                f"{address}: untested at scale {asked.scale}, which {shows.table} does not have; name another"
-            )
-        whole = summary.headline(spec, by_name, asked.scale, locks.read(tables))
-        cell_trace = explain_module.trace_claim(whole, whole.cells[row, column], traced(by_name[shows.table], shows.of))
+    with opened_runs() as reader:
+        if spec.grid:
+            cell_trace = traced(build_table(spec, asked.results(spec.grid, reader), tables), row)
+        else:
+            shows = next(r for r in spec.rows if r.key == row)
+            grid_of = specs[shows.table].grid if shows.table in specs else None
+            if grid_of and shows.of and asked.scale in grid.load(grid_of).scales and asked.matrix(grid_of).overrides:
+                other = f"{shows.table}:{shows.of}:{column}"
+                raise UserError(f"{address}: shows the gain as its grid has it; with --set or --weights name {other}")
+            by_name = sources_of(spec, asked, reader, None, tables, CACHE)
+            if shows.table not in by_name or shows.of is None:
+                raise UserError(
+                    f"{address}: untested at scale {asked.scale}, which {shows.table} does not have; name another"
+                )
+            whole = summary.headline(spec, by_name, asked.scale, locks.read(tables))
+            shown = traced(by_name[shows.table], shows.of)
+            cell_trace = explain_module.trace_claim(whole, whole.cells[row, column], shown)
     print(json.dumps(cell_trace, indent=1, ensure_ascii=False) if as_json else explain_module.text(cell_trace))
 
 
@@ -135,6 +138,7 @@ def sensitivity(
     """Table how much the gain moves with an assumption, and print the commands for the runs that are missing; without
     --vary, the readings that the scale puts side by side."""
     from benchmark.evidence import sensitivity as sensitivity_module
+    from benchmark.results.results import Results
 
     matrix = measured(scale, sets, weights, runs).matrix(grid_name)
     if vary is None:
@@ -144,7 +148,9 @@ def sensitivity(
                 f"sensitivity: scale {matrix.scale} of grid {grid_name} has no readings to compare; "
                 f"{'--scale ' + having[0] + ' has, or ' if having else ''}name an assumption with --vary"
             )
-        lines = sensitivity_module.readings(matrix)
+        with opened_runs() as reader:
+            lines = sensitivity_module.readings(Results.read(matrix, reader))
+            warn_of_unverified(reader)
         text = sensitivity_module.readings_text(matrix, lines, "simple")
         print(json.dumps(lines, indent=1) if as_json else text)
         return
@@ -153,7 +159,9 @@ def sensitivity(
     if equals:
         values = strict_yaml.scalar(given)
         values = values if isinstance(values, list) else [values]
-    lines = sensitivity_module.table(matrix, name, values, item)
+    with opened_runs() as reader:
+        lines = sensitivity_module.table(Results.read(matrix, reader), name, values, item)
+        warn_of_unverified(reader)
     if as_json:
         print(json.dumps(lines, indent=1))
         return
@@ -177,18 +185,21 @@ def figures(
     and PDF."""
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import maps
+    from benchmark.results.results import Results
 
     asked = measured(scale, sets, weights, runs)
-    curves = draw_readings(asked, table, tables)
-    with_maps = {spec.name for spec in first_of_each_grid(table, tables)}  # tables of one grid show the same runs
-    for spec, matrix in [] if curves and not any_table_at(asked, table, tables) else tables_at(asked, table, tables):
-        built = build_table(spec, matrix, tables)
-        drawings = figures_module.draw(built)
-        drawings += maps.draw(matrix, data_root, cache) if spec.name in with_maps else []
-        if not drawings:
-            print(f"{spec.name} at scale {matrix.scale}: nothing is measured yet")
-        folder = tables / matrix.subfolder / "figures" / spec.name
-        print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
+    with opened_runs() as reader:
+        curves = draw_readings(asked, reader, table, tables)
+        with_maps = {spec.name for spec in first_of_each_grid(table, tables)}  # tables of one grid show the same runs
+        at_scale = [] if curves and not any_table_at(asked, table, tables) else tables_at(asked, table, tables)
+        for spec, matrix in at_scale:
+            results = Results.read(matrix, reader)
+            drawings = figures_module.draw(build_table(spec, results, tables))
+            drawings += maps.draw(results, data_root, cache) if spec.name in with_maps else []
+            if not drawings:
+                print(f"{spec.name} at scale {matrix.scale}: nothing is measured yet")
+            folder = tables / matrix.subfolder / "figures" / spec.name
+            print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
 
 
 def answer(
@@ -200,7 +211,10 @@ def answer(
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import figures as figures_module
 
-    shown = answer_module.comparisons(on_real_data(published.load("headline", tables), runs, tables, cache))
+    with opened_runs() as reader:
+        headlines = on_real_data(published.load("headline", tables), reader, runs, tables, cache)
+        held = measured_controls(reader, runs, tables)
+    shown = answer_module.comparisons(headlines)
     if not shown:
         raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
     drawing = figures_module.answer(shown)
@@ -208,7 +222,6 @@ def answer(
     write_atomic(tables / "answer.md", visible(text).encode())
     paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
     print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
-    held = measured_controls(runs, tables)
     if held:
         drawing = figures_module.controls(held)
         text = answer_module.controls_markdown(held)
@@ -217,7 +230,7 @@ def answer(
         print(f"\n{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
 
 
-def measured_controls(runs: Path, tables: Path) -> "list[Control]":
+def measured_controls(reader: "Reader", runs: Path, tables: Path) -> "list[Control]":
     """The measured lines of every table of controls but mini's, with what is claimed of the same methods and data."""
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import curve
@@ -231,44 +244,44 @@ def measured_controls(runs: Path, tables: Path) -> "list[Control]":
         chosen = grid.load(spec.grid)
         for scale in chosen.scales:
             if scale != "mini" and chosen.has_tables(scale) and spec.is_made_at(scale):
-                for matrix in in_each_precision(Asked(scale, None, None, runs).matrix(spec.grid)):
-                    claimed = curve.claimed(with_claims[spec.grid], matrix, abstract)
-                    claimed = {method: gain for method, gain in claimed.items() if method in matrix.methods}
-                    lines += answer_module.controls(build_table(spec, matrix, tables), claimed)
+                for results in in_each_precision(Asked(scale, None, None, runs).results(spec.grid, reader)):
+                    claimed = curve.claimed(with_claims[spec.grid], results, abstract)
+                    claimed = {method: gain for method, gain in claimed.items() if method in results.matrix.methods}
+                    lines += answer_module.controls(build_table(spec, results, tables), claimed)
     return lines
 
 
-def in_each_precision(matrix: Matrix) -> list[Matrix]:
+def in_each_precision(results: "Results") -> "list[Results]":
     """As the scale has it, and in any other precision that its runs have: that is the machine's choice, no reading of
     the paper, so what was measured in it is not left out."""
-    found = set()
-    for run in runs_in(matrix.runs / matrix.scale):
-        with suppress(UserError):  # a damaged record: `verify` names it
-            found.add(run.job().precision)
+    matrix = results.matrix
+    found = {job.precision for job in results.reader.jobs(matrix.runs / matrix.scale)}
     others = sorted(found - {job.precision for job in matrix.jobs})
-    return [matrix, *(matrix.asked_otherwise(overrides={"precision": other}) for other in others)]
+    return [results, *(results.asked_otherwise(overrides={"precision": other}) for other in others)]
 
 
-def on_real_data(headline: published.Spec, runs: Path, tables: Path, cache: Path) -> list[Table]:
+def on_real_data(headline: published.Spec, reader: "Reader", runs: Path, tables: Path, cache: Path) -> list[Table]:
     """The headline at each scale but mini, in each precision that ran there."""
     from benchmark.tables import locks, summary
 
     parts = [published.load(name, tables) for name in dict.fromkeys(row.table for row in headline.rows if row.table)]
     scales = dict.fromkeys(scale for name in grid.names() for scale in grid.load(name).scales if scale != "mini")
-    shown: dict[str, dict[str, Table]] = {}  # by what was run, the tables that the headline's rows name
+    shown: dict[str, dict[str, TableOfRuns]] = {}  # by what was run, the tables that the headline's rows name
     for scale in scales:
         for spec in (part for part in parts if part.is_made_at(scale)):
             if spec.grid and grid.load(spec.grid).has_tables(scale):
-                for matrix in in_each_precision(Asked(scale, None, None, runs).matrix(spec.grid)):
-                    shown.setdefault(matrix.called, {})[spec.name] = build_table(spec, matrix, tables, None, cache)
+                for results in in_each_precision(Asked(scale, None, None, runs).results(spec.grid, reader)):
+                    built = build_table(spec, results, tables, None, cache)
+                    shown.setdefault(results.matrix.called, {})[spec.name] = built
     book = locks.read(tables)
     return [summary.headline(headline, by_name, called, book) for called, by_name in shown.items()]
 
 
-def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:
+def draw_readings(asked: Asked, reader: "Reader", table: str | None, tables: Path) -> bool:
     """The specification curve of each grid that has the scale; whether there is one."""
     from benchmark.evidence import curve
     from benchmark.evidence import figures as figures_module
+    from benchmark.results.results import Results
 
     drawn = False
     for spec in first_of_each_grid(table, tables):
@@ -276,7 +289,7 @@ def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:
         if asked.scale in grid.load(spec.grid).scales:
             matrix = asked.matrix(spec.grid)
             folder = tables / matrix.subfolder / "figures"
-            drawings = curve.draw(matrix, spec, claims_of_the_abstract(tables))
+            drawings = curve.draw(Results.read(matrix, reader), spec, claims_of_the_abstract(tables))
             print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
             drawn = drawn or bool(drawings)
     return drawn
@@ -318,28 +331,32 @@ def report(
     from benchmark.evidence import answer, curve, maps
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import report as report_module
-    from benchmark.tables import build, collect, locks, summary
+    from benchmark.results.results import Results
+    from benchmark.tables import build, locks, summary
 
     parts = []
     with_curves = {spec.name for spec in first_of_each_grid(table, tables)}
-    for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
-        # The first time, before intervals are cached, a table of full runs takes minutes.
-        print(f"{spec.name}: intervals, figures and traces", file=sys.stderr, flush=True)
-        built = build_table(spec, matrix, tables)
-        groups = [group for cell in built.cells.values() for group in build.groups(built, cell)] if rounds else []
-        samples = collect.image_samples(matrix, groups, rounds)
-        tried = curve.at_scales(matrix, spec, claims_of_the_abstract(tables)) if spec.name in with_curves else []
-        drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
-        kept = maps.draw(matrix, data_root, cache) if spec.name in with_curves else []
-        drawn += [(d.caption, "image/jpeg", figures_module.jpeg(d)) for d in kept]
-        parts.append(report_module.Part(built, matrix, samples, drawn))
+    loaded = [] if table else [published.load(name, tables) for name in published.names(tables)]
+    of_claims = [spec for spec in loaded if spec.of_gains]
+    with opened_runs() as reader:
+        for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
+            # The first time, before intervals are cached, a table of full runs takes minutes.
+            print(f"{spec.name}: intervals, figures and traces", file=sys.stderr, flush=True)
+            results = Results.read(matrix, reader)
+            built = build_table(spec, results, tables)
+            groups = [group for cell in built.cells.values() for group in build.groups(built, cell)] if rounds else []
+            samples = results.resample(groups, rounds)
+            tried = curve.at_scales(results, spec, claims_of_the_abstract(tables)) if spec.name in with_curves else []
+            drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
+            kept = maps.draw(results, data_root, cache) if spec.name in with_curves else []
+            drawn += [(d.caption, "image/jpeg", figures_module.jpeg(d)) for d in kept]
+            parts.append(report_module.Part(built, results, samples, drawn))
+        on_data = [each for spec in of_claims for each in on_real_data(spec, reader, runs, tables, cache)]
     path = tables / parts[0].matrix.subfolder / "report.html"
     by_name = {part.table.spec.name: part.table for part in parts}
-    loaded = [] if table else [published.load(name, tables) for name in published.names(tables)]
     scale = parts[0].matrix.scale
-    of_claims = [spec for spec in loaded if spec.of_gains]
     headlines = [summary.headline(spec, by_name, scale, locks.read(tables)) for spec in of_claims]
-    shown = answer.comparisons([each for spec in of_claims for each in on_real_data(spec, runs, tables, cache)])
+    shown = answer.comparisons(on_data)
     text = report_module.page(parts, headlines, {spec.name: spec for spec in loaded}, shown)
     write_atomic(path, text.encode())
     print(f"written: {path}")

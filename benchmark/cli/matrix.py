@@ -63,7 +63,7 @@ def plan(
 ) -> None:
     """Print the matrix of a grid, or of all: every job, its state, its hours by what jobs like it took, and how many
     seeds its claims take; with --gpu also memory and hours on that GPU, an estimate. Nothing runs."""
-    from benchmark.tables import at_hand
+    from benchmark.results import same_data
 
     if all_grids and grid_name:
         raise UserError(f"--all with --grid {grid_name}: leave one of them out")
@@ -86,7 +86,7 @@ def plan(
             asked = of_what_is_there(asked, name, only, data_root, cache, allow_partial)
         matrix = asked.matrix(name, only)
         rows: list[dict[str, Any]] = []
-        other = at_hand.others(matrix.jobs, runs, data_root, cache)
+        other = same_data.others(matrix.jobs, runs, data_root, cache)
         for job in matrix.jobs:
             hours, machine = cost.hours(job, measured) or (None, None)
             state = Run(matrix.folder(job)).state()
@@ -166,6 +166,7 @@ def estimated(rows: list[dict[str, Any]]) -> str:
 
 def print_power(matrix: Matrix, specs: dict[str, Spec]) -> None:
     """The seeds that each claim of a grid takes, where real data run."""
+    from benchmark.results.results import Results
     from benchmark.tables import build, seeds_needed
 
     claims = list(seeds_needed.claims_of_grid(matrix.grid.name, specs))
@@ -173,8 +174,9 @@ def print_power(matrix: Matrix, specs: dict[str, Spec]) -> None:
         return
     built = {}
     if any(Run(matrix.folder(job)).state() == "done" for job in matrix.jobs):
+        results = Results.read(matrix)
         sources = {claim.source.name: claim.source for claim in claims}
-        built = {name: build.build(spec, matrix, resample=False) for name, spec in sources.items()}
+        built = {name: build.build(spec, results, resample=False) for name, spec in sources.items()}
     rows = []
     for claim in claims:
         cell = built[claim.source.name].cells[claim.of.key, claim.column] if built else None
@@ -211,7 +213,7 @@ def status(
 ) -> None:
     """List the jobs under runs/ by state, whichever executor runs them."""
     from benchmark.executors import local, view
-    from benchmark.tables import at_hand
+    from benchmark.results import same_data
 
     if watch and as_json:
         raise UserError("--watch with --json: leave one of them out")
@@ -240,7 +242,7 @@ def status(
         said = f"pending, {epochs} of {job.epochs} epochs kept" if state == "pending" and kept else state
         if state == "running" and (holder := folder.holder()):
             said = f"running, by process {holder.pid} on {holder.host}"
-        if state == "done" and data_root is not None and at_hand.others([job], runs, data_root, cache):
+        if state == "done" and data_root is not None and same_data.others([job], runs, data_root, cache):
             said = "done, of other data"
         row = {"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"}
         rows.append((row, said))

@@ -29,6 +29,7 @@ from benchmark.cli.common import (
     Wide,
     duration,
     of_what_is_there,
+    opened_runs,
     render_tables,
     resolve_scale,
 )
@@ -113,7 +114,8 @@ def run(
     arguments += ["--cuda-graph"] if cuda_graph else []
     arguments += ["--deadline", str(deadline)] if budget else []
     outcomes = execute(executor, folders, arguments, place.slots)
-    render_tables(specs, asked, data_root, tables, cache, wide=wide)
+    with opened_runs() as reader:
+        render_tables(specs, asked, reader, data_root, tables, cache, wide=wide)
     report_what_is_left(folders, outcomes, budget)
 
 
@@ -285,12 +287,12 @@ def look_for_weights(jobs: list[Job], weights: Path | None) -> None:
 
 def refuse_other_data(matrix: Matrix, data_root: Path | None, cache: Path) -> None:
     """UserError where finished runs are of other images than the rest would be: a pair of the two measures the data."""
-    from benchmark.tables import at_hand
+    from benchmark.results import same_data
 
-    other = at_hand.others(matrix.jobs, matrix.runs, data_root, cache)
+    other = same_data.others(matrix.jobs, matrix.runs, data_root, cache)
     if other:
         raise UserError(
-            f"{at_hand.told(other)}; name the folder that they were made from with --data-root, or other --runs"
+            f"{same_data.departure(other)}; name the folder that they were made from with --data-root, or other --runs"
         )
 
 

@@ -19,6 +19,7 @@ from benchmark.cli.common import (
     Tables,
     Weights,
     Wide,
+    opened_runs,
     print_rows,
     render_tables,
 )
@@ -45,9 +46,10 @@ def tables_command(
     if scale is not None and scale not in known:
         raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
     scales = [scale] if scale else [s for s in known if any((runs / s).glob("*/job.json"))] or ["mini"]
-    for each in scales:
-        asked = Asked(each, sets, weights, runs)
-        render_tables(specs, asked, data_root, tables, cache, again, wide, blank=table is not None)
+    with opened_runs() as reader:
+        for each in scales:
+            asked = Asked(each, sets, weights, runs)
+            render_tables(specs, asked, reader, data_root, tables, cache, again, wide, blank=table is not None)
 
 
 def published_command(

@@ -11,7 +11,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.stats import intervals
 from benchmark.stats.claims import GainInterval
 from benchmark.tables import render
-from benchmark.tables.cells import CROSSING, Cell, Table
+from benchmark.tables.cells import CROSSING, Cell, Table, TableOfRuns
 from benchmark.tables.summary import missing_seeds
 from benchmark.tables.treatment import LAYERS
 
@@ -78,7 +78,7 @@ class Control(NamedTuple):
     """A gain of a table of controls, in points, as a line: a control's, or of a method that is held against them.
     claims: what is claimed of the same data by method, over the same classes."""
 
-    table: Table
+    table: TableOfRuns
     cell: Cell
     gain: float
     interval: GainInterval
@@ -94,7 +94,6 @@ class Control(NamedTuple):
 
     @property
     def matrix(self) -> Matrix:
-        assert self.table.matrix is not None, "a table of controls is of runs"
         return self.table.matrix
 
     @property
@@ -120,7 +119,7 @@ class Control(NamedTuple):
         return f"{change.mean:+.3f}{of}"
 
 
-def controls(table: Table, claims: dict[str, float]) -> list[Control]:
+def controls(table: TableOfRuns, claims: dict[str, float]) -> list[Control]:
     """Those with an interval, of the table's first measure."""
     return [
         Control(table, cell, cell.gain, cell.gain_interval, claims)

@@ -10,14 +10,14 @@ from benchmark.matrix import study
 from benchmark.matrix.grid import EVALUATION
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.pairing import Samples, mean_over
+from benchmark.results.results import SINGLE_LABEL, Finished, Missing
 from benchmark.stats import claims, intervals
 from benchmark.store.code import changed_since
 from benchmark.store.records import Code, Environment, Result
-from benchmark.store.run import Run
-from benchmark.store.verify import checked
-from benchmark.tables import collect, published
+from benchmark.tables import published
 from benchmark.tables.build import paired_over, shown
-from benchmark.tables.cells import Cell, Table
+from benchmark.tables.cells import Cell, Table, TableOfRuns
 from benchmark.tables.published import Spec
 
 MAX_NAMES = 8  # of what changed since a run
@@ -40,10 +40,9 @@ def locate(address: str, specs: dict[str, Spec]) -> tuple[Spec, str, str]:
     return spec, row, column
 
 
-def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
+def trace(table: TableOfRuns, cell: Cell, samples: Samples) -> dict[str, Any]:
     """Everything about a cell as plain data; numbers in the table's unit. samples: of its runs and the baseline's."""
     spec, matrix, row = table.spec, table.matrix, table.row(cell)
-    assert matrix is not None, "a table of runs"
     own = matrix.jobs_of(row.where, cell.column)
     baseline = spec.columns[0].key
     column = next(c for c in spec.columns if c.key == cell.column)
@@ -53,8 +52,8 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "unit": row.unit or spec.unit,
         "status": cell.status,
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
-        | {"std_binomial": _binomial(matrix, cell, table.item(cell))}
-        | uncertainty(list(cell.values), collect.mean_over(samples, cell.runs, table.item(cell))),
+        | {"std_binomial": _binomial(table, cell)}
+        | uncertainty(list(cell.values), mean_over(samples, cell.runs, table.item(cell))),
         "gain": None if cell.column == baseline else _gain(table, cell, samples),
         "verdicts": {
             "value": cell.verdict and asdict(cell.verdict),
@@ -66,7 +65,7 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
             "in_one_run": _in_one_run(cell) if table.comparable else None,
             "place": published.place(spec, cell.row, column.header), "discrepancies": spec.discrepancies,
         },
-        "runs": [_run(Run(matrix.folder(job)), job, cell) for job in own],
+        "runs": [_run(table.results.of(job), job, cell) for job in own],
         "assumptions": assumptions(matrix, own),
         "deviations": sorted({text for job in own for text in matrix.grid.deviations(job)}),
         "command": matrix.command([baseline, cell.column], row.where),
@@ -108,7 +107,7 @@ def trace_claim(table: Table, cell: Cell, source: dict[str, Any]) -> dict[str, A
     }  # fmt: skip
 
 
-def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
+def _gain(table: TableOfRuns, cell: Cell, samples: Samples) -> dict[str, Any]:
     interval = cell.gain_interval
     known, claimed = interval.estimate if interval else None, cell.published_gain
     ratio = claims.effect_ratio(known, claimed) if known and claimed else None
@@ -130,13 +129,11 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _trained_by(table: Table, cell: Cell) -> str:
+def _trained_by(table: TableOfRuns, cell: Cell) -> str:
     """The commits of the cell's runs and of the baseline's."""
-    assert table.matrix is not None, "a table of runs"
-    folder = table.matrix.runs / table.matrix.scale
     sides = []
     for side in (cell, table.baseline(cell)):
-        codes = [record.code for name in side.runs if (record := collect.readable(Run(folder / name)))]
+        codes = [found.record.code for found in table.results.finished(side.runs)]
         commits = [code.commit[:12] if code and code.commit else "an unnamed commit" for code in codes]
         sides.append(", ".join(dict.fromkeys(commits)) or "an unnamed commit")
     return f"{sides[0]}; the baseline by {sides[1]}"
@@ -159,12 +156,13 @@ def _over_images(values: list[float], sample_R: np.ndarray | None) -> intervals.
     return intervals.image_interval(float(np.mean(values)), sample_R)
 
 
-def _binomial(matrix: Matrix, cell: Cell, item: str) -> float | None:
+def _binomial(table: TableOfRuns, cell: Cell) -> float | None:
     """Standard error in points of one run's accuracy, from the number of test images alone; None for AP."""
-    if item not in collect.SINGLE_LABEL or not cell.runs or cell.mean is None:
+    first = next(iter(table.results.finished(cell.runs[:1])), None)
+    if table.item(cell) not in SINGLE_LABEL or first is None or cell.mean is None:
         return None
-    record = collect.readable(Run(matrix.runs / matrix.scale / cell.runs[0]))
-    return 100 * intervals.binomial_std(cell.mean / 100, record.num_test) if record and record.num_test else None
+    record = first.record
+    return 100 * intervals.binomial_std(cell.mean / 100, record.num_test) if record.num_test else None
 
 
 def _in_one_run(cell: Cell) -> bool | None:
@@ -173,18 +171,17 @@ def _in_one_run(cell: Cell) -> bool | None:
     return None if interval is None or cell.published is None else interval[0] <= cell.published <= interval[1]
 
 
-def _run(run: Run, job: Job, cell: Cell) -> dict[str, Any]:
-    try:
-        (result, unverified), on, failure = checked(run), run.environment() or Environment(), run.failure()
-        origin = run.origin()
-    except UserError as error:
-        return {"id": run.id, "seed": job.seed, "state": str(error)}
-    record = result or Result(job=run.id)
+def _run(found: Finished | Missing, job: Job, cell: Cell) -> dict[str, Any]:
+    on, origin, failure = found.environment or Environment(), found.origin, found.failure
+    damaged = [line for name, line in found.damage.items() if name.endswith(".json")]
+    if damaged:
+        return {"id": job.id, "seed": job.seed, "state": damaged[0]}
+    record = found.record if isinstance(found, Finished) else Result(job=job.id)
     code = record.code or on.code
     by_seed = dict(zip(cell.seeds, cell.values, strict=True))
     return {
-        "id": run.id, "seed": job.seed, "state": run.state(), "value": by_seed.get(job.seed),
-        "unverified": unverified, "origin": origin and origin.name,
+        "id": job.id, "seed": job.seed, "state": found.state, "value": by_seed.get(job.seed),
+        "unverified": found.unverified if isinstance(found, Finished) else "", "origin": origin and origin.name,
         "seconds": record.seconds, "epoch": record.epoch,
         "best_on_test": record.best_on_test and record.best_on_test.model_dump(exclude_none=True),
         "error": failure and failure.error, "commit": code and code.commit, "dirty": code and code.dirty,

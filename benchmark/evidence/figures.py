@@ -20,11 +20,10 @@ from matplotlib.transforms import blended_transform_factory
 
 from benchmark.evidence.answer import Comparison, Control
 from benchmark.matrix.job import Job
-from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Results
 from benchmark.store.files import write_atomic
 from benchmark.store.records import Epoch
-from benchmark.store.run import Run
-from benchmark.tables.cells import Table
+from benchmark.tables.cells import Table, TableOfRuns
 from benchmark.tables.render import SUBSCRIPT, minus
 
 # Fonts are embedded as TrueType, which stays searchable and which publishers ask for; dates are left out.
@@ -60,9 +59,9 @@ def settings() -> Iterator[None]:
         yield
 
 
-def draw(table: Table) -> list[Drawing]:
+def draw(table: TableOfRuns) -> list[Drawing]:
     """Every figure that a table of runs gives; none where nothing is measured."""
-    if table.matrix is None or not any(cell.n for cell in table.cells.values()):
+    if not any(cell.n for cell in table.cells.values()):
         return []
     with settings():
         drawings = [forest(table), dots(table)]
@@ -231,10 +230,9 @@ def dots(table: Table) -> Drawing:
     return Drawing("values", caption, figure)
 
 
-def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
+def curves(table: TableOfRuns, jobs: list[Job]) -> list[Drawing]:
     """By epoch: training loss and test score; and how far the maps of the true and the confusing class overlap."""
-    assert table.matrix is not None, "a table of runs"
-    logged = _logged(table.matrix, jobs)
+    logged = _logged(table.results, jobs)
     over = _over_seeds(jobs, logged)
     epochs = [epoch for of_job in logged.values() for epoch in of_job]
     drawings = []
@@ -271,11 +269,13 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
     return drawings
 
 
-def _logged(matrix: Matrix, jobs: list[Job]) -> dict[str, list[Epoch]]:
+def _logged(results: Results, jobs: list[Job]) -> dict[str, list[Epoch]]:
     """Each job's epochs; of a method one of whose runs has ended, only of those that have, which tables show."""
-    runs = {job: Run(matrix.folder(job)) for job in jobs}
-    ended = {job.method for job, run in runs.items() if run.state() == "done"}
-    return {job.id: [] if job.method in ended and run.state() != "done" else run.metrics() for job, run in runs.items()}
+    runs = {job: results.of(job) for job in jobs}
+    ended = {job.method for job, found in runs.items() if found.state == "done"}
+    return {
+        job.id: [] if job.method in ended and found.state != "done" else found.epochs for job, found in runs.items()
+    }
 
 
 def _over_seeds(jobs: list[Job], logged: dict[str, list[Epoch]]) -> str:

@@ -14,16 +14,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from benchmark.errors import UserError, visible
+from benchmark.errors import visible
 from benchmark.evidence import answer, explain, figures
 from benchmark.evidence.answer import Comparison
-from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.pairing import Samples
+from benchmark.results.results import SINGLE_LABEL, Finished, Missing, Results
 from benchmark.stats import intervals
-from benchmark.store.run import Run
-from benchmark.tables import collect, locks, render, seeds_needed
-from benchmark.tables.cells import Cell, Table
-from benchmark.tables.collect import Samples
+from benchmark.tables import locks, render, seeds_needed
+from benchmark.tables.cells import Cell, Table, TableOfRuns
 from benchmark.tables.published import Spec
 
 # A sign beside the words, so that no verdict is told by its colour alone.
@@ -36,10 +35,15 @@ SOURCE = re.compile(r"([\w.-]+/[\w.-]+) ([0-9a-f]{8,40}), ([\w./-]+\.\w+):(\d+)(
 class Part:
     """A table of runs with what belongs to it. `figures`: (caption, media type, bytes)."""
 
-    table: Table
-    matrix: Matrix
+    table: TableOfRuns
+    results: Results
     samples: Samples
     figures: Sequence[tuple[str, str, bytes]] = ()
+
+    @property
+    def matrix(self) -> Matrix:
+        """Of all methods of the scale, also of those that the table has no column of."""
+        return self.results.matrix
 
 
 def page(
@@ -273,36 +277,30 @@ def _runs(part: Part) -> dict[str, Any]:
     table = part.table
     scores: dict[str, dict[str, str]] = {}
     for cell in table.cells.values():
-        if (item := table.item(cell)) in (render.MEAN, *collect.SINGLE_LABEL):
+        if (item := table.item(cell)) in (render.MEAN, *SINGLE_LABEL):
             for name, value in zip(cell.runs, cell.values, strict=True):
                 scores.setdefault(item, {})[name] = render.number(value, table)
-    lines = [_run(Run(part.matrix.folder(job)), job) for job in part.matrix.jobs]
+    lines = [_run(part.results.of(job)) for job in part.matrix.jobs]
     return {
         "items": list(scores),
         "lines": [line | {"scores": [of.get(line["id"], render.BLANK) for of in scores.values()]} for line in lines],
     }
 
 
-def _run(run: Run, job: Job) -> dict[str, Any]:
-    try:
-        record, state = run.result(), run.state()
-    except UserError:
-        record, state = None, "corrupt"
+def _run(found: Finished | Missing) -> dict[str, Any]:
+    record = found.record if isinstance(found, Finished) else None
     best = record.best_on_test if record else None
-    return {"id": job.id, "state": state, "seconds": record and record.seconds, "best": best and best.epoch}
+    return {"id": found.id, "state": found.state, "seconds": record and record.seconds, "best": best and best.epoch}
 
 
 def _environments(parts: list[Part]) -> list[dict[str, Any]]:
     """What the runs ran on, each once, with how many runs it made."""
     lines: dict[str, dict[str, Any]] = {}
-    for run in dict.fromkeys(Run(part.matrix.folder(job)) for part in parts for job in part.matrix.jobs):
-        try:
-            record, result = run.environment(), run.result()
-        except UserError:
+    for found in dict.fromkeys(part.results.of(job) for part in parts for job in part.matrix.jobs):
+        record = found.environment
+        if record is None or found.state == "corrupt":
             continue
-        if record is None:
-            continue
-        code = (result and result.code) or record.code
+        code = (found.record.code if isinstance(found, Finished) else None) or record.code
         line = {
             "device": record.device,
             "machine": ", ".join(v for v in (record.machine.processor, record.machine.system) if v),

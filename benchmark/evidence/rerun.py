@@ -11,13 +11,14 @@ import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
+from benchmark.results.results import items
 from benchmark.stats import claims, intervals
 from benchmark.store import environment, scores
 from benchmark.store.code import changed_since
 from benchmark.store.environment import processor
 from benchmark.store.records import Environment
 from benchmark.store.run import Run, all_runs, submit
-from benchmark.tables import collect
+from benchmark.store.verify import checked
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def _commit(run: Run) -> str | None:
 
 def _headline(run: Run) -> float:
     """In percent."""
-    record = collect.readable(run)
-    value = collect.items(record, "area")[record.headline] if record else None
+    record, _ = checked(run)
+    value = items(record, "area")[record.headline] if record else None
     if value is None:
         raise UserError(f"{run.folder}: has no number to compare")
     return value

@@ -12,13 +12,13 @@ from benchmark.errors import UserError
 from benchmark.matrix import study
 from benchmark.matrix.job import METHOD_FIELDS, Job, settable
 from benchmark.matrix.matrix import Matrix
+from benchmark.results import pairing
+from benchmark.results.pairing import Group, Samples
+from benchmark.results.results import ROUNDS, Results
 from benchmark.stats import claims, intervals
 from benchmark.stats.intervals import Verdict
-from benchmark.store import scores
-from benchmark.store.records import Result
-from benchmark.store.run import Run
-from benchmark.tables import collect, locks
-from benchmark.tables.cells import CROSSING, Cell, Table
+from benchmark.tables import locks
+from benchmark.tables.cells import CROSSING, Cell, Table, TableOfRuns
 from benchmark.tables.published import Row, Spec
 from benchmark.tables.treatment import treatment
 
@@ -26,14 +26,20 @@ TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in
 
 
 def build(
-    spec: Spec, matrix: Matrix, book: locks.Book | None = None, resample: bool = True, other_data: str = ""
-) -> Table:
-    """The table of the matrix's jobs, from what their run folders hold. book: the locks that its verdicts may name.
-    resample: draw test images again; without, gains have their intervals over seeds only, and nothing waits.
-    other_data: what at_hand.told of its runs."""
-    matrix = matrix.of_methods([column.key for column in spec.columns])
-    frame, records, warnings, unverified = collect.collect(matrix)
-    departures = [*_departures(spec, matrix), *_missing_data(matrix, records), *([other_data] if other_data else [])]
+    spec: Spec, results: Results, book: locks.Book | None = None, resample: bool = True, other_data: str = ""
+) -> TableOfRuns:
+    """Make the table of what runs hold.
+
+    Args:
+        spec: Its rows, columns and published cells.
+        results: Of a matrix that has its methods; jobs of others are left out.
+        book: The locks that its verdicts may name.
+        resample: Draw test images again; without, gains have their intervals over seeds only, and nothing waits.
+        other_data: What same_data.departure says of its runs.
+    """
+    results = results.of_methods([column.key for column in spec.columns])
+    matrix, frame = results.matrix, results.frame
+    departures = [*_departures(spec, matrix), *_missing_data(results), *([other_data] if other_data else [])]
     comparable = matrix.scale == "paper" and not departures
     reading = locks.frozen_reading(spec, matrix) if comparable else None
     bar = None
@@ -53,10 +59,10 @@ def build(
         kept = {name for name in row.class_cells if name in by_item and by_item[name]["value"].notna().any()}
         for column in spec.columns:
             cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, kept, matrix)
-    table = Table(
-        spec, matrix.scale, cells, (), comparable, tuple(warnings), {}, tuple(departures), ran_as, reading, matrix
+    table = TableOfRuns(
+        spec, matrix.scale, cells, (), comparable, {}, tuple(departures), ran_as, reading, results=results
     )
-    cells |= _with_gains(table, matrix, records, resample)
+    cells |= _with_gains(table, resample)
     claimed = {(c.of.key, c.column): c for c in locks.claims_of(spec, {})} if reading is not None else {}
     for row in spec.rows:
         of_columns = {c.key: cells[row.key, c.key] for c in spec.columns}
@@ -67,17 +73,17 @@ def build(
         order = _order(spec, of_columns, bar)
         orders |= {row.key: order} if order else {}
     table = replace(table, orders=orders)
-    return replace(table, notes=(*_notes(table, matrix, records), *_unverified(unverified)))
+    return replace(table, notes=(*_notes(table), *_unverified(results.unverified)))
 
 
-def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarray | None:
+def paired_over(samples: Samples, table: Table, cell: Cell) -> np.ndarray | None:
     """The cell's gain in each bootstrap sample of the test images."""
-    return collect.paired_over(samples, *_paired_runs(table, cell), table.item(cell))
+    return pairing.paired_over(samples, *_paired_runs(table, cell), table.item(cell))
 
 
-def groups(table: Table, cell: Cell) -> list[collect.Group]:
+def groups(table: Table, cell: Cell) -> list[Group]:
     """Of runs whose means on bootstrap samples are shown of a cell: its own, and both sides of its gain."""
-    return [cell.runs, *collect.sides(*_paired_runs(table, cell))]
+    return [cell.runs, *pairing.sides(*_paired_runs(table, cell))]
 
 
 def _paired_runs(table: Table, cell: Cell) -> tuple[dict[int, str], dict[int, str]]:
@@ -86,32 +92,29 @@ def _paired_runs(table: Table, cell: Cell) -> tuple[dict[int, str], dict[int, st
     return {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}, theirs
 
 
-def _with_gains(
-    table: Table, matrix: Matrix, records: dict[str, Result], resample: bool
-) -> dict[tuple[str, str], Cell]:
+def _with_gains(table: TableOfRuns, resample: bool) -> dict[tuple[str, str], Cell]:
     """The cells with their gains: of runs of one seed that were tested on the same images."""
-    images = {run: collect.tested_on(Run(matrix.runs / matrix.scale / run), records[run]) for run in _runs(table)}
     cells: dict[tuple[str, str], Cell] = {}
     for at, cell in table.cells.items():
         baseline = table.baseline(cell)
         if cell is baseline or cell.mean is None:
             continue
         ours, theirs = (dict(zip(c.seeds, zip(c.runs, c.values, strict=True), strict=True)) for c in (cell, baseline))
-        pairs = collect.pair(ours, theirs, records, images)
+        pairs = table.results.pairs(ours, theirs)
         cells[at] = replace(
             cell, gains=pairs.gains, paired_seeds=pairs.seeds, gain=pairs.mean, crosses=pairs.crosses,
             unpaired=pairs.unpaired,
         )  # fmt: skip
     paired = replace(table, cells=table.cells | cells)
-    cells |= _with_intervals(paired, matrix, resample)
-    return cells | _with_treatments(replace(table, cells=table.cells | cells), matrix)
+    cells |= _with_intervals(paired, resample)
+    return cells | _with_treatments(replace(table, cells=table.cells | cells))
 
 
-def _with_intervals(table: Table, matrix: Matrix, resample: bool) -> dict[tuple[str, str], Cell]:
+def _with_intervals(table: TableOfRuns, resample: bool) -> dict[tuple[str, str], Cell]:
     """Each gain's interval over seeds and test images together; a row's methods share a spread where they may."""
     cells = dict(table.cells)
-    sides = [collect.sides(*_paired_runs(table, cell)) for cell in cells.values() if cell.gains]
-    samples = collect.image_samples(matrix, [side for both in sides for side in both]) if resample else {}
+    sides = [pairing.sides(*_paired_runs(table, cell)) for cell in cells.values() if cell.gains]
+    samples = table.results.resample([side for both in sides for side in both]) if resample else {}
     for row in table.spec.rows:
         of_row = [cells[row.key, column.key] for column in table.spec.columns]
         # Controls, which are there to differ, lend each other no spread: an A/A's is the noise floor.
@@ -123,7 +126,7 @@ def _with_intervals(table: Table, matrix: Matrix, resample: bool) -> dict[tuple[
     return cells
 
 
-def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
+def _with_treatments(table: TableOfRuns) -> dict[tuple[str, str], Cell]:
     """The cells of claims and of controls, each with whether its method moved what it is to move."""
     cells: dict[tuple[str, str], Cell] = {}
     for at, cell in table.cells.items():
@@ -135,12 +138,8 @@ def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell
             interval = cell.gain_interval
             effect = None if interval is None else not interval.low <= 0 <= interval.high
             over = table.row(cell).over.get(cell.column)
-            cells[at] = replace(cell, treatment=treatment(matrix, ours, theirs, effect, maps, over))
+            cells[at] = replace(cell, treatment=treatment(table.results, ours, theirs, effect, maps, over))
     return cells
-
-
-def _runs(table: Table) -> list[str]:
-    return list(dict.fromkeys(run for cell in table.cells.values() for run in cell.runs))
 
 
 def _ran_as(row: Row, of_row: pd.DataFrame, matrix: Matrix) -> dict[str, str]:
@@ -216,12 +215,10 @@ def _blank(states: list[str]) -> str:
     return "not run"
 
 
-def with_lock(cell: Cell, claim: locks.Claim, table: Table, book: locks.Book) -> Cell:
+def with_lock(cell: Cell, claim: locks.Claim, table: TableOfRuns, book: locks.Book) -> Cell:
     """The cell of a claim with what is to be said of its lock, in its verdict too. table: of its runs."""
-    assert table.matrix is not None, "a table of runs"
     baseline = table.cells[claim.of.key, table.spec.columns[0].key]
-    runs = [Run(table.matrix.runs / table.scale / name) for name in (*cell.runs, *baseline.runs)]
-    records = [record for run in runs if (record := collect.readable(run))]
+    records = [found.record for found in table.results.finished((*cell.runs, *baseline.runs))]
     _, said = locks.standing(claim, table.matrix.grid, records, book)
     verdict = cell.gain_verdict
     if verdict and verdict.outcome in intervals.JUDGED:
@@ -305,12 +302,12 @@ def _departures(spec: Spec, matrix: Matrix) -> list[str]:
     ]
 
 
-def _missing_data(matrix: Matrix, records: dict[str, Result]) -> list[str]:
+def _missing_data(results: Results) -> list[str]:
     """What runs read less of than the official data set has, whatever scale they are called by. A limit is a departure
     of its own."""
-    texts = []
+    texts, matrix = [], results.matrix
     for job in matrix.jobs:
-        record, dataset = records.get(job.id), data.find(job.dataset)
+        record, dataset = results.records.get(job.id), data.find(job.dataset)
         if record is None:
             continue
         read, official = [], dataset.official_counts
@@ -321,31 +318,30 @@ def _missing_data(matrix: Matrix, records: dict[str, Result]) -> list[str]:
         if job.limit_test is None:
             read.append((record.num_test, official.get(job.test_split), "test images"))
         lacking = [(n, whole, what) for n, whole, what in read if n is not None and whole is not None and n < whole]
-        if lacking and (tested := _classes_tested(matrix, job)) and tested < dataset.num_classes:
+        if lacking and (tested := _classes_tested(results, job)) and tested < dataset.num_classes:
             lacking.insert(0, (tested, dataset.num_classes, "classes"))
         if lacking:
             texts.append("data: " + ", ".join(f"{n:,} of {whole:,} {what}" for n, whole, what in lacking))
     return list(dict.fromkeys(texts))
 
 
-def _classes_tested(matrix: Matrix, job: Job) -> int | None:
+def _classes_tested(results: Results, job: Job) -> int | None:
     """Of a run with one label an image, as its scores have it; None of others, whose empty classes a note names."""
-    try:
-        labels = scores.read(Run(matrix.folder(job))).labels
-    except UserError:
+    saved = results.of(job).scores
+    if saved is None or saved.labels.ndim != 1 or job.limit_test is not None:
         return None
-    return len(np.unique(labels)) if labels.ndim == 1 and job.limit_test is None else None
+    return len(np.unique(saved.labels))
 
 
-def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str]:
-    spec, seeds = table.spec, matrix.seeds
+def _notes(table: TableOfRuns) -> list[str]:
+    spec, matrix, seeds = table.spec, table.matrix, table.matrix.seeds
     why = "" if table.comparable else "; not comparable with the published cells (†)"
     planned = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
     notes = [
         f"Scale {matrix.scale}: {_about(table, matrix)}{why}.",
         f"Ours: mean ± sample standard deviation over n seeds ({planned} planned), in {spec.unit}; gain: method - "
         "baseline, paired by seed and test images, in brackets its 95% interval over seeds and test images together "
-        f"({collect.ROUNDS:,} bootstrap rounds); bold: ahead of all others beyond it. Last epoch, never the "
+        f"({ROUNDS:,} bootstrap rounds); bold: ahead of all others beyond it. Last epoch, never the "
         "best on the test set.",
     ]
     for row in (row for row in spec.rows if row.over):
@@ -353,7 +349,7 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
     if not spec.of_controls:  # of which nothing is published that a value could differ from
         no_delta = "No Δ: the test images are not the paper's, and a difference of values would measure these."
         notes.append("Δ: ours - paper." if matrix.has_the_paper_s_test_set else no_delta)
-    notes += _warnings(table, records)
+    notes += _warnings(table)
     if spec.tolerance is not None:
         notes += [verdict_line(table), lock_line(table)]
     notes += [f"Assumptions: {'; '.join(_as_they_ran(matrix))}."] if matrix.grid.assumptions else []
@@ -382,7 +378,7 @@ def treatments(table: Table) -> list[str]:
     return [f"Treatment, {'; '.join(rows)}, {column}: {text}." for (column, text), rows in told.items()]
 
 
-def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
+def _warnings(table: TableOfRuns) -> list[str]:
     """What a reader must know of single numbers, each kind in a line."""
     cells, notes = list(table.cells.values()), []
     over = {cell.published_over for cell in cells if cell.published_over}
@@ -408,37 +404,29 @@ def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
         notes.append(f"Not paired: {text}.")
     shown = {run for cell in cells for run in cell.runs}
     notes += _origins(table, shown) + _devices(table, shown)
-    finished = [run for run in records if run not in shown]
+    finished = [run for run in table.results.records if run not in shown]
     if finished:
         notes.append(f"Results in no row of this table: {len(finished)}, such as {finished[0]}.")
     return notes
 
 
-def _origins(table: Table, shown: set[str]) -> list[str]:
+def _origins(table: TableOfRuns, shown: set[str]) -> list[str]:
     """Whose runs are in the table, where somebody else made them."""
-    assert table.matrix is not None, "a table of runs"
     made: dict[str, int] = {}
-    for run in sorted(shown):
-        try:
-            origin = Run(table.matrix.runs / table.scale / run).origin()
-        except UserError as error:
-            made[f"nobody knows whom ({error})"] = 1
-            continue
-        if origin:
-            made[origin.name] = made.get(origin.name, 0) + 1
+    for found in map(table.results.by_id, sorted(shown)):
+        if found.origin:
+            made[found.origin.name] = made.get(found.origin.name, 0) + 1
+        elif "origin.json" in found.damage:
+            made[f"nobody knows whom ({found.damage['origin.json']})"] = 1
     return [f"Of {len(shown)} runs, made by others: {', '.join(f'{made[o]} by {o}' for o in made)}."] if made else []
 
 
-def _devices(table: Table, shown: set[str]) -> list[str]:
+def _devices(table: TableOfRuns, shown: set[str]) -> list[str]:
     """What the runs were trained on, where it is more than one thing: they round differently, and training can make
     much of a rounding error. A pair within one kind shares it, one of two kinds does not."""
-    assert table.matrix is not None, "a table of runs"
     kinds: dict[str, str] = {}
     for run in sorted(shown):
-        try:
-            on = Run(table.matrix.runs / table.scale / run).environment()
-        except UserError:  # a damaged record: verify names it
-            on = None
+        on = table.results.by_id(run).environment
         kinds[run] = (on and (on.machine.processor if on.device == "cpu" else on.device)) or "not known"
     count = Counter(kinds.values())
     if len(count) < 2:

@@ -1,11 +1,13 @@
-"""What a table is: cells of numbers with the runs that they came from. tables.py fills it; render.py prints it."""
+"""What a table is: cells of numbers with the runs that they came from. build.py fills it; render.py prints it."""
 
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Results
 from benchmark.stats.claims import GainInterval
 from benchmark.stats.intervals import Interval, Verdict
 from benchmark.tables.published import Row, Spec
@@ -79,12 +81,15 @@ class Table:
     cells: dict[tuple[str, str], Cell]
     notes: tuple[str, ...]
     comparable: bool
-    warnings: tuple[str, ...] = ()
     orders: dict[str, Verdict] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
     ran_as: dict[str, str] = field(default_factory=dict)
     reading: dict[str, Any] | None = None
-    matrix: Matrix | None = None  # whose jobs it shows; a table of tables, or of words, has none
+
+    @property
+    def subfolder(self) -> Path:
+        """Where its files lie, inside a folder of tables."""
+        return Path(self.scale)
 
     def to_frame(self) -> Any:
         """A tidy pandas DataFrame, a line a cell: row, column, published, mean, std, ... in the table's unit."""
@@ -146,3 +151,24 @@ class Table:
             "order": list(self.orders.values()),
         }
         return {level: Counter(v.outcome for v in judged[level] if v is not None) for level in LEVELS}
+
+
+@dataclass(frozen=True)
+class TableOfRuns(Table):
+    """A table of what runs hold; a table of tables, or of words, is none."""
+
+    results: Results = field(kw_only=True, repr=False, compare=False)
+
+    @property
+    def matrix(self) -> Matrix:
+        """Whose jobs it shows."""
+        return self.results.matrix
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line for each damaged file of its runs."""
+        return self.results.warnings
+
+    @property
+    def subfolder(self) -> Path:
+        return self.matrix.subfolder

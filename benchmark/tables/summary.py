@@ -14,14 +14,14 @@ from benchmark.stats import claims, intervals
 from benchmark.stats.intervals import DECIDED, JUDGED, Verdict
 from benchmark.tables import locks
 from benchmark.tables.build import judged_claim, told_locks, treatments, with_lock
-from benchmark.tables.cells import CROSSING, Cell, Table
+from benchmark.tables.cells import CROSSING, Cell, Table, TableOfRuns
 from benchmark.tables.published import Row, Spec
 
 NOT_AT_HAND = "data not at hand"
 METRICS = {"cross_entropy": "Top-1 Accuracy", "multilabel_soft_margin": "mean Average Precision"}
 
 
-def headline(spec: Spec, tables: dict[str, Table], scale: str, book: locks.Book | None = None) -> Table:
+def headline(spec: Spec, tables: dict[str, TableOfRuns], scale: str, book: locks.Book | None = None) -> Table:
     """The gains of other tables' rows, each method against what the abstract claims. `tables`: by name, those that have
     this scale. book: the locks that its verdicts may name."""
     comparable = all(tables[row.table].comparable for row in spec.rows if row.table in tables)
@@ -49,7 +49,7 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str, book: locks.Book 
     return replace(table, notes=tuple(notes))
 
 
-def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cell:
+def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, TableOfRuns]) -> Cell:
     """One method's gain. What is claimed is a mean over all classes: where ours leaves some out, it is the paper's gain
     over the same ones."""
     printed = spec.published(row.key, method)

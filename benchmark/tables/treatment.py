@@ -4,25 +4,19 @@ All from saved records: the overlap of the true and the confusing class's maps a
 test scores. A gain of nothing says something about a method only where its maps came apart.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 
-from benchmark.errors import UserError
-from benchmark.matrix.matrix import Matrix
+from benchmark.results import treatment as reading
+from benchmark.results.results import Results
 from benchmark.stats import intervals
 from benchmark.stats.intervals import LEVEL, Interval
-from benchmark.store import scores
 from benchmark.store.records import Epoch
-from benchmark.store.run import Run
 
 LAYERS = ("inner", "last")
 LAYER_LEVEL = 1 - (1 - LEVEL) / len(LAYERS)  # of each layer's interval, so that looking at both is wrong in 5%
-MOST_SEEDS = 20  # whose scores are held against each other's
 Answer = Literal["not applied", "applied, no effect", "applied, effect", "not known"]
 
 
@@ -79,7 +73,7 @@ class Treatment:
 
 
 def treatment(
-    matrix: Matrix,
+    results: Results,
     ours: dict[int, str],
     theirs: dict[int, str],
     effect: bool | None,
@@ -93,21 +87,17 @@ def treatment(
     moves, as the records name it. Applied is what lowers the overlap at one of the layers beyond what seeds do, at a
     level shared out among the layers (Bonferroni).
     """
-    pairs = [
-        (Run(matrix.runs / matrix.scale / ours[s]), Run(matrix.runs / matrix.scale / theirs[s]))
-        for s in ours
-        if s in theirs
-    ]
-    last = [(_last_epoch(run), _last_epoch(other)) for run, other in pairs]
+    measured = reading.measured(results, ours, theirs)
+    last = measured.last_epochs
     changes = _changes(last, maps)
     own = [share for epoch, _ in last if (share := _share(epoch)) is not None]
     blank = _blank(last, maps)
-    answer, reason = _answer(changes, effect, len(pairs), blank)
+    answer, reason = _answer(changes, effect, len(last), blank)
     return Treatment(
         answer, reason, changes, blank,
         share=float(np.mean(own)) if own else None,
-        agreement=_mean_agreement((_scores(run), _scores(other)) for run, other in pairs),
-        agreement_of_seeds=_between_seeds([_scores(other) for _, other in pairs[:MOST_SEEDS]]),
+        agreement=measured.agreement,
+        agreement_of_seeds=measured.agreement_of_seeds,
         over=over,
     )  # fmt: skip
 
@@ -166,44 +156,3 @@ def _share(epoch: Epoch | None) -> float | None:
         return None
     own = sum(abs(value) for name, value in epoch.train.items() if name not in ("classification", "loss"))
     return own / (own + abs(epoch.loss)) if own + abs(epoch.loss) else None
-
-
-def _last_epoch(run: Run) -> Epoch | None:
-    try:
-        return next(iter(run.metrics()[::-1]), None)
-    except UserError:  # a damaged record is no evidence; who reads the runs names it
-        return None
-
-
-def _scores(run: Run) -> scores.Scores | None:
-    try:
-        return scores.read(run) if run.path("scores.npz").exists() else None
-    except UserError:
-        return None
-
-
-def _mean_agreement(pairs: Iterable[tuple[scores.Scores | None, scores.Scores | None]]) -> float | None:
-    found = [agreement(a, b) for a, b in pairs if a is not None and b is not None]
-    return float(np.mean(found)) if found else None
-
-
-def _between_seeds(saved: list[scores.Scores | None]) -> float | None:
-    """Of every two of the first seeds: of all of many, there are too many pairs."""
-    return _mean_agreement(combinations(saved[:MOST_SEEDS], 2))
-
-
-def agreement(a: scores.Scores, b: scores.Scores) -> float:
-    """Of two networks on the same test images: Spearman's correlation of a class's scores, mean over the classes; or,
-    of one label an image, the share of images whose first class is the same."""
-    measure: Callable[[np.ndarray, np.ndarray], float] = _spearman if a.labels.ndim == 2 else _same_first
-    return measure(a.predicted, b.predicted)
-
-
-def _same_first(a_NK: np.ndarray, b_NK: np.ndarray) -> float:
-    return float(np.mean(a_NK[:, 0] == b_NK[:, 0]))
-
-
-def _spearman(a_NC: np.ndarray, b_NC: np.ndarray) -> float:
-    """Tied scores share their mean rank: a bfloat16 network's logits are often equal."""
-    a, b = (pd.DataFrame(x_NC).rank() for x_NC in (a_NC, b_NC))
-    return float(a.corrwith(b).mean())
