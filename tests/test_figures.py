@@ -168,7 +168,7 @@ def keep_maps(runs, methods=("baseline", "icasc-a_ch"), seeds=(0, 1), many=True)
 
 
 @pytest.fixture
-def kept(tmp_path):
+def kept(tmp_path, planted_numbers):
     runs = tmp_path / "runs"
     shutil.copytree(RUNS, runs)
     return runs
