@@ -9,10 +9,10 @@ from benchmark.cli.evidence import in_each_precision, on_real_data
 from benchmark.evidence import answer, figures
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.stats.claims import Estimate, GainInterval
+from benchmark.stats.intervals import Verdict
 from benchmark.store.run import submit
 from benchmark.tables import published
-from benchmark.tables.claims import Estimate, GainInterval
-from benchmark.tables.stats import Verdict
 from benchmark.tables.treatment import Change, Treatment
 from tests.evidence import golden_table, plant
 

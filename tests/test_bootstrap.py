@@ -8,9 +8,10 @@ import pytest
 
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.stats import intervals
 from benchmark.store import metrics, scores
 from benchmark.store.run import Run
-from benchmark.tables import bootstrap, collect, stats
+from benchmark.tables import bootstrap, collect
 
 RUNS = Path(__file__).parents[1] / "runs"
 MATRIX = Matrix(grid.load("cifar100"), "reduced", runs=RUNS)
@@ -33,7 +34,7 @@ def test_bootstrap_of_accuracy_has_the_binomial_spread():
     assert set(found) == {"top1", "top5"}
     share = (scores.argmax(axis=1) == labels).mean()
     assert found["top1"].mean() == pytest.approx(share, abs=0.002)
-    assert found["top1"].std() == pytest.approx(stats.binomial_std(share, 1500), rel=0.05)
+    assert found["top1"].std() == pytest.approx(intervals.binomial_std(share, 1500), rel=0.05)
     assert (found["top5"] >= found["top1"]).all()
 
 
@@ -65,7 +66,7 @@ def recorded(method: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def coverage(
-    intervals: dict, experiments: int = 200, rounds: int = 300, smooth: bool = False
+    constructions: dict, experiments: int = 200, rounds: int = 300, smooth: bool = False
 ) -> dict[tuple[str, str], float]:
     """How often each interval of a class's AP, and of mAP, holds the truth: test sets are drawn from a recorded one,
     whose values are the truth, and resampled.
@@ -96,7 +97,7 @@ def coverage(
         drawn = draw(len(labels))
         points = values(*drawn)
         samples = bootstrap.resampled(*drawn, classes, "area", rounds, seed=experiment)
-        for (item, values_R), (name, interval) in itertools.product(samples.items(), intervals.items()):
+        for (item, values_R), (name, interval) in itertools.product(samples.items(), constructions.items()):
             low, high = interval(points[item], values_R)
             found = covered.setdefault((name, "mAP" if item == "mAP" else "class"), [])
             found.append(low <= truth[item] <= high)
@@ -120,7 +121,7 @@ def basic(point, samples):
 @pytest.mark.slow
 def test_image_interval_covers_as_promised_where_the_percentile_interval_does_not():
     """Tolerances: 0.92 to 0.97 for the mean over classes, 0.90 to 0.98 for mAP (three standard errors: 0.046)."""
-    found = coverage({"percentile": percentile, "bias-corrected": stats.image_interval})
+    found = coverage({"percentile": percentile, "bias-corrected": intervals.image_interval})
     assert 0.92 <= found["bias-corrected", "class"] <= 0.97
     assert 0.90 <= found["bias-corrected", "mAP"] <= 0.98
     assert found["percentile", "mAP"] < 0.90
@@ -128,17 +129,19 @@ def test_image_interval_covers_as_promised_where_the_percentile_interval_does_no
 
 def test_image_interval_by_hand():
     samples = np.append(np.linspace(0, 100, 10_001), np.nan)
-    assert stats.image_interval(50.0, samples) == pytest.approx((2.5, 97.5), abs=0.02)  # half below: the percentiles
+    assert intervals.image_interval(50.0, samples) == pytest.approx(
+        (2.5, 97.5), abs=0.02
+    )  # half below: the percentiles
     # 84.13% below: one standard deviation of bias, moved twice: quantiles at Phi(2 -+ 1.96)
-    assert stats.image_interval(84.134, samples) == pytest.approx((51.60, 99.996), abs=0.02)
-    assert stats.image_interval(84.134, samples, bounds=(60, 90)) == (60, 90)
-    assert np.isfinite(stats.image_interval(200.0, samples)).all()
-    assert stats.image_interval(1.0, np.array([np.nan, 1.0])) is None
+    assert intervals.image_interval(84.134, samples) == pytest.approx((51.60, 99.996), abs=0.02)
+    assert intervals.image_interval(84.134, samples, bounds=(60, 90)) == (60, 90)
+    assert np.isfinite(intervals.image_interval(200.0, samples)).all()
+    assert intervals.image_interval(1.0, np.array([np.nan, 1.0])) is None
 
 
 def test_image_interval_counts_a_tie_as_half_below():
     samples = np.repeat(np.float32([10.1, 20.2, 30.3]), 100)
-    assert stats.image_interval(20.2, samples) == pytest.approx(_middle(samples))
+    assert intervals.image_interval(20.2, samples) == pytest.approx(_middle(samples))
 
 
 def test_cached_samples_are_the_made_ones(tmp_path):

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from benchmark.tables import claims, stats
-from benchmark.tables.claims import LOOKS, GainInterval
+from benchmark.stats import claims, intervals
+from benchmark.stats.claims import LOOKS, GainInterval
 
 CLAIMS = {"CIFAR-100": 3.33, "Caltech-256": 1.64, "ILSVRC2012": 0.92, "CUB-200-2011": 4.8, "VOC 2012": 5.73}
 SD_SEEDS = (0.3, 0.7, 1.1)  # of a gain paired by seed, in points
@@ -31,10 +31,10 @@ def ends(interval: claims.GainInterval) -> tuple[float, float, str]:
 def test_gain_interval_is_the_combined_one():
     gains = [1.0, 2.0, 4.0]
     found = claims.gain_interval(gains, 0.5)
-    assert ends(found) == (*map(pytest.approx, stats.combined_interval(gains, 0.5)), "seeds and images")
+    assert ends(found) == (*map(pytest.approx, intervals.combined_interval(gains, 0.5)), "seeds and images")
     samples = np.append(np.random.default_rng(0).normal(2.3, 0.5, 200_000), np.nan)
     assert claims.gain_interval(gains, samples).low == pytest.approx(found.low, abs=0.01)
-    assert ends(claims.gain_interval(gains, None)) == (*map(pytest.approx, stats.t_interval(gains)), "seeds only")
+    assert ends(claims.gain_interval(gains, None)) == (*map(pytest.approx, intervals.t_interval(gains)), "seeds only")
 
 
 def test_gain_interval_of_one_seed_says_that_it_is_over_images_only():
@@ -54,7 +54,7 @@ def test_smallest_detectable_gain_is_found_at_the_promised_rate(image_error):
     effect = claims.Estimate(0.0, 0.7 / math.sqrt(5), 4, image_error, "seeds and images").detectable()
     drawn = rng.normal(effect, 0.7, (SIMULATIONS, 5)) + rng.normal(0, image_error, (SIMULATIONS, 1))
     found = [claims.gain_interval(gains, image_error).low > 0 for gains in drawn]
-    assert np.mean(found) == pytest.approx(stats.POWER, abs=0.03)
+    assert np.mean(found) == pytest.approx(intervals.POWER, abs=0.03)
 
 
 def test_gain_interval_is_pooled_and_stays_in_bounds():
@@ -63,8 +63,8 @@ def test_gain_interval_is_pooled_and_stays_in_bounds():
     assert (found.low, found.high) == (pytest.approx(2 - half), pytest.approx(2 + half))
     wide = claims.gain_interval([-50.0, 99.0], 1.0)
     assert (wide.low, wide.high) == (-100, 100)
-    assert stats.t_interval([-50.0, 99.0], bounds=(-100, 100)) == (-100, 100)
-    assert stats.combined_interval([1.0, 99.0], 1.0, bounds=(0, 100)) == (0, 100)
+    assert intervals.t_interval([-50.0, 99.0], bounds=(-100, 100)) == (-100, 100)
+    assert intervals.combined_interval([1.0, 99.0], 1.0, bounds=(0, 100)) == (0, 100)
     assert claims.gain_interval([-50.0, 99.0], 1.0, bounds=None).high > 100
 
 
@@ -110,8 +110,8 @@ def test_bartlett_p():
     assert not pooled.alike
     for gains in (quiet, noisy):  # neither earns a narrower interval from the other, nor from luck
         low, high, _ = ends(claims.gain_interval(gains, None, pooled))
-        own = stats.t_interval(gains)
-        shared = stats.t_quantile(8, 0.975) * pooled.std / 5**0.5
+        own = intervals.t_interval(gains)
+        shared = intervals.t_quantile(8, 0.975) * pooled.std / 5**0.5
         assert high - low == pytest.approx(max(own[1] - own[0], 2 * shared))
 
 
@@ -154,8 +154,8 @@ def test_what_keeps_a_claim_from_being_judged():
 def test_levels_of_looks():
     assert [claims.level_of_look(n) for n in (3, 5, 8)] == [pytest.approx(1 - 0.05 / 3)] * 3
     assert claims.level_of_look(4) is None
-    assert claims.level_of_look(4, None) == stats.LEVEL
-    assert claims.level_of_look(5, (5,)) == pytest.approx(stats.LEVEL)
+    assert claims.level_of_look(4, None) == intervals.LEVEL
+    assert claims.level_of_look(5, (5,)) == pytest.approx(intervals.LEVEL)
 
 
 # Rates of verdicts
@@ -230,7 +230,7 @@ def test_seeds_to_decide_agrees_with_the_noncentral_t():
     from scipy.special import nctdtr
 
     def power(n):
-        return 1 - nctdtr(n - 1, 0.82 / 0.7 * math.sqrt(n), stats.t_quantile(n - 1, 0.975))
+        return 1 - nctdtr(n - 1, 0.82 / 0.7 * math.sqrt(n), intervals.t_quantile(n - 1, 0.975))
 
     n = claims.seeds_to_decide(0.7, 0.0, 1.64)
     assert power(n - 1) < 0.8 <= power(n)

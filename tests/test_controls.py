@@ -15,7 +15,8 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.methods import METHODS, attention, controls, icasc, models
-from benchmark.tables import build, published, stats
+from benchmark.stats import intervals
+from benchmark.tables import build, published
 from benchmark.train import batches
 from tests import evidence, networks
 
@@ -316,7 +317,7 @@ def test_a_noisy_control_lends_the_noise_floor_no_spread(tmp_path):
     quiet = [0.1, -0.1, 0.0]
     table = _table_of(tmp_path, {"aa-a_ch": quiet, "data-half": [-9.0, -4.0, -1.0]})
     found = table.cells["ResNet-18", "aa-a_ch"].gain_interval
-    assert (found.low, found.high) == pytest.approx(stats.t_interval(quiet))
+    assert (found.low, found.high) == pytest.approx(intervals.t_interval(quiet))
 
 
 def test_a_row_over_no_column_is_named(tmp_path):

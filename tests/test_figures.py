@@ -12,9 +12,9 @@ from benchmark import data
 from benchmark.evidence import figures, maps
 from benchmark.matrix import grid
 from benchmark.methods import overlap
+from benchmark.stats.claims import GainInterval
 from benchmark.store import run as run_module
 from benchmark.store import scores
-from benchmark.tables.claims import GainInterval
 from tests.evidence import GOLDEN, RUNS, SPEC, as_published, golden_matrix, golden_table, plant
 
 

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from benchmark import cli
 from benchmark.evidence import figures, report
 from benchmark.matrix import grid
+from benchmark.stats.claims import GainInterval
 from benchmark.store import metrics
 from benchmark.tables import build, collect, published, render, summary
-from benchmark.tables.claims import GainInterval
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

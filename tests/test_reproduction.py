@@ -13,7 +13,7 @@ from benchmark.cli.evidence import first_of_each_grid
 from benchmark.evidence import curve
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
-from benchmark.tables import stats
+from benchmark.stats import intervals
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "tables" / "study"
@@ -177,7 +177,7 @@ def test_what_the_page_of_the_answer_says_of_an_a_a_by_seed_is_the_tables():
         )
         gains = [a - b for a, b in zip(ours["values"], theirs["values"], strict=True)]
         assert f"({', '.join(f'{gain:+.2f}' for gain in gains)}" in said
-    assert f"over the seeds alone its interval would end at {stats.t_interval(gains)[0]:+.2f}" in said
+    assert f"over the seeds alone its interval would end at {intervals.t_interval(gains)[0]:+.2f}" in said
     all_classes = [
         _last_mAP(ROOT / "runs" / "reduced" / a) - _last_mAP(ROOT / "runs" / "reduced" / b)
         for a, b in zip(ours["runs"], theirs["runs"], strict=True)

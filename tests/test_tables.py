@@ -13,11 +13,12 @@ from benchmark.errors import UserError
 from benchmark.evidence import explain
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.stats import claims
 from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
 from benchmark.store.run import all_runs, submit
-from benchmark.tables import build, claims, collect, diff, published, render, summary
+from benchmark.tables import build, collect, diff, published, render, summary
 from tests import evidence
 from tests.evidence import GOLDEN, SPEC, as_published, golden_table, plant, save_scores
 

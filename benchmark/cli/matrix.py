@@ -166,9 +166,9 @@ def estimated(rows: list[dict[str, Any]]) -> str:
 
 def print_power(matrix: Matrix, specs: dict[str, Spec]) -> None:
     """The seeds that each claim of a grid takes, where real data run."""
-    from benchmark.tables import build, power
+    from benchmark.tables import build, seeds_needed
 
-    claims = list(power.claims_of_grid(matrix.grid.name, specs))
+    claims = list(seeds_needed.claims_of_grid(matrix.grid.name, specs))
     if not claims or not matrix.grid.has_tables(matrix.scale) or all(j.dataset.endswith("-mini") for j in matrix.jobs):
         return
     built = {}
@@ -178,7 +178,7 @@ def print_power(matrix: Matrix, specs: dict[str, Spec]) -> None:
     rows = []
     for claim in claims:
         cell = built[claim.source.name].cells[claim.of.key, claim.column] if built else None
-        of = power.text(power.needs(claim, cell))
+        of = seeds_needed.text(seeds_needed.needs(claim, cell))
         rows.append({"claim": claim.address, "claimed": f"{claim.claimed:+.2f}", "seeds for a decision in 80%": of})
     print()
     print_rows(rows, tuple(rows[0]))

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from benchmark.matrix.matrix import Matrix
-from benchmark.tables import render, stats
+from benchmark.stats import intervals
+from benchmark.stats.claims import GainInterval
+from benchmark.tables import render
 from benchmark.tables.cells import CROSSING, Cell, Table
-from benchmark.tables.claims import GainInterval
 from benchmark.tables.summary import missing_seeds
 from benchmark.tables.treatment import LAYERS
 
@@ -98,7 +99,7 @@ class Control(NamedTuple):
 
     @property
     def told(self) -> str:
-        return stats.span(self.gain, (self.interval.low, self.interval.high))
+        return intervals.span(self.gain, (self.interval.low, self.interval.high))
 
     @property
     def name(self) -> str:

@@ -10,11 +10,12 @@ from benchmark.matrix import study
 from benchmark.matrix.grid import EVALUATION
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
+from benchmark.stats import claims, intervals
 from benchmark.store.code import changed_since
 from benchmark.store.records import Code, Environment, Result
 from benchmark.store.run import Run
 from benchmark.store.verify import checked
-from benchmark.tables import claims, collect, published, stats
+from benchmark.tables import collect, published
 from benchmark.tables.build import paired_over, shown
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
@@ -93,7 +94,7 @@ def trace_claim(table: Table, cell: Cell, source: dict[str, Any]) -> dict[str, A
         "size": size, "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
     }  # fmt: skip
     level = claims.level_of_look(spec.looks[0], spec.looks) if spec.looks else None
-    rule = [text.format(looks=", ".join(map(str, spec.looks or ())), level=level or stats.LEVEL) for text in RULE]
+    rule = [text.format(looks=", ".join(map(str, spec.looks or ())), level=level or intervals.LEVEL) for text in RULE]
     told = [note for note in table.notes if note.startswith(("Verdicts", "Lock", "Exploratory"))]
     untested = {"outcome": "not run", "reason": f"untested: {cell.status}", "seeds": None}
     return source | {
@@ -113,7 +114,7 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
     ratio = claims.effect_ratio(known, claimed) if known and claimed else None
     return {
         "over_method": table.row(cell).over.get(cell.column),
-        "mean": cell.gain, "values": list(cell.gains), "std": stats.sample_std(cell.gains),
+        "mean": cell.gain, "values": list(cell.gains), "std": intervals.sample_std(cell.gains),
         "interval": interval and [interval.low, interval.high], "over": interval and interval.over,
         "size": interval and cell.published_gain and claims.claim_size(cell.published_gain, interval),
         "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
@@ -121,7 +122,7 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "trained_by": _trained_by(table, cell) if cell.crosses else None,
         "smallest_detectable": known.detectable() if known and len(cell.gains) > 1 else None,
         "treatment": cell.treatment and asdict(cell.treatment) | {"told": cell.treatment.told},
-        "sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None,
+        "sign_flip_p": intervals.sign_flip_p(cell.gains) if cell.gains else None,
     } | {
         name: value  # the interval of both is the table's, whose spread methods may share
         for name, value in uncertainty(list(cell.gains), paired_over(samples, table, cell)).items()
@@ -145,17 +146,17 @@ def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, A
     """Spread over seeds, sampling of test images, and both, each under its own name."""
     image_std = None if sample_R is None else float(np.nanstd(sample_R, ddof=1))
     return {
-        "interval_seeds": stats.t_interval(values),
+        "interval_seeds": intervals.t_interval(values),
         "std_images": image_std,
         "interval_images": _over_images(values, sample_R),
-        "interval_seeds_and_images": None if image_std is None else stats.combined_interval(values, image_std),
+        "interval_seeds_and_images": None if image_std is None else intervals.combined_interval(values, image_std),
     }
 
 
-def _over_images(values: list[float], sample_R: np.ndarray | None) -> stats.Interval | None:
+def _over_images(values: list[float], sample_R: np.ndarray | None) -> intervals.Interval | None:
     if sample_R is None or not values:
         return None
-    return stats.image_interval(float(np.mean(values)), sample_R)
+    return intervals.image_interval(float(np.mean(values)), sample_R)
 
 
 def _binomial(matrix: Matrix, cell: Cell, item: str) -> float | None:
@@ -163,12 +164,12 @@ def _binomial(matrix: Matrix, cell: Cell, item: str) -> float | None:
     if item not in collect.SINGLE_LABEL or not cell.runs or cell.mean is None:
         return None
     record = collect.readable(Run(matrix.runs / matrix.scale / cell.runs[0]))
-    return 100 * stats.binomial_std(cell.mean / 100, record.num_test) if record and record.num_test else None
+    return 100 * intervals.binomial_std(cell.mean / 100, record.num_test) if record and record.num_test else None
 
 
 def _in_one_run(cell: Cell) -> bool | None:
     """Whether the published number would be an ordinary single run of ours."""
-    interval = stats.prediction_interval(cell.values)
+    interval = intervals.prediction_interval(cell.values)
     return None if interval is None or cell.published is None else interval[0] <= cell.published <= interval[1]
 
 

@@ -19,14 +19,15 @@ from benchmark.evidence import answer, explain, figures
 from benchmark.evidence.answer import Comparison
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
+from benchmark.stats import intervals
 from benchmark.store.run import Run
-from benchmark.tables import collect, locks, power, render, stats
+from benchmark.tables import collect, locks, render, seeds_needed
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.collect import Samples
 from benchmark.tables.published import Spec
 
 # A sign beside the words, so that no verdict is told by its colour alone.
-SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?○≠∞–", strict=True))
+SIGNS = dict(zip(intervals.OUTCOMES, "✓◐✗?○≠∞–", strict=True))
 # As grids name a line of somebody's code: `owner/repository 0123abcd, folder/file.py:12-34`.
 SOURCE = re.compile(r"([\w.-]+/[\w.-]+) ([0-9a-f]{8,40}), ([\w./-]+\.\w+):(\d+)(?:-(\d+))?")
 
@@ -127,7 +128,7 @@ def _claims(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list[
             "row": answer.named(headline, claim.row), "methods": [method_of[claim.column]],
             "claimed": render.signed(cell.published, headline), "gain": render.value_text(cell, headline),
             "verdict": cell.gain_verdict, "tested": tested, "lock": cell.lock or locks.NOT_LOCKED,
-            "seeds": power.short(power.needs(claim, cell)),
+            "seeds": seeds_needed.short(seeds_needed.needs(claim, cell)),
             "id": _anchor(f"{claim.source.name}:{claim.of.key}:{claim.column}")
             if tested and claim.source.name in shown else None,
         })  # fmt: skip

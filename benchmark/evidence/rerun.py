@@ -11,12 +11,13 @@ import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
+from benchmark.stats import claims, intervals
 from benchmark.store import environment, scores
 from benchmark.store.code import changed_since
 from benchmark.store.environment import processor
 from benchmark.store.records import Environment
 from benchmark.store.run import Run, all_runs, submit
-from benchmark.tables import claims, collect, stats
+from benchmark.tables import collect
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ def noise_floor(run: Run) -> float | None:
             if its.scale == job.scale:
                 by_kind.setdefault(its.model_copy(update={"seed": 0}).id, []).append(_headline(other))
     pooled = claims.pooled_std(list(by_kind.values()))
-    return None if pooled is None else stats.t_quantile(pooled.df, (1 + stats.LEVEL) / 2) * pooled.std * math.sqrt(2)
+    return (
+        None
+        if pooled is None
+        else intervals.t_quantile(pooled.df, (1 + intervals.LEVEL) / 2) * pooled.std * math.sqrt(2)
+    )
 
 
 def differences(before: Environment, now: Environment, commit: str | None, same_code: bool = False) -> list[str]:

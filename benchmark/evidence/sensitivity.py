@@ -11,9 +11,10 @@ from benchmark.matrix import study
 from benchmark.matrix.grid import EVALUATION
 from benchmark.matrix.job import FIELDS
 from benchmark.matrix.matrix import Matrix
+from benchmark.stats import claims
 from benchmark.store import metrics, scores
 from benchmark.store.run import Run
-from benchmark.tables import claims, collect
+from benchmark.tables import collect
 from benchmark.tables.build import shown
 from benchmark.tables.cells import CROSSING
 from benchmark.tables.render import escape_markdown

@@ -12,13 +12,14 @@ from benchmark.errors import UserError
 from benchmark.matrix import study
 from benchmark.matrix.job import METHOD_FIELDS, Job, settable
 from benchmark.matrix.matrix import Matrix
+from benchmark.stats import claims, intervals
+from benchmark.stats.intervals import Verdict
 from benchmark.store import scores
 from benchmark.store.records import Result
 from benchmark.store.run import Run
-from benchmark.tables import claims, collect, locks, stats
+from benchmark.tables import collect, locks
 from benchmark.tables.cells import CROSSING, Cell, Table
 from benchmark.tables.published import Row, Spec
-from benchmark.tables.stats import Verdict
 from benchmark.tables.treatment import treatment
 
 TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in either split
@@ -186,8 +187,8 @@ def _cell(
         values=tuple(float(v) for v in values),
         runs=tuple(ours["job"][values.index]),
         mean=mean,
-        std=stats.sample_std(values.to_numpy()),
-        interval=stats.t_interval(values.to_numpy(), bounds=stats.SHARES),
+        std=intervals.sample_std(values.to_numpy()),
+        interval=intervals.t_interval(values.to_numpy(), bounds=intervals.SHARES),
         delta=mean - head.published if head.published is not None and matrix.has_the_paper_s_test_set else None,
     )
 
@@ -223,7 +224,7 @@ def with_lock(cell: Cell, claim: locks.Claim, table: Table, book: locks.Book) ->
     records = [record for run in runs if (record := collect.readable(run))]
     _, said = locks.standing(claim, table.matrix.grid, records, book)
     verdict = cell.gain_verdict
-    if verdict and verdict.outcome in stats.JUDGED:
+    if verdict and verdict.outcome in intervals.JUDGED:
         verdict = replace(verdict, reason=f"{verdict.reason}; {said}")
     return replace(cell, lock=said, gain_verdict=verdict)
 
@@ -241,7 +242,7 @@ def _judged(spec: Spec, row: Row, cell: Cell, bar: Verdict | None) -> Cell:
     open_question = _open(cell, bar)
     verdict = gain_verdict = None
     if cell.published is not None:
-        verdict = open_question or stats.judge_value(list(cell.values), cell.published, spec.tolerance)
+        verdict = open_question or intervals.judge_value(list(cell.values), cell.published, spec.tolerance)
     if row.claim and cell.published_gain is not None:
         gain_verdict = open_question or judged_claim(spec, cell, cell.published_gain)
     return replace(cell, verdict=verdict, gain_verdict=gain_verdict)
@@ -291,7 +292,7 @@ def _order(spec: Spec, cells: dict[str, Cell], bar: Verdict | None) -> Verdict |
     by_seed = {key: dict(zip(cells[key].seeds, cells[key].values, strict=True)) for key in printed}
     shared = [seed for seed in by_seed[best[0]] if all(seed in by_seed[key] for key in printed)]
     leads = {key: [by_seed[best[0]][s] - by_seed[key][s] for s in shared] for key in printed if key != best[0]}
-    return stats.judge_order(best[0], leads)
+    return intervals.judge_order(best[0], leads)
 
 
 def _departures(spec: Spec, matrix: Matrix) -> list[str]:
@@ -491,7 +492,7 @@ def verdict_line(table: Table) -> str:
     """The table's answer in a line, such as `Verdicts: value: 3 reproduced, 18 not run; gain: ...`."""
     parts = []
     for level, counts in table.verdicts().items():
-        told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in stats.OUTCOMES if counts[outcome])
+        told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in intervals.OUTCOMES if counts[outcome])
         parts.append(f"{level}: {told or 'nothing published'}")
     spec = table.spec
     looks = f", at {', '.join(map(str, spec.looks))} seeds" if spec.looks else ""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.matrix.matrix import Matrix
-from benchmark.tables.claims import GainInterval
+from benchmark.stats.claims import GainInterval
+from benchmark.stats.intervals import Interval, Verdict
 from benchmark.tables.published import Row, Spec
-from benchmark.tables.stats import Interval, Verdict
 from benchmark.tables.treatment import Treatment
 
 CROSSING = "††: not all of its runs were trained by one version of the training code."

@@ -12,8 +12,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from benchmark.errors import visible
+from benchmark.stats import claims
 from benchmark.store.files import write_atomic
-from benchmark.tables import claims
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
 

@@ -10,11 +10,12 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import Job
-from benchmark.tables import claims, locks, stats
+from benchmark.stats import claims, intervals
+from benchmark.stats.intervals import DECIDED, JUDGED, Verdict
+from benchmark.tables import locks
 from benchmark.tables.build import judged_claim, told_locks, treatments, with_lock
 from benchmark.tables.cells import CROSSING, Cell, Table
 from benchmark.tables.published import Row, Spec
-from benchmark.tables.stats import DECIDED, JUDGED, Verdict
 
 NOT_AT_HAND = "data not at hand"
 METRICS = {"cross_entropy": "Top-1 Accuracy", "multilabel_soft_margin": "mean Average Precision"}
@@ -60,7 +61,7 @@ def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cel
     cell = Cell(
         row.key, method, claim, None, source.status if source.gain is not None else _blank(source), source.planned,
         source.paired_seeds, source.gains, _paired_runs(source), source.gain,
-        stats.sample_std(source.gains), gains=source.gains,
+        intervals.sample_std(source.gains), gains=source.gains,
         paired_seeds=source.paired_seeds, gain=source.gain, gain_interval=source.gain_interval,
         published_over=source.published_over, crosses=source.crosses, unpaired=source.unpaired,
         treatment=source.treatment,

@@ -14,11 +14,11 @@ import pandas as pd
 
 from benchmark.errors import UserError
 from benchmark.matrix.matrix import Matrix
+from benchmark.stats import intervals
+from benchmark.stats.intervals import LEVEL, Interval
 from benchmark.store import scores
 from benchmark.store.records import Epoch
 from benchmark.store.run import Run
-from benchmark.tables import stats
-from benchmark.tables.stats import LEVEL, Interval
 
 LAYERS = ("inner", "last")
 LAYER_LEVEL = 1 - (1 - LEVEL) / len(LAYERS)  # of each layer's interval, so that looking at both is wrong in 5%
@@ -145,7 +145,7 @@ def _changes(pairs: list[tuple[Epoch | None, Epoch | None]], maps: str) -> dict[
         both = [tuple(epoch.shown_overlap(name) if epoch else None for epoch in pair) for pair in pairs]
         of = [ours - theirs for ours, theirs in both if ours is not None and theirs is not None]
         if of:
-            changes[name] = Change(float(np.mean(of)), stats.t_interval(of, LAYER_LEVEL, (-1.0, 1.0)), len(of))
+            changes[name] = Change(float(np.mean(of)), intervals.t_interval(of, LAYER_LEVEL, (-1.0, 1.0)), len(of))
     return changes
 
 

@@ -12,7 +12,7 @@ from functools import cache
 
 from benchmark import data
 from benchmark.matrix import grid
-from benchmark.tables import claims
+from benchmark.stats import claims
 from benchmark.tables.cells import Cell
 from benchmark.tables.locks import Claim, claims_of
 from benchmark.tables.published import Spec

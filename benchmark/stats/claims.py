@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmark.tables import stats
-from benchmark.tables.stats import LEVEL, POWER, Interval, Verdict
+from benchmark.stats import intervals
+from benchmark.stats.intervals import LEVEL, POWER, Interval, Verdict
 
 LOOKS = (3, 5, 8)  # numbers of seeds at which a verdict may be read
 BOUNDS = (-100.0, 100.0)  # of a gain in points
@@ -54,11 +54,11 @@ class Estimate:
     over: str
 
     def half(self, level: float = LEVEL) -> float:
-        return float(stats.combined_half(self.seed_error, self.df, self.image_error, level))
+        return float(intervals.combined_half(self.seed_error, self.df, self.image_error, level))
 
     def detectable(self) -> float:
         """The smallest true gain that such an interval tells from zero 4 times in 5."""
-        return stats.smallest_detectable(self.seed_error, self.df, self.image_error)
+        return intervals.smallest_detectable(self.seed_error, self.df, self.image_error)
 
 
 def pooled_std(gains: Sequence[Sequence[float]]) -> Pooled | None:
@@ -78,7 +78,7 @@ def _spread(gains: Sequence[float], pooled: Pooled | None) -> Pooled:
     own = Pooled(float(np.std(gains, ddof=1)), len(gains) - 1)
     if pooled is None or pooled.alike:
         return pooled or own
-    return max((own, pooled), key=lambda spread: spread.std * stats.t_quantile(spread.df, (1 + LEVEL) / 2))
+    return max((own, pooled), key=lambda spread: spread.std * intervals.t_quantile(spread.df, (1 + LEVEL) / 2))
 
 
 def bartlett_p(variances: np.ndarray, df: np.ndarray) -> np.ndarray:
@@ -113,7 +113,7 @@ def estimate(
 
 def _image_error(images: float | np.ndarray | None) -> float | None:
     if isinstance(images, np.ndarray):
-        return stats.sample_std(images[np.isfinite(images)])
+        return intervals.sample_std(images[np.isfinite(images)])
     return images
 
 
@@ -132,7 +132,7 @@ def gain_interval(
 
 def _around(known: Estimate, level: float, bounds: Interval | None) -> GainInterval:
     half = known.half(level)
-    low, high = stats.clip((known.mean - half, known.mean + half), bounds)
+    low, high = intervals.clip((known.mean - half, known.mean + half), bounds)
     return GainInterval(low, high, known.over, known)
 
 
@@ -220,7 +220,7 @@ def effect_ratio(
     """
     if claimed == 0:
         return None
-    ours, theirs = known.half(level), stats.t_quantile(math.inf, (1 + level) / 2) * claimed_sd
+    ours, theirs = known.half(level), intervals.t_quantile(math.inf, (1 + level) / 2) * claimed_sd
     square = claimed**2 - theirs**2
     if square <= 0:
         return known.mean / claimed, None
@@ -291,8 +291,8 @@ def _verdicts(
         variances_RM = gains_MRN[:, :, :n].var(axis=2, ddof=1).T
         level, df = level_of_look(n, looks), n - 1
         assert level is not None, "sizes are looks"
-        own_R = stats.combined_half(np.sqrt(variances_RM[:, 0] / n), df, sd_images, level)
-        pooled_R = stats.combined_half(np.sqrt(variances_RM.mean(axis=1) / n), methods * df, sd_images, level)
+        own_R = intervals.combined_half(np.sqrt(variances_RM[:, 0] / n), df, sd_images, level)
+        pooled_R = intervals.combined_half(np.sqrt(variances_RM.mean(axis=1) / n), methods * df, sd_images, level)
         half_R = np.where(
             bartlett_p(variances_RM, np.full(methods, df)) < 1 - LEVEL, np.maximum(own_R, pooled_R), pooled_R
         )
