@@ -85,6 +85,7 @@ class Table:
     ran_as: dict[str, str] = field(default_factory=dict)
     reading: dict[str, Any] | None = None
     matrix: Matrix | None = None  # whose jobs it shows; a table of tables, or of words, has none
+    sources: dict[str, "Table"] = field(default_factory=dict, repr=False)  # by row, of a table of tables
 
     def to_frame(self) -> Any:
         """A tidy pandas DataFrame, a line a cell: row, column, published, mean, std, ... in the table's unit."""
