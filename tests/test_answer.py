@@ -12,7 +12,7 @@ from benchmark.cli.evidence import in_each_precision, on_real_data
 from benchmark.evidence import answer, figures
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
-from benchmark.stats import intervals, pooled
+from benchmark.stats import pooled
 from benchmark.stats.claims import Estimate, GainInterval
 from benchmark.stats.intervals import Verdict
 from benchmark.store.run import submit
@@ -54,7 +54,7 @@ def test_a_claim_pools_its_pairs_by_seed(shown):
     assert grad_cam.mean == pytest.approx(-1.6)
     known = pooled.clustered_mean([-2, -1, 0, -3, -2], [0, 1, 2, 0, 1])
     assert known.error == pytest.approx(math.sqrt(1.8**2 / 0.6 + 0.2**2 / 0.6 + 1.6**2 / 0.8) / 5)
-    half = intervals.combined_half(known.error, known.df, 0.2)
+    half = known.half(0.2)
     assert grad_cam.interval == pytest.approx((-1.6 - half, -1.6 + half))
     assert grad_cam.ahead == 0.5, "a tie is half a pair"
     assert grad_cam.share_interval == pooled.share_interval([0, 0, 0.5, 0, 0], grad_cam.seeds)

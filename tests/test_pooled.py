@@ -13,8 +13,8 @@ from benchmark.stats.intervals import t_interval, t_quantile
 SIZES = ([3, 3, 3, 2, 2], [4, 4, 4, 3, 3], [2, 2, 2], [1, 1, 1])  # pairs by seed number, as VOC's and CIFAR-100's are
 
 
-def _interval(known: pooled.ClusteredMean) -> tuple[float, float]:
-    half = t_quantile(known.df, 0.975) * known.error
+def _interval(known: pooled.ClusteredMean, image_error: float = 0.0) -> tuple[float, float]:
+    half = known.half(image_error)
     return known.mean - half, known.mean + half
 
 
@@ -72,6 +72,26 @@ def test_a_pooled_effect_s_interval_covers_what_it_says(sizes, correlation):
         return low <= 0 <= high
 
     assert 0.935 < _coverage(sizes, correlation, holds_zero) < 0.965
+
+
+@pytest.mark.parametrize("image_error", [0.2, 1.0])
+def test_it_covers_what_it_says_of_new_test_images_too(image_error):
+    """Every pair of an experiment is tested on the same images, drawn anew for the next."""
+    shifts = iter(np.random.default_rng(3).normal(0, image_error, 3000))
+
+    def holds_zero(values, cluster):
+        low, high = _interval(pooled.clustered_mean(values + next(shifts), cluster), image_error)
+        return low <= 0 <= high
+
+    assert 0.935 < _coverage(SIZES[0], 0.3, holds_zero) < 0.97
+
+
+def test_the_half_width_is_both_parts_in_squares():
+    known = pooled.ClusteredMean(0.0, 0.3, 4.0)
+    parts = t_quantile(4, 0.975) * 0.3, 1.959964 * 0.4
+    assert known.half(0.4) == pytest.approx(math.hypot(*parts))
+    assert known.half() == pytest.approx(parts[0])
+    assert known.half(0.4, level=0.5) < known.half(0.4)
 
 
 @pytest.mark.parametrize(("sizes", "correlation"), list(itertools.product(SIZES, (0.0, 0.8))))

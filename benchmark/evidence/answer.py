@@ -18,7 +18,7 @@ from benchmark import data
 from benchmark.matrix.matrix import Matrix
 from benchmark.stats import intervals, pooled
 from benchmark.stats.claims import BOUNDS, GainInterval
-from benchmark.stats.intervals import LEVEL, Interval
+from benchmark.stats.intervals import Interval
 from benchmark.stats.pooled import ClusteredMean
 from benchmark.store.run import Run
 from benchmark.tables import render
@@ -154,7 +154,7 @@ class Claim:
             return self.settings[0].interval.low, self.settings[0].interval.high
         if self.effect is None:
             return None
-        half = float(intervals.combined_half(self.effect.error, self.effect.df, self.image_error, LEVEL))
+        half = self.effect.half(self.image_error)
         return intervals.clip((self.mean - half, self.mean + half), BOUNDS)
 
     @property

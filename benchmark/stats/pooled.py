@@ -2,10 +2,11 @@
 
 Runs of one seed number share initialisation and order of images from setting to setting, so pairs are clustered by
 seed number: any dependence within a cluster is allowed for. Runs of one test set share its images, whose error adds in
-squares (`intervals.combined_half`). The settings are fixed: the effect is their pairs' mean, not that of settings yet
+squares (`ClusteredMean.half`). The settings are fixed: the effect is their pairs' mean, not that of settings yet
 to be tried. Sources, limits and what the intervals cover: docs/statistics.md.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,16 @@ class ClusteredMean(NamedTuple):
     mean: float
     error: float
     df: float
+
+    def half(self, image_error: float = 0.0, level: float = LEVEL) -> float:
+        """Half-width of the mean's interval for new seeds and new test images: both parts in squares.
+
+        Args:
+            image_error: The standard error of the mean that all seeds share, since their test images are the same.
+            level: Of the interval.
+        """
+        upper = (1 + level) / 2
+        return math.hypot(t_quantile(self.df, upper) * self.error, t_quantile(math.inf, upper) * image_error)
 
 
 def clustered_mean(values: Sequence[float], clusters: Sequence[int]) -> ClusteredMean | None:
