@@ -206,8 +206,10 @@ def answer(
     runs: Runs = RUNS,
     tables: Tables = TABLES,
     cache: Cache = CACHE,
+    as_json: AsJson = False,
 ) -> None:
-    """Write and print the answer: every gain on real data beside the published one, as a table and as a picture."""
+    """Write and print the answer: every claim that has pairs on real data, pooled and by setting, as a table and as a
+    picture; and every control."""
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import figures as figures_module
 
@@ -217,17 +219,15 @@ def answer(
     shown = answer_module.comparisons(headlines)
     if not shown:
         raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
-    drawing = figures_module.answer(shown)
-    text = answer_module.markdown(shown)
-    write_atomic(tables / "answer.md", visible(text).encode())
-    paths = [tables / "answer.md", *figures_module.write([drawing], tables)]
-    print(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
+    made = [(answer_module.markdown(shown), figures_module.answer(answer_module.claims(shown)))]
     if held:
-        drawing = figures_module.controls(held)
-        text = answer_module.controls_markdown(held)
+        made.append((answer_module.controls_markdown(held), figures_module.controls(held)))
+    told = []
+    for text, drawing in made:
         write_atomic(tables / f"{drawing.name}.md", visible(text).encode())
         paths = [tables / f"{drawing.name}.md", *figures_module.write([drawing], tables)]
-        print(f"\n{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
+        told.append(f"{text}\n{drawing.caption}\n\nwritten: {', '.join(map(str, paths))}")
+    print(json.dumps(answer_module.values(shown), indent=1) if as_json else "\n\n".join(told))
 
 
 def measured_controls(reader: "Reader", runs: Path, tables: Path) -> "list[Control]":

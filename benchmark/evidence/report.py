@@ -21,6 +21,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.results.pairing import Samples
 from benchmark.results.results import SINGLE_LABEL, Finished, Missing, Results
 from benchmark.stats import intervals
+from benchmark.stats.intervals import Interval
 from benchmark.tables import locks, render, seeds_needed
 from benchmark.tables.cells import Cell, Table, TableOfRuns
 from benchmark.tables.published import Spec
@@ -98,25 +99,30 @@ def _answer(shown: list[Comparison], parts: list[Part], headlines: Sequence[Tabl
     trace."""
     at_hand = {part.table.spec.name for part in parts}
     scale = parts[0].matrix.called
-    drawing = figures.answer(shown) if shown else None
-    lines = []
-    for c in shown:
-        what, n, ours, paper, share = c.line
-        source = c.table.row(c.cell)
-        here = c.table.scale == scale and source.table in at_hand
-        lines.append({
-            "what": what, "n": n, "ours": ours, "value": c.gain, "paper": paper, "share": share,
-            "sure": _told_from_zero(c.cell),
-            "id": _anchor(f"{source.table}:{source.of}:{c.cell.column}") if here else None,
-        })  # fmt: skip
+    found = answer.claims(shown)
+    lines: list[dict[str, Any]] = []
+    for claim in found:
+        lines.append(_line(claim.line, claim.mean, claim.interval, None) | {"is_claim": True})
+        for c in claim.settings:
+            source = c.table.row(c.cell)
+            here = c.table.scale == scale and source.table in at_hand
+            anchor = _anchor(f"{source.table}:{source.of}:{c.cell.column}") if here else None
+            lines.append(_line(c.line, c.gain, (c.interval.low, c.interval.high), anchor))
+    drawing = figures.answer(found) if shown else None
     return {
         "verdict": answer.verdict(shown),
         "header": answer.HEADER,
         "lines": lines,
-        "notes": answer.notes(shown) if shown else ["No pair of a method and its baseline has run on real data."],
+        "notes": answer.notes(found) if shown else ["No pair of a method and its baseline has run on real data."],
         "picture": drawing and _picture(drawing.caption, "image/svg+xml", figures.svg(drawing)),
         "other_scales": sorted({c.table.scale for c in shown} - {scale}),
     }
+
+
+def _line(texts: Sequence[str], value: float, interval: Interval | None, anchor: str | None) -> dict[str, Any]:
+    """A row of the answer's table; anchor: of the trace that its number opens."""
+    is_sure = interval is not None and not interval[0] <= 0 <= interval[1]
+    return {"texts": texts, "value": value, "sure": is_sure, "id": anchor, "is_claim": False}
 
 
 def _claims(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list[dict[str, Any]]:

@@ -228,12 +228,14 @@ class Results:
 
     Attributes:
         matrix: Whose jobs these are.
+        jobs: These, by id.
         reader: What opened them; other matrices' results share it.
     """
 
     def __init__(self, matrix: Matrix, reader: Reader) -> None:
         self.matrix, self.reader = matrix, reader
-        self._by_id = {job.id: reader.open(matrix.folder(job)) for job in matrix.jobs}
+        self.jobs = {job.id: job for job in matrix.jobs}
+        self._by_id = {job: reader.open(matrix.runs / matrix.scale / job) for job in self.jobs}
         self._without_numbers: dict[str, str] = {}
 
     @classmethod
@@ -362,14 +364,13 @@ class Results:
         for group in dict.fromkeys(map(tuple, groups)):
             for name in group:
                 within.setdefault(name, []).append(group)
-        jobs = {job.id: job for job in self.matrix.jobs}
         totals: Samples = {}
         lacking: set[Group] = set()
         for name, containing in within.items():
             found = self._by_id.get(name)
             drawn = None
             if isinstance(found, Finished):
-                drawn = _resampled(found, self.classes_in_mean(jobs[name]), self.matrix.definition, rounds, cache)
+                drawn = _resampled(found, self.classes_in_mean(self.jobs[name]), self.matrix.definition, rounds, cache)
             if drawn is None:
                 lacking.update(containing)
                 continue

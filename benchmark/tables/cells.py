@@ -85,6 +85,7 @@ class Table:
     departures: tuple[str, ...] = ()
     ran_as: dict[str, str] = field(default_factory=dict)
     reading: dict[str, Any] | None = None
+    sources: "dict[str, TableOfRuns]" = field(default_factory=dict, repr=False)  # by row, of a table of tables
 
     @property
     def subfolder(self) -> Path:

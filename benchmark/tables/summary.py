@@ -33,7 +33,10 @@ def headline(spec: Spec, tables: dict[str, TableOfRuns], scale: str, book: locks
         if source and source.reading is not None:
             cells = cells | {at: with_lock(cells[at], claim, source, book or locks.Book())}
     ran_as = {row.key: tables[row.table].ran_as.get(row.of or "", "") for row in spec.rows if row.table in tables}
-    table = Table(spec, scale, cells, (), comparable, ran_as={row: name for row, name in ran_as.items() if name})
+    table = Table(
+        spec, scale, cells, (), comparable, ran_as={row: name for row, name in ran_as.items() if name},
+        sources={row: source for row, source in table_of.items() if source},
+    )  # fmt: skip
     why = "" if comparable else "; not comparable with the published gains (†)"
     notes = [
         f"Scale {scale}{why}.",
