@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.cli.common import (
-    CACHE,
     RUNS,
     TABLES,
     AsJson,
-    Asked,
     MeasuredScale,
     Runs,
     Set,
@@ -20,12 +18,13 @@ from benchmark.cli.common import (
     Weights,
     measured,
     print_rows,
-    table_at,
     texts,
+    warned,
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
-from benchmark.tables import published
+from benchmark.tables import catalogue, published
+from benchmark.tables.catalogue import Asked
 from benchmark.tables.cells import Table
 
 if TYPE_CHECKING:
@@ -114,7 +113,9 @@ def _declared(spec: published.Spec) -> float:
     from benchmark.tables.diff import UnfitError
 
     if spec.tolerance is None:
-        raise UnfitError(f"{spec.name} holds no numbers that runs produce")
+        numbers = spec.grid or spec.of_gains
+        told = "declares no tolerance; name one with --tolerance" if numbers else "holds no numbers that runs produce"
+        raise UnfitError(f"{spec.name} {told}")
     return spec.tolerance
 
 
@@ -146,7 +147,6 @@ def _counts(outcomes: list[dict[str, Any]]) -> str:
 
 def generated(spec: published.Spec, asked: Asked, tables: Path) -> Table:
     """The table from the run folders."""
-    built = table_at(spec, asked, None, tables, CACHE) if spec.grid or spec.of_gains else None
-    if built is None:
-        raise UserError(f"{spec.name} holds no numbers that runs produce at scale {asked.scale}")
-    return built
+    if not (spec.grid or spec.of_gains):
+        raise UserError(f"{spec.name} holds no numbers that runs produce")
+    return warned(catalogue.table_at(spec, asked, tables))

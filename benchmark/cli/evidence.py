@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,6 @@ from benchmark.cli.common import (
     RUNS,
     TABLES,
     AsJson,
-    Asked,
     Cache,
     DataRoot,
     GridName,
@@ -25,14 +23,14 @@ from benchmark.cli.common import (
     build_table,
     measured,
     print_rows,
-    sources_of,
+    warned,
 )
-from benchmark.errors import UserError, nearest, visible
+from benchmark.errors import UserError, visible
 from benchmark.matrix import grid, strict_yaml
-from benchmark.matrix.matrix import Matrix
 from benchmark.store.files import write_atomic
-from benchmark.store.run import Run, runs_in
-from benchmark.tables import published
+from benchmark.store.run import Run
+from benchmark.tables import catalogue, published
+from benchmark.tables.catalogue import Asked
 from benchmark.tables.cells import Table
 
 if TYPE_CHECKING:
@@ -59,10 +57,9 @@ def explain(
     """Where a cell's number comes from: runs, seeds, code, uncertainty, assumptions, and the command to make it.
     --as-it-was --run ends with 1 where a number does not come out, with 2 where nothing tells."""
     from benchmark.evidence import explain as explain_module
-    from benchmark.tables import build, collect, locks, summary
+    from benchmark.tables import build, collect
 
-    loaded = [published.load(name, tables) for name in published.names(tables)]
-    specs = {spec.name: spec for spec in loaded if spec.grid or spec.of_gains}
+    specs = {name: spec for name, spec in catalogue.every(tables).items() if spec.grid or spec.of_gains}
     spec, row, column = explain_module.locate(address, specs)
     asked = measured(scale, sets, weights, runs)
     if run and not as_it_was:
@@ -90,12 +87,12 @@ def explain(
         if grid_of and shows.of and asked.scale in grid.load(grid_of).scales and asked.matrix(grid_of).overrides:
             other = f"{shows.table}:{shows.of}:{column}"
             raise UserError(f"{address}: shows the gain as its grid has it; with --set or --weights name {other}")
-        by_name = sources_of(spec, asked, None, tables, CACHE)
+        by_name = catalogue.sources_of(spec, asked, tables)
         if shows.table not in by_name or shows.of is None:
             raise UserError(
                 f"{address}: untested at scale {asked.scale}, which {shows.table} does not have; name another"
             )
-        whole = summary.headline(spec, by_name, asked.scale, locks.read(tables))
+        whole = warned(catalogue.headline(spec, by_name, asked.scale, tables))
         cell_trace = explain_module.trace_claim(whole, whole.cells[row, column], traced(by_name[shows.table], shows.of))
     print(json.dumps(cell_trace, indent=1, ensure_ascii=False) if as_json else explain_module.text(cell_trace))
 
@@ -178,17 +175,26 @@ def figures(
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import maps
 
-    asked = measured(scale, sets, weights, runs)
-    curves = draw_readings(asked, table, tables)
-    with_maps = {spec.name for spec in first_of_each_grid(table, tables)}  # tables of one grid show the same runs
-    for spec, matrix in [] if curves and not any_table_at(asked, table, tables) else tables_at(asked, table, tables):
+    question = measured(scale, sets, weights, runs)
+    curves = draw_readings(question, table, tables)
+    specs = named(table, question, tables)
+    if curves and all(catalogue.why_not(spec, question.scale, tables) for spec in specs):
+        return
+    # Tables of one grid show the same runs, and so the same maps.
+    with_maps = {spec.name for spec in catalogue.first_of_each_grid(specs, tables)}
+    for spec, matrix in catalogue.at_scale(question, table, tables):
         built = build_table(spec, matrix, tables)
         drawings = figures_module.draw(built)
         drawings += maps.draw(matrix, data_root, cache) if spec.name in with_maps else []
         if not drawings:
             print(f"{spec.name} at scale {matrix.scale}: nothing is measured yet")
-        folder = tables / matrix.subfolder / "figures" / spec.name
+        folder = catalogue.folder(matrix, tables) / "figures" / spec.name
         print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
+
+
+def named(table: str | None, asked: Asked, tables: Path) -> list[published.Spec]:
+    """The table of this name; without one, those that are meant."""
+    return [published.load(table, tables)] if table else catalogue.shown(asked, tables)
 
 
 def answer(
@@ -200,7 +206,15 @@ def answer(
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import figures as figures_module
 
-    shown = answer_module.comparisons(on_real_data(published.load("headline", tables), runs, tables, cache))
+    catalogue.look_at(runs)
+    headlines = catalogue.headlines(tables)
+    if not headlines:
+        raise UserError(
+            f"{published.home(tables)}: holds no table whose rows show other tables' gains, as 'answer' does; "
+            "'python -m benchmark tables' prints what there is"
+        )
+    built = [each for spec in headlines for each in catalogue.on_real_data(spec, runs, tables, cache)]
+    shown = answer_module.comparisons(built)
     if not shown:
         raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
     drawing = figures_module.answer(shown)
@@ -223,46 +237,14 @@ def measured_controls(runs: Path, tables: Path) -> "list[Control]":
     from benchmark.evidence import curve
 
     lines: list[Control] = []
-    abstract = claims_of_the_abstract(tables)
-    with_claims = {spec.grid: spec for spec in first_of_each_grid(None, tables)}
-    for spec in (published.load(name, tables) for name in published.names(tables)):
-        if spec.grid is None or not spec.of_controls:
-            continue
-        chosen = grid.load(spec.grid)
-        for scale in chosen.scales:
-            if scale != "mini" and chosen.has_tables(scale) and spec.is_made_at(scale):
-                for matrix in in_each_precision(Asked(scale, None, None, runs).matrix(spec.grid)):
-                    claimed = curve.claimed(with_claims[spec.grid], matrix, abstract)
-                    claimed = {method: gain for method, gain in claimed.items() if method in matrix.methods}
-                    lines += answer_module.controls(build_table(spec, matrix, tables), claimed)
+    abstract = catalogue.claims_of_the_abstract(tables)
+    specs = [published.load(name, tables) for name in published.names(tables)]
+    with_claims = {spec.grid: spec for spec in catalogue.first_of_each_grid(specs, tables)}
+    for spec, matrix in catalogue.controls(runs, tables):
+        claimed = curve.claimed(with_claims[spec.grid], matrix, abstract)
+        claimed = {method: gain for method, gain in claimed.items() if method in matrix.methods}
+        lines += answer_module.controls(build_table(spec, matrix, tables), claimed)
     return lines
-
-
-def in_each_precision(matrix: Matrix) -> list[Matrix]:
-    """As the scale has it, and in any other precision that its runs have: that is the machine's choice, no reading of
-    the paper, so what was measured in it is not left out."""
-    found = set()
-    for run in runs_in(matrix.runs / matrix.scale):
-        with suppress(UserError):  # a damaged record: `verify` names it
-            found.add(run.job().precision)
-    others = sorted(found - {job.precision for job in matrix.jobs})
-    return [matrix, *(matrix.asked_otherwise(overrides={"precision": other}) for other in others)]
-
-
-def on_real_data(headline: published.Spec, runs: Path, tables: Path, cache: Path) -> list[Table]:
-    """The headline at each scale but mini, in each precision that ran there."""
-    from benchmark.tables import locks, summary
-
-    parts = [published.load(name, tables) for name in dict.fromkeys(row.table for row in headline.rows if row.table)]
-    scales = dict.fromkeys(scale for name in grid.names() for scale in grid.load(name).scales if scale != "mini")
-    shown: dict[str, dict[str, Table]] = {}  # by what was run, the tables that the headline's rows name
-    for scale in scales:
-        for spec in (part for part in parts if part.is_made_at(scale)):
-            if spec.grid and grid.load(spec.grid).has_tables(scale):
-                for matrix in in_each_precision(Asked(scale, None, None, runs).matrix(spec.grid)):
-                    shown.setdefault(matrix.called, {})[spec.name] = build_table(spec, matrix, tables, None, cache)
-    book = locks.read(tables)
-    return [summary.headline(headline, by_name, called, book) for called, by_name in shown.items()]
 
 
 def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:
@@ -271,35 +253,15 @@ def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:
     from benchmark.evidence import figures as figures_module
 
     drawn = False
-    for spec in first_of_each_grid(table, tables):
+    for spec in catalogue.first_of_each_grid(named(table, asked, tables), tables):
         assert spec.grid is not None, "specs of runs"
         if asked.scale in grid.load(spec.grid).scales:
             matrix = asked.matrix(spec.grid)
-            folder = tables / matrix.subfolder / "figures"
-            drawings = curve.draw(matrix, spec, claims_of_the_abstract(tables))
+            folder = catalogue.folder(matrix, tables) / "figures"
+            drawings = curve.draw(matrix, spec, catalogue.claims_of_the_abstract(tables))
             print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
             drawn = drawn or bool(drawings)
     return drawn
-
-
-def first_of_each_grid(table: str | None, tables: Path) -> list[published.Spec]:
-    """A table of each grid: the one asked for, or the one that the headline looks at."""
-    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
-    headline = claims_of_the_abstract(tables)
-    asked_by = [row.table for row in headline.rows] if headline else []
-    ranked = sorted((spec for spec in specs if spec.grid), key=lambda spec: spec.name not in asked_by)
-    return list({spec.grid: spec for spec in reversed(ranked)}.values())
-
-
-def claims_of_the_abstract(tables: Path) -> published.Spec | None:
-    specs = (published.load(name, tables) for name in published.names(tables))
-    return next((spec for spec in specs if spec.of_gains), None)
-
-
-def any_table_at(asked: Asked, table: str | None, tables: Path) -> bool:
-    names = [table] if table else published.names(tables)
-    specs = (published.load(name, tables) for name in names)
-    return any(grid.load(spec.grid).has_tables(asked.scale) for spec in specs if spec.grid)
 
 
 def report(
@@ -318,45 +280,31 @@ def report(
     from benchmark.evidence import answer, curve, maps
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import report as report_module
-    from benchmark.tables import build, collect, locks, summary
+    from benchmark.tables import build, collect
 
     parts = []
-    with_curves = {spec.name for spec in first_of_each_grid(table, tables)}
-    for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
+    question = measured(scale, sets, weights, runs)
+    specs = named(table, question, tables)
+    with_curves = {spec.name for spec in catalogue.first_of_each_grid(specs, tables)}
+    abstract = catalogue.claims_of_the_abstract(tables)
+    for spec, matrix in catalogue.at_scale(question, table, tables):
         # The first time, before intervals are cached, a table of full runs takes minutes.
         print(f"{spec.name}: intervals, figures and traces", file=sys.stderr, flush=True)
         built = build_table(spec, matrix, tables)
         groups = [group for cell in built.cells.values() for group in build.groups(built, cell)] if rounds else []
         samples = collect.image_samples(matrix, groups, rounds)
-        tried = curve.at_scales(matrix, spec, claims_of_the_abstract(tables)) if spec.name in with_curves else []
+        tried = curve.at_scales(matrix, spec, abstract) if spec.name in with_curves else []
         drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
         kept = maps.draw(matrix, data_root, cache) if spec.name in with_curves else []
         drawn += [(d.caption, "image/jpeg", figures_module.jpeg(d)) for d in kept]
         parts.append(report_module.Part(built, matrix, samples, drawn))
-    path = tables / parts[0].matrix.subfolder / "report.html"
+    path = catalogue.folder(parts[0].matrix, tables) / "report.html"
     by_name = {part.table.spec.name: part.table for part in parts}
-    loaded = [] if table else [published.load(name, tables) for name in published.names(tables)]
-    scale = parts[0].matrix.scale
+    loaded = [] if table else specs
     of_claims = [spec for spec in loaded if spec.of_gains]
-    headlines = [summary.headline(spec, by_name, scale, locks.read(tables)) for spec in of_claims]
-    shown = answer.comparisons([each for spec in of_claims for each in on_real_data(spec, runs, tables, cache)])
+    headlines = [catalogue.headline(spec, by_name, parts[0].matrix.scale, tables) for spec in of_claims]
+    on_real_data = [each for spec in of_claims for each in catalogue.on_real_data(spec, runs, tables, cache)]
+    shown = answer.comparisons(on_real_data)
     text = report_module.page(parts, headlines, {spec.name: spec for spec in loaded}, shown)
     write_atomic(path, text.encode())
     print(f"written: {path}")
-
-
-def tables_at(asked: Asked, table: str | None, tables: Path) -> list[tuple[published.Spec, Matrix]]:
-    """Tables of runs whose grid has the scale, with their matrix. UserError where there is none."""
-    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
-    of_runs = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
-    at_scale = [
-        (spec, asked.matrix(chosen.name))
-        for spec, chosen in of_runs
-        if chosen.has_tables(asked.scale) and spec.is_made_at(asked.scale)
-    ]
-    if not at_scale:
-        scales = dict.fromkeys(name for _, chosen in of_runs for name in chosen.scales)
-        raise UserError(
-            f"no table of runs has a scale '{asked.scale}'" + (nearest(asked.scale, scales) if scales else "")
-        )
-    return at_scale
