@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli.evidence import in_each_precision, on_real_data
 from benchmark.evidence import answer, figures
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
@@ -18,6 +17,7 @@ from benchmark.stats.claims import Estimate, GainInterval
 from benchmark.stats.intervals import Verdict
 from benchmark.store.run import submit
 from benchmark.tables import published
+from benchmark.tables.catalogue import in_each_precision, on_real_data
 from benchmark.tables.treatment import Change, Treatment
 from tests.evidence import golden_table, plant
 
@@ -193,7 +193,7 @@ def _measured(runs, **planted):
     """What stands in the answer of runs that were planted so; A_ch a point above the baseline."""
     plant(runs, lambda job, item: 50.0 + job.seed + (job.method == "icasc-a_ch"), of=grid.load("voc"), **planted)
     home = Path(__file__).parents[1] / "tables"
-    return answer.comparisons(on_real_data(published.load("headline", home), Reader(), runs, home, runs))
+    return answer.comparisons(on_real_data(published.load("headline", home), runs, home, runs, Reader()))
 
 
 def test_every_precision_and_every_scale_enters_by_itself(tmp_path):

@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark import cli
-from benchmark.cli.evidence import first_of_each_grid
 from benchmark.evidence import curve
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.results.results import Results
 from benchmark.stats import intervals
+from benchmark.tables import catalogue
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "tables" / "study"
@@ -266,7 +266,8 @@ def test_mini_numbers_of_the_document_are_the_tables():
 @pytest.mark.slow
 def test_what_choices_are_worth_is_the_records():
     """The sentence under the picture, by what it draws: every choice that it names as less than chance is one."""
-    (spec,) = (spec for spec in first_of_each_grid(None, ROOT / "tables") if spec.grid == "voc")
+    specs = list(catalogue.every(ROOT / "tables").values())
+    (spec,) = (spec for spec in catalogue.first_of_each_grid(specs, ROOT / "tables") if spec.grid == "voc")
     _, drawing = curve.draw(Results.read(Matrix(grid.load("voc"), "study", runs=ROOT / "runs")), spec, None)
     (axes,) = drawing.figure.axes
     worth = dict(zip((t.get_text() for t in axes.get_yticklabels()), (t.get_text() for t in axes.texts), strict=True))

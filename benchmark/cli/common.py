@@ -1,28 +1,25 @@
 """What the commands share: their options, what these mean as jobs, and tables as they are written and printed."""
 
-import hashlib
 import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from benchmark.errors import UserError, visible
 from benchmark.matrix import grid, strict_yaml
 from benchmark.matrix.grid import Grid
-from benchmark.matrix.job import IMAGENET1K_V1, Job
-from benchmark.matrix.matrix import Matrix
-from benchmark.store.files import read_regular, write_atomic
-from benchmark.tables import published
+from benchmark.matrix.job import Job
+from benchmark.results.results import Reader, Results
+from benchmark.store.files import write_atomic
+from benchmark.tables import catalogue, published
+from benchmark.tables.catalogue import Asked
 from benchmark.tables.cells import Table, TableOfRuns
-
-if TYPE_CHECKING:
-    from benchmark.results.results import Reader, Results
 
 
 def home(path: Path | None) -> Path | None:
@@ -89,24 +86,15 @@ def resolve_scale(
     return chosen, "paper", f"{dataset} is {'not ' if problem else ''}complete under {data_root}"
 
 
-def overrides(chosen: Grid, scale: str, sets: list[str] | None, weights: Path | None) -> dict[str, Any]:
-    """--set and --weights as fields. A weights file that is not the one the grid names makes other jobs."""
+def fields(sets: list[str] | None) -> dict[str, Any]:
+    """--set as fields of every job."""
     changed: dict[str, Any] = {}
     for text in sets or []:
         key, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: expected key=value")
         changed[key.strip()] = strict_yaml.scalar(value)
-    if weights is not None and not weights.exists():
-        raise UserError(f"--weights {weights}: no such file or folder")
-    if weights is None or weights.is_dir() or "weights" in changed or scale not in chosen.scales:
-        return changed
-    declared = (chosen.base | chosen.scales[scale].set)["weights"]
-    digest = hashlib.sha256(read_regular(weights) or b"").hexdigest()
-    named = {f"sha256:{digest}"} | {
-        "imagenet1k_v1" for name in IMAGENET1K_V1.values() if digest.startswith(name.rpartition("-")[2][:8])
-    }
-    return changed if declared in named else changed | {"weights": f"sha256:{digest}"}
+    return changed
 
 
 def duration(option: str, text: str) -> float:
@@ -131,28 +119,9 @@ def selection(only: list[str] | None) -> dict[str, list[Any]]:
     return chosen
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a command was asked of whichever grid: the scale, --set, --weights, and where the runs are."""
-
-    scale: str
-    sets: list[str] | None
-    weights: Path | None
-    runs: Path
-
-    def matrix(self, name: str, only: list[str] | None = None) -> Matrix:
-        """What is set to the value that it has there anyway is no override, and makes no table of its own."""
-        chosen = grid.load(name)
-        changed = overrides(chosen, self.scale, self.sets, self.weights)
-        asked = Matrix(chosen, self.scale, changed, selection(only), self.runs)
-        as_it_is = asked.asked_otherwise(overrides={})
-        return as_it_is if changed and asked.whole.jobs == as_it_is.whole.jobs else asked
-
-    def results(self, name: str, reader: "Reader") -> "Results":
-        """What the runs of that matrix hold."""
-        from benchmark.results.results import Results
-
-        return Results.read(self.matrix(name), reader)
+def asked(scale: str, sets: list[str] | None, weights: Path | None, runs: Path, reader: Reader | None = None) -> Asked:
+    """What a command was asked of whichever grid. reader: what opens run folders for all of it."""
+    return Asked(scale, runs, fields(sets), weights, reader or Reader())
 
 
 def of_what_is_there(
@@ -162,14 +131,14 @@ def of_what_is_there(
     allowed."""
     from benchmark import data
 
-    jobs = asked.matrix(name, only).jobs
+    jobs = asked.matrix(name, selection(only)).jobs
     allowed = allow_partial or all(job.partial for job in jobs)
     lacking = look_at_data(jobs, data_root, cache)
     for dataset, missing in lacking.items():
         if not allowed:
             raise UserError(data.not_whole(dataset, data.locate(dataset, data_root, cache), missing))
         print(f"note: {dataset} is used as far as it is there ({missing}); tables say so", file=sys.stderr)
-    return replace(asked, sets=[*(asked.sets or []), "partial=true"]) if lacking else asked
+    return replace(asked, fields=asked.fields | {"partial": True}) if lacking else asked
 
 
 def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[str, str]:
@@ -205,16 +174,17 @@ def _read_by(job: Job) -> tuple[str, int, str, str]:
     return job.dataset, job.seed, job.train_split, job.test_split
 
 
-def measured(scale: str | None, sets: list[str] | None, weights: Path | None, runs: Path) -> Asked:
-    """Of what has run: without a scale, paper where paper runs are, else mini."""
-    return Asked(scale or default_scale(runs), sets, weights, runs)
+def measured(
+    scale: str | None, sets: list[str] | None, weights: Path | None, runs: Path, reader: Reader | None = None
+) -> Asked:
+    """Of what has run: without a scale, paper where paper runs are, else mini. UserError where no runs are."""
+    catalogue.look_at(runs)
+    return asked(scale or catalogue.default_scale(runs), sets, weights, runs, reader)
 
 
 @contextmanager
-def opened_runs() -> Iterator["Reader"]:
+def opened_runs() -> Iterator[Reader]:
     """What opens run folders for a command, each once. In the end each damaged file is named once."""
-    from benchmark.results.results import Reader
-
     reader = Reader()
     try:
         yield reader
@@ -223,25 +193,15 @@ def opened_runs() -> Iterator["Reader"]:
             print(f"warning: {warning}", file=sys.stderr)
 
 
-def warn_of_unverified(results: "Results | Reader") -> None:
+def warn_of_unverified(reader: Reader) -> None:
     """Where a command prints no notes, which name these."""
-    for run, why in results.unverified.items():
+    for run, why in reader.unverified.items():
         print(f"warning: {run}: unverified: {why}", file=sys.stderr)
 
 
-def build_table(
-    spec: published.Spec, results: "Results", tables: Path, data_root: Path | None = None, cache: Path = CACHE
-) -> TableOfRuns:
-    from benchmark.results import same_data
-    from benchmark.tables import build, locks
-
-    other = same_data.departure(same_data.others_of(results, data_root, cache))
-    return build.build(spec, results, locks.read(tables), other_data=other)
-
-
 def render_tables(
-    specs: list[published.Spec], asked: Asked, reader: "Reader", data_root: Path | None, tables: Path, cache: Path,
-    again: bool = False, wide: bool = False, blank: bool = True,
+    specs: list[published.Spec], asked: Asked, data_root: Path | None, tables: Path, cache: Path, again: bool = False,
+    wide: bool = False, blank: bool = True,
 ) -> None:  # fmt: skip
     """Write and print the tables of `specs` that exist at the scale, and the readings that it puts side by side. An
     overridden matrix has a folder of its own inside its scale's. again: also in place of a table of more runs. wide:
@@ -251,16 +211,14 @@ def render_tables(
 
     for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
         if asked.scale in (chosen := grid.load(name)).scales and not chosen.has_tables(asked.scale):
-            print_readings(asked.results(name, reader), tables)
+            print_readings(asked.results(name), tables)
     for spec in specs:
-        if len(specs) == 1 and not spec.is_made_at(asked.scale):
-            if spec.scales is None:
-                raise UserError(f"table {spec.name}: none of its methods runs at scale '{asked.scale}'")
-            raise UserError(f"table {spec.name} is made at scale {', '.join(spec.scales)}, not at '{asked.scale}'")
-        built = table_at(spec, asked, reader, data_root, tables, cache)
-        if built is None or (not blank and nothing_ran(built)):
+        if catalogue.why_not(spec, asked.scale, tables):
             continue
-        folder = tables / built.subfolder
+        built = catalogue.table_at(spec, asked, tables, data_root, cache)
+        if not blank and nothing_ran(built):
+            continue
+        folder = catalogue.folder(built.matrix, tables) if isinstance(built, TableOfRuns) else tables / asked.scale
         paths = render.write(built, folder, again)
         kept = f"kept: {folder / spec.name}.*, which are of more runs; 'tables --replace' writes these"
         told = f"written: {one_name(paths)}" if paths else kept
@@ -279,51 +237,17 @@ def one_name(paths: list[Path]) -> str:
     return f"{paths[0].with_suffix('')}.{{{','.join(path.suffix[1:] for path in paths)}}}"
 
 
-def table_at(
-    spec: published.Spec, asked: Asked, reader: "Reader", data_root: Path | None, tables: Path, cache: Path
-) -> Table | None:
-    """The table of runs, of other tables or of words that `spec` describes; None where the scale has no such table."""
-    from benchmark.tables import locks, summary
-
-    if not spec.is_made_at(asked.scale):
-        return None
-    if spec.grid:
-        has = grid.load(spec.grid).has_tables(asked.scale)
-        return build_table(spec, asked.results(spec.grid, reader), tables, data_root, cache) if has else None
-    if spec.of_gains:
-        by_name = sources_of(spec, asked, reader, data_root, tables, cache)
-        return summary.headline(spec, by_name, asked.scale, locks.read(tables)) if by_name else None
-    if all(grid.load(column.key).has_tables(asked.scale) for column in spec.columns):
-        return summary.protocol(spec, asked.scale, data_root, cache)
-    return None
-
-
-def sources_of(
-    spec: published.Spec, asked: Asked, reader: "Reader", data_root: Path | None, tables: Path, cache: Path
-) -> dict[str, TableOfRuns]:
-    """The tables that a headline's rows name, by name, as their grids have them: those that have this scale."""
-    plain = replace(asked, sets=None, weights=None)
-    names = dict.fromkeys(row.table for row in spec.rows if row.table)
-    parts = [published.load(name, tables) for name in names]
-    built = {part.name: table_at(part, plain, reader, data_root, tables, cache) for part in parts}
-    return {name: table for name, table in built.items() if isinstance(table, TableOfRuns)}
-
-
-def print_readings(results: "Results", tables: Path) -> None:
+def print_readings(results: Results, tables: Path) -> None:
     """Write and print the scale's readings of the method side by side."""
     from benchmark.evidence import sensitivity
 
     matrix, lines = results.matrix, sensitivity.readings(results)
-    path = tables / matrix.subfolder / f"{matrix.grid.name}-readings.md"
+    path = catalogue.folder(matrix, tables) / f"{matrix.grid.name}-readings.md"
     told = f"kept: {path}, since nothing has run here"
     if any(line["n"] for line in lines) or not path.exists():
         write_atomic(path, visible(sensitivity.readings_text(matrix, lines, "pipe")).encode())
         told = f"written: {path}"
     print(f"\n{sensitivity.readings_text(matrix, lines, 'simple')}\n{told}")
-
-
-def default_scale(runs: Path) -> str:
-    return "paper" if any((runs / "paper").glob("*/job.json")) else "mini"
 
 
 def texts(rows: list[dict[str, Any]], decimals: int = 2) -> list[dict[str, Any]]:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmark.cli.common import (
-    CACHE,
     RUNS,
     TABLES,
     AsJson,
-    Asked,
     MeasuredScale,
     Runs,
     Set,
@@ -21,17 +19,16 @@ from benchmark.cli.common import (
     measured,
     opened_runs,
     print_rows,
-    table_at,
     texts,
     warn_of_unverified,
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
-from benchmark.tables import published
+from benchmark.tables import catalogue, published
+from benchmark.tables.catalogue import Asked
 from benchmark.tables.cells import Table
 
 if TYPE_CHECKING:
-    from benchmark.results.results import Reader
     from benchmark.tables.diff import Side  # which imports pandas
 
 UNFIT = 3
@@ -62,15 +59,15 @@ def diff(
         raise UserError("diff: a second side is missing; 'published', a table's file or a folder of runs")
     if ap_definition not in grid.EVALUATION["ap_definition"]:
         raise UserError(f"--ap-definition {ap_definition}" + nearest(ap_definition, grid.EVALUATION["ap_definition"]))
-    asked = measured(scale, sets, weights, runs)
     built: Table | None = None
     texts_of_sides = (a, b) if a and b else (f"published:{table}", f"generated:{table}")  # --table T alone
     try:
         with opened_runs() as reader:
+            asked = measured(scale, sets, weights, runs, reader)
             specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
             sides: list[Side | None] = []
             for text in texts_of_sides:
-                side = _side(text, table, ap_definition, asked, reader, tables, specs)
+                side = _side(text, table, ap_definition, asked, tables, specs)
                 if isinstance(side, Table):
                     built, side = side, diff_module.of_table(side)
                 sides.append(side)
@@ -122,14 +119,15 @@ def _declared(spec: published.Spec) -> float:
     from benchmark.tables.diff import UnfitError
 
     if spec.tolerance is None:
-        raise UnfitError(f"{spec.name} holds no numbers that runs produce")
+        numbers = spec.grid or spec.of_gains
+        told = "declares no tolerance; name one with --tolerance" if numbers else "holds no numbers that runs produce"
+        raise UnfitError(f"{spec.name} {told}")
     return spec.tolerance
 
 
 def _side(
-    text: str, table: str | None, ap_definition: str, asked: Asked, reader: "Reader", tables: Path,
-    specs: list[published.Spec],
-) -> "Side | Table | None":  # fmt: skip
+    text: str, table: str | None, ap_definition: str, asked: Asked, tables: Path, specs: list[published.Spec]
+) -> "Side | Table | None":
     """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
     from benchmark.tables import diff as diff_module
 
@@ -140,9 +138,9 @@ def _side(
     if word == "generated":
         if not name:
             raise UserError("diff: generated of which table? Say generated:table2")
-        return generated(published.load(name, tables), asked, reader, tables)
+        return generated(published.load(name, tables), asked, tables)
     if Path(text).is_dir():
-        return diff_module.of_runs(Path(text), ap_definition, reader)
+        return diff_module.of_runs(Path(text), ap_definition, asked.reader)
     if not Path(text).exists():
         raise UserError(f"{text}: no such file or folder; 'published:T' and 'generated:T' name the cells of table T")
     return diff_module.of_file(Path(text), specs)
@@ -153,9 +151,8 @@ def _counts(outcomes: list[dict[str, Any]]) -> str:
     return ", ".join(f"{kinds.count(o)} {o}" for o in dict.fromkeys(kinds))
 
 
-def generated(spec: published.Spec, asked: Asked, reader: "Reader", tables: Path) -> Table:
+def generated(spec: published.Spec, asked: Asked, tables: Path) -> Table:
     """The table from the run folders."""
-    built = table_at(spec, asked, reader, None, tables, CACHE) if spec.grid or spec.of_gains else None
-    if built is None:
-        raise UserError(f"{spec.name} holds no numbers that runs produce at scale {asked.scale}")
-    return built
+    if not (spec.grid or spec.of_gains):
+        raise UserError(f"{spec.name} holds no numbers that runs produce")
+    return catalogue.table_at(spec, asked, tables)

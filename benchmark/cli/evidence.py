@@ -12,7 +12,6 @@ from benchmark.cli.common import (
     RUNS,
     TABLES,
     AsJson,
-    Asked,
     Cache,
     DataRoot,
     GridName,
@@ -21,24 +20,22 @@ from benchmark.cli.common import (
     Set,
     Tables,
     Weights,
-    build_table,
     measured,
     opened_runs,
     print_rows,
-    sources_of,
     warn_of_unverified,
 )
-from benchmark.errors import UserError, nearest, visible
+from benchmark.errors import UserError, visible
 from benchmark.matrix import grid, strict_yaml
-from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Reader, Results
 from benchmark.store.files import write_atomic
 from benchmark.store.run import Run
-from benchmark.tables import published
-from benchmark.tables.cells import Table, TableOfRuns
+from benchmark.tables import catalogue, published
+from benchmark.tables.catalogue import Asked
+from benchmark.tables.cells import TableOfRuns
 
 if TYPE_CHECKING:
     from benchmark.evidence.answer import Control
-    from benchmark.results.results import Reader, Results
 
 Rounds = Annotated[int, typer.Option(min=0, max=100_000, help="Bootstrap samples of the test images; 0: none")]
 
@@ -63,15 +60,14 @@ def explain(
     from benchmark.evidence import explain as explain_module
     from benchmark.tables import build, locks, summary
 
-    loaded = [published.load(name, tables) for name in published.names(tables)]
-    specs = {spec.name: spec for spec in loaded if spec.grid or spec.of_gains}
+    specs = {name: spec for name, spec in catalogue.every(tables).items() if spec.grid or spec.of_gains}
     spec, row, column = explain_module.locate(address, specs)
-    asked = measured(scale, sets, weights, runs)
     if run and not as_it_was:
         raise UserError("--run: goes with --as-it-was; 'python -m benchmark run' trains by the code as it is now")
     if as_it_was:
         if spec.grid is None:
             raise UserError(f"{address}: shows another table's gain; name the cell that it shows")
+        asked = measured(scale, sets, weights, runs)
         matrix, where = asked.matrix(spec.grid), next(r.where for r in spec.rows if r.key == row)
         folders = [Run(matrix.folder(job)) for job in matrix.jobs_of(where, column)]
         make_as_it_was([each for each in folders if each.state() == "done"], run, data_root, weights)
@@ -84,15 +80,16 @@ def explain(
         return explain_module.trace(built, cell, samples)
 
     with opened_runs() as reader:
+        asked = measured(scale, sets, weights, runs, reader)
         if spec.grid:
-            cell_trace = traced(build_table(spec, asked.results(spec.grid, reader), tables), row)
+            cell_trace = traced(catalogue.build_table(spec, asked.results(spec.grid), tables), row)
         else:
             shows = next(r for r in spec.rows if r.key == row)
             grid_of = specs[shows.table].grid if shows.table in specs else None
             if grid_of and shows.of and asked.scale in grid.load(grid_of).scales and asked.matrix(grid_of).overrides:
                 other = f"{shows.table}:{shows.of}:{column}"
                 raise UserError(f"{address}: shows the gain as its grid has it; with --set or --weights name {other}")
-            by_name = sources_of(spec, asked, reader, None, tables, CACHE)
+            by_name = catalogue.sources_of(spec, asked, tables)
             if shows.table not in by_name or shows.of is None:
                 raise UserError(
                     f"{address}: untested at scale {asked.scale}, which {shows.table} does not have; name another"
@@ -138,7 +135,6 @@ def sensitivity(
     """Table how much the gain moves with an assumption, and print the commands for the runs that are missing; without
     --vary, the readings that the scale puts side by side."""
     from benchmark.evidence import sensitivity as sensitivity_module
-    from benchmark.results.results import Results
 
     matrix = measured(scale, sets, weights, runs).matrix(grid_name)
     if vary is None:
@@ -185,21 +181,28 @@ def figures(
     and PDF."""
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import maps
-    from benchmark.results.results import Results
 
-    asked = measured(scale, sets, weights, runs)
     with opened_runs() as reader:
-        curves = draw_readings(asked, reader, table, tables)
-        with_maps = {spec.name for spec in first_of_each_grid(table, tables)}  # tables of one grid show the same runs
-        at_scale = [] if curves and not any_table_at(asked, table, tables) else tables_at(asked, table, tables)
-        for spec, matrix in at_scale:
+        question = measured(scale, sets, weights, runs, reader)
+        curves = draw_readings(question, table, tables)
+        specs = named(table, question, tables)
+        if curves and all(catalogue.why_not(spec, question.scale, tables) for spec in specs):
+            return
+        # Tables of one grid show the same runs, and so the same maps.
+        with_maps = {spec.name for spec in catalogue.first_of_each_grid(specs, tables)}
+        for spec, matrix in catalogue.at_scale(question, table, tables):
             results = Results.read(matrix, reader)
-            drawings = figures_module.draw(build_table(spec, results, tables))
+            drawings = figures_module.draw(catalogue.build_table(spec, results, tables))
             drawings += maps.draw(results, data_root, cache) if spec.name in with_maps else []
             if not drawings:
                 print(f"{spec.name} at scale {matrix.scale}: nothing is measured yet")
-            folder = tables / matrix.subfolder / "figures" / spec.name
+            folder = catalogue.folder(matrix, tables) / "figures" / spec.name
             print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
+
+
+def named(table: str | None, asked: Asked, tables: Path) -> list[published.Spec]:
+    """The table of this name; without one, those that are meant."""
+    return [published.load(table, tables)] if table else catalogue.shown(asked, tables)
 
 
 def answer(
@@ -213,12 +216,19 @@ def answer(
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import figures as figures_module
 
+    catalogue.look_at(runs)
+    headlines = catalogue.headlines(tables)
+    if not headlines:
+        raise UserError(
+            f"{published.home(tables)}: holds no table whose rows show other tables' gains, as 'answer' does; "
+            "'python -m benchmark tables' prints what there is"
+        )
     with opened_runs() as reader:
-        headlines = on_real_data(published.load("headline", tables), reader, runs, tables, cache)
-        held = measured_controls(reader, runs, tables)
-    shown = answer_module.comparisons(headlines)
-    if not shown:
-        raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
+        built = [each for spec in headlines for each in catalogue.on_real_data(spec, runs, tables, cache, reader)]
+        shown = answer_module.comparisons(built)
+        if not shown:
+            raise UserError(f"{runs}/ holds no pair of a method and its baseline on real data")
+        held = measured_controls(runs, tables, reader)
     made = [(answer_module.markdown(shown), figures_module.answer(answer_module.claims(shown)))]
     if held:
         made.append((answer_module.controls_markdown(held), figures_module.controls(held)))
@@ -230,89 +240,37 @@ def answer(
     print(json.dumps(answer_module.values(shown), indent=1) if as_json else "\n\n".join(told))
 
 
-def measured_controls(reader: "Reader", runs: Path, tables: Path) -> "list[Control]":
+def measured_controls(runs: Path, tables: Path, reader: Reader) -> "list[Control]":
     """The measured lines of every table of controls but mini's, with what is claimed of the same methods and data."""
     from benchmark.evidence import answer as answer_module
     from benchmark.evidence import curve
 
     lines: list[Control] = []
-    abstract = claims_of_the_abstract(tables)
-    with_claims = {spec.grid: spec for spec in first_of_each_grid(None, tables)}
-    for spec in (published.load(name, tables) for name in published.names(tables)):
-        if spec.grid is None or not spec.of_controls:
-            continue
-        chosen = grid.load(spec.grid)
-        for scale in chosen.scales:
-            if scale != "mini" and chosen.has_tables(scale) and spec.is_made_at(scale):
-                for results in in_each_precision(Asked(scale, None, None, runs).results(spec.grid, reader)):
-                    claimed = curve.claimed(with_claims[spec.grid], results, abstract)
-                    claimed = {method: gain for method, gain in claimed.items() if method in results.matrix.methods}
-                    lines += answer_module.controls(build_table(spec, results, tables), claimed)
+    abstract = catalogue.claims_of_the_abstract(tables)
+    specs = [published.load(name, tables) for name in published.names(tables)]
+    with_claims = {spec.grid: spec for spec in catalogue.first_of_each_grid(specs, tables)}
+    for spec, results in catalogue.controls(runs, tables, reader):
+        claimed = curve.claimed(with_claims[spec.grid], results, abstract)
+        claimed = {method: gain for method, gain in claimed.items() if method in results.matrix.methods}
+        lines += answer_module.controls(catalogue.build_table(spec, results, tables), claimed)
     return lines
 
 
-def in_each_precision(results: "Results") -> "list[Results]":
-    """As the scale has it, and in any other precision that its runs have: that is the machine's choice, no reading of
-    the paper, so what was measured in it is not left out."""
-    matrix = results.matrix
-    found = {job.precision for job in results.reader.jobs(matrix.runs / matrix.scale)}
-    others = sorted(found - {job.precision for job in matrix.jobs})
-    return [results, *(results.asked_otherwise(overrides={"precision": other}) for other in others)]
-
-
-def on_real_data(headline: published.Spec, reader: "Reader", runs: Path, tables: Path, cache: Path) -> list[Table]:
-    """The headline at each scale but mini, in each precision that ran there."""
-    from benchmark.tables import locks, summary
-
-    parts = [published.load(name, tables) for name in dict.fromkeys(row.table for row in headline.rows if row.table)]
-    scales = dict.fromkeys(scale for name in grid.names() for scale in grid.load(name).scales if scale != "mini")
-    shown: dict[str, dict[str, TableOfRuns]] = {}  # by what was run, the tables that the headline's rows name
-    for scale in scales:
-        for spec in (part for part in parts if part.is_made_at(scale)):
-            if spec.grid and grid.load(spec.grid).has_tables(scale):
-                for results in in_each_precision(Asked(scale, None, None, runs).results(spec.grid, reader)):
-                    built = build_table(spec, results, tables, None, cache)
-                    shown.setdefault(results.matrix.called, {})[spec.name] = built
-    book = locks.read(tables)
-    return [summary.headline(headline, by_name, called, book) for called, by_name in shown.items()]
-
-
-def draw_readings(asked: Asked, reader: "Reader", table: str | None, tables: Path) -> bool:
+def draw_readings(asked: Asked, table: str | None, tables: Path) -> bool:
     """The specification curve of each grid that has the scale; whether there is one."""
     from benchmark.evidence import curve
     from benchmark.evidence import figures as figures_module
-    from benchmark.results.results import Results
 
     drawn = False
-    for spec in first_of_each_grid(table, tables):
+    for spec in catalogue.first_of_each_grid(named(table, asked, tables), tables):
         assert spec.grid is not None, "specs of runs"
         if asked.scale in grid.load(spec.grid).scales:
             matrix = asked.matrix(spec.grid)
-            folder = tables / matrix.subfolder / "figures"
-            drawings = curve.draw(Results.read(matrix, reader), spec, claims_of_the_abstract(tables))
+            folder = catalogue.folder(matrix, tables) / "figures"
+            drawings = curve.draw(Results.read(matrix, asked.reader), spec, catalogue.claims_of_the_abstract(tables))
             print("".join(f"written: {path}\n" for path in figures_module.write(drawings, folder)), end="")
             drawn = drawn or bool(drawings)
     return drawn
-
-
-def first_of_each_grid(table: str | None, tables: Path) -> list[published.Spec]:
-    """A table of each grid: the one asked for, or the one that the headline looks at."""
-    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
-    headline = claims_of_the_abstract(tables)
-    asked_by = [row.table for row in headline.rows] if headline else []
-    ranked = sorted((spec for spec in specs if spec.grid), key=lambda spec: spec.name not in asked_by)
-    return list({spec.grid: spec for spec in reversed(ranked)}.values())
-
-
-def claims_of_the_abstract(tables: Path) -> published.Spec | None:
-    specs = (published.load(name, tables) for name in published.names(tables))
-    return next((spec for spec in specs if spec.of_gains), None)
-
-
-def any_table_at(asked: Asked, table: str | None, tables: Path) -> bool:
-    names = [table] if table else published.names(tables)
-    specs = (published.load(name, tables) for name in names)
-    return any(grid.load(spec.grid).has_tables(asked.scale) for spec in specs if spec.grid)
 
 
 def report(
@@ -331,49 +289,34 @@ def report(
     from benchmark.evidence import answer, curve, maps
     from benchmark.evidence import figures as figures_module
     from benchmark.evidence import report as report_module
-    from benchmark.results.results import Results
     from benchmark.tables import build, locks, summary
 
     parts = []
-    with_curves = {spec.name for spec in first_of_each_grid(table, tables)}
-    loaded = [] if table else [published.load(name, tables) for name in published.names(tables)]
-    of_claims = [spec for spec in loaded if spec.of_gains]
     with opened_runs() as reader:
-        for spec, matrix in tables_at(measured(scale, sets, weights, runs), table, tables):
+        question = measured(scale, sets, weights, runs, reader)
+        specs = named(table, question, tables)
+        with_curves = {spec.name for spec in catalogue.first_of_each_grid(specs, tables)}
+        abstract = catalogue.claims_of_the_abstract(tables)
+        for spec, matrix in catalogue.at_scale(question, table, tables):
             # The first time, before intervals are cached, a table of full runs takes minutes.
             print(f"{spec.name}: intervals, figures and traces", file=sys.stderr, flush=True)
             results = Results.read(matrix, reader)
-            built = build_table(spec, results, tables)
+            built = catalogue.build_table(spec, results, tables)
             groups = [group for cell in built.cells.values() for group in build.groups(built, cell)] if rounds else []
             samples = results.resample(groups, rounds)
-            tried = curve.at_scales(results, spec, claims_of_the_abstract(tables)) if spec.name in with_curves else []
+            tried = curve.at_scales(results, spec, abstract) if spec.name in with_curves else []
             drawn = [(d.caption, "image/svg+xml", figures_module.svg(d)) for d in [*figures_module.draw(built), *tried]]
             kept = maps.draw(results, data_root, cache) if spec.name in with_curves else []
             drawn += [(d.caption, "image/jpeg", figures_module.jpeg(d)) for d in kept]
             parts.append(report_module.Part(built, results, samples, drawn))
-        on_data = [each for spec in of_claims for each in on_real_data(spec, reader, runs, tables, cache)]
-    path = tables / parts[0].matrix.subfolder / "report.html"
+        loaded = [] if table else specs
+        of_claims = [spec for spec in loaded if spec.of_gains]
+        on_data = [each for spec in of_claims for each in catalogue.on_real_data(spec, runs, tables, cache, reader)]
+    path = catalogue.folder(parts[0].matrix, tables) / "report.html"
     by_name = {part.table.spec.name: part.table for part in parts}
-    scale = parts[0].matrix.scale
-    headlines = [summary.headline(spec, by_name, scale, locks.read(tables)) for spec in of_claims]
+    book = locks.read(tables)
+    headlines = [summary.headline(spec, by_name, parts[0].matrix.scale, book) for spec in of_claims]
     shown = answer.comparisons(on_data)
     text = report_module.page(parts, headlines, {spec.name: spec for spec in loaded}, shown)
     write_atomic(path, text.encode())
     print(f"written: {path}")
-
-
-def tables_at(asked: Asked, table: str | None, tables: Path) -> list[tuple[published.Spec, Matrix]]:
-    """Tables of runs whose grid has the scale, with their matrix. UserError where there is none."""
-    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
-    of_runs = [(spec, grid.load(spec.grid)) for spec in specs if spec.grid]
-    at_scale = [
-        (spec, asked.matrix(chosen.name))
-        for spec, chosen in of_runs
-        if chosen.has_tables(asked.scale) and spec.is_made_at(asked.scale)
-    ]
-    if not at_scale:
-        scales = dict.fromkeys(name for _, chosen in of_runs for name in chosen.scales)
-        raise UserError(
-            f"no table of runs has a scale '{asked.scale}'" + (nearest(asked.scale, scales) if scales else "")
-        )
-    return at_scale

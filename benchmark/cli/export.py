@@ -1,17 +1,20 @@
 """export: what was measured, as files for other programs."""
 
 import importlib.util
+import json
+import types
+import typing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 import benchmark
 from benchmark.cli.common import RUNS, TABLES, Runs, Tables
 from benchmark.errors import UserError, visible
-from benchmark.matrix import grid
-from benchmark.tables import published
+from benchmark.matrix.job import Job
+from benchmark.tables import catalogue, published
 
 
 class What(StrEnum):
@@ -41,8 +44,6 @@ def export(
     tables: Tables = TABLES,
 ) -> None:
     """Write runs, epochs or cells as a table for other programs; as tensorboard, each run's epochs as curves."""
-    import pandas as pd
-
     from benchmark.tables import render
 
     needed = NEEDS.get(file_format, "pandas")
@@ -51,37 +52,123 @@ def export(
     if file_format == "tensorboard":
         print(f"written: {out}, {write_curves(out, benchmark.runs(scale, runs), runs)} runs")
         return
+    catalogue.look_at(runs)
     if what == "cells":
-        specs = [published.load(name, tables) for name in published.names(tables)]
-        made = [benchmark.table(spec.name, scale, runs, tables) for spec in specs if is_made(spec, scale)]
-        frames = [one.to_frame() for one in made]
+        made = [
+            benchmark.table(spec.name, scale, runs, tables)
+            for spec in catalogue.shown(catalogue.Asked(scale or "mini", runs), tables)
+            if spec.grid and not catalogue.why_not(spec, scale or _usual_scale(spec, tables), tables)
+        ]
+        lines = [line for one in made for line in render.records(one)]
     elif what == "epochs":
         listed = benchmark.runs(scale, runs)
-        folders = zip(listed["scale"], listed["id"], strict=True) if len(listed) else ()
+        folders = list(zip(listed["scale"], listed["id"], strict=True))
         frames = [benchmark.epochs(runs / at / job).assign(id=job, scale=at) for at, job in folders]
+        lines = [line for frame in frames for line in frame.to_dict("records")]
     else:
-        frames = [benchmark.runs(scale, runs)]
-    frame = pd.concat([one for one in frames if len(one)]) if any(map(len, frames)) else pd.DataFrame()
-    if frame.empty:
+        lines = benchmark.runs(scale, runs).to_dict("records")
+    if not lines:
         raise UserError(f"{runs}: holds nothing to export" + (f" at scale {scale}" if scale else ""))
+    kinds = kinds_of(what, lines)
     try:
-        if file_format == "csv":
-            text = frame.map(render.inert).rename(columns=render.inert).to_csv(index=False, lineterminator="\n")
-            out.write_text(visible(text), encoding="utf-8")
-        elif file_format == "json":
-            frame.to_json(out, orient="records", indent=1)
-        else:
-            frame.to_parquet(out, index=False)
+        write(out, file_format, kinds, [{name: plain(line.get(name), kinds[name]) for name in kinds} for line in lines])
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror or error})") from None
-    print(f"written: {out}, {len(frame)} lines")
+    print(f"written: {out}, {len(lines)} lines")
 
 
-def is_made(spec: published.Spec, scale: str | None) -> bool:
-    """Whether it is a table of runs that exists at the scale."""
-    if spec.grid is None:
-        return False
-    return scale is None or (spec.is_made_at(scale) and grid.load(spec.grid).has_tables(scale))
+def _usual_scale(spec: published.Spec, tables: Path) -> str:
+    """mini, or paper where there is no mini."""
+    return "paper" if catalogue.why_not(spec, "mini", tables) else "mini"
+
+
+def kinds_of(what: str, lines: list[dict[str, Any]]) -> dict[str, str]:
+    """The columns and what each holds, of which only an epoch's loss terms depend on the lines: files of the same kind
+    can be put below each other, whatever ran.
+
+    Returns:
+        By column its kind: `text`, `whole` (numbers), `number`, `truth`, `numbers` or `texts` (lists).
+    """
+    if what == "cells":
+        return CELLS
+    if what == "epochs":
+        terms = dict.fromkeys(name for line in lines for name in line if name not in EPOCHS)
+        return EPOCHS | dict.fromkeys(terms, "number")
+    fields = {name: _kind(about.annotation) for name, about in Job.model_fields.items()}
+    return {"id": "text", "scale": "text", "state": "text"} | fields | dict.fromkeys(RESULTS, "number")
+
+
+RESULTS = ("mAP", "top1", "top5", "seconds")
+EPOCHS = {
+    "id": "text", "scale": "text", "epoch": "whole", "test_mAP": "number", "test_top1": "number", "seconds": "number"
+}  # fmt: skip
+CELLS = (
+    dict.fromkeys(("table", "scale", "row", "column"), "text")
+    | dict.fromkeys(("published", "mean", "std"), "number")
+    | {"n": "whole"}
+    | dict.fromkeys(("low", "high", "delta", "gain", "gain_low", "gain_high"), "number")
+    | {"gain_over": "text", "published_gain": "number", "published_over": "whole", "crosses": "truth"}
+    | {"status": "text", "comparable": "truth"}
+    | dict.fromkeys(("verdict", "gain_verdict", "order_verdict"), "text")
+    | {"values": "numbers", "runs": "texts"}
+)
+
+
+def _kind(annotation: Any) -> str:
+    """Of a field of Job."""
+    while typing.get_origin(annotation) is Annotated:
+        annotation = typing.get_args(annotation)[0]
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType):
+        known = [each for each in typing.get_args(annotation) if each is not type(None)]
+        return _kind(known[0])
+    if origin is tuple:
+        return "numbers"
+    if origin is Literal:
+        return "text"
+    return {bool: "truth", int: "whole", float: "number"}.get(annotation, "text")
+
+
+def plain(value: Any, kind: str) -> Any:
+    """A value as JSON has it, with every digit; a mapping, as of options, as its JSON text."""
+    if isinstance(value, dict):
+        return json.dumps(value, sort_keys=True)
+    if kind in ("numbers", "texts"):
+        is_list = isinstance(value, list | tuple)
+        return [plain(each, kind.removesuffix("s")) for each in value] if is_list else None
+    if value is None or value != value:  # a frame has NaN where a run has no such number
+        return None
+    return {"whole": int, "number": float, "truth": bool}.get(kind, str)(value)
+
+
+def write(out: Path, file_format: Format, kinds: dict[str, str], lines: list[dict[str, Any]]) -> None:
+    """The lines as a file, each column of its kind whatever it holds."""
+    import pandas as pd
+
+    from benchmark.tables import render
+
+    if file_format == "json":
+        out.write_text(visible(json.dumps(lines, indent=1, ensure_ascii=False)) + "\n", encoding="utf-8")
+        return
+    dtypes = {"text": "object", "whole": "Int64", "number": "Float64", "truth": "boolean"}
+    columns = {
+        name: pd.Series([line[name] for line in lines], dtype=dtypes.get(kind, "object"))
+        for name, kind in kinds.items()
+    }
+    frame = pd.DataFrame(columns)
+    if file_format == "csv":
+        lists = [name for name, kind in kinds.items() if kind in ("numbers", "texts")]
+        frame = frame.assign(**{name: frame[name].map(json.dumps, na_action="ignore") for name in lists})
+        text = frame.map(render.inert).rename(columns=render.inert).to_csv(index=False, lineterminator="\n")
+        out.write_text(visible(text), encoding="utf-8")
+        return
+    import pyarrow as arrow
+
+    arrows = {
+        "text": arrow.string(), "whole": arrow.int64(), "number": arrow.float64(), "truth": arrow.bool_(),
+        "numbers": arrow.list_(arrow.float64()), "texts": arrow.list_(arrow.string()),
+    }  # fmt: skip
+    frame.to_parquet(out, index=False, schema=arrow.schema([(name, arrows[kind]) for name, kind in kinds.items()]))
 
 
 def write_curves(out: Path, listed: Any, runs: Path) -> int:
@@ -89,7 +176,7 @@ def write_curves(out: Path, listed: Any, runs: Path) -> int:
     import pandas as pd
     from torch.utils.tensorboard import SummaryWriter
 
-    lines = zip(listed["scale"], listed["id"], strict=True) if len(listed) else ()
+    lines = zip(listed["scale"], listed["id"], strict=True)
     epochs = {f"{at}/{job}": frame for at, job in lines if len(frame := benchmark.epochs(runs / at / job))}
     if not epochs:
         raise UserError(f"{runs}: holds no epoch to export")

@@ -15,7 +15,6 @@ from benchmark.cli.common import (
     TABLES,
     AllowPartial,
     AsJson,
-    Asked,
     Cache,
     DataRoot,
     Only,
@@ -24,9 +23,11 @@ from benchmark.cli.common import (
     Set,
     Tables,
     Weights,
+    asked,
     of_what_is_there,
     print_rows,
     resolve_scale,
+    selection,
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
@@ -35,7 +36,7 @@ from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import cost
 from benchmark.store.run import STATES, Run, all_runs
-from benchmark.tables import published
+from benchmark.tables import catalogue
 from benchmark.tables.published import Spec
 
 MAX_WARNINGS = 10  # of one kind
@@ -72,7 +73,7 @@ def plan(
     estimate = estimates(gpu) if gpu else None
     listed: list[dict[str, Any]] = []
     counts, measured = [], cost.epoch_seconds(runs)
-    specs = {} if as_json else {name: published.load(name, tables) for name in published.names(tables)}
+    specs = {} if as_json else catalogue.every(tables)
     for name in [grid_name] if grid_name else grid.names():
         try:
             its_scale = resolve_scale(name, scale, data_root, cache, allow_partial)[1]
@@ -81,10 +82,10 @@ def plan(
                 raise
             print(f"warning: {name} is left out: {error}", file=sys.stderr)
             continue
-        asked = Asked(its_scale, sets, weights, runs)
+        question = asked(its_scale, sets, weights, runs)
         if allow_partial:
-            asked = of_what_is_there(asked, name, only, data_root, cache, allow_partial)
-        matrix = asked.matrix(name, only)
+            question = of_what_is_there(question, name, only, data_root, cache, allow_partial)
+        matrix = question.matrix(name, selection(only))
         rows: list[dict[str, Any]] = []
         other = same_data.others(matrix.jobs, runs, data_root, cache)
         for job in matrix.jobs:
@@ -166,11 +167,12 @@ def estimated(rows: list[dict[str, Any]]) -> str:
 
 def print_power(matrix: Matrix, specs: dict[str, Spec]) -> None:
     """The seeds that each claim of a grid takes, where real data run."""
+    from benchmark import data
     from benchmark.results.results import Results
     from benchmark.tables import build, seeds_needed
 
     claims = list(seeds_needed.claims_of_grid(matrix.grid.name, specs))
-    if not claims or not matrix.grid.has_tables(matrix.scale) or all(j.dataset.endswith("-mini") for j in matrix.jobs):
+    if not claims or not matrix.grid.has_tables(matrix.scale) or all(data.find(j.dataset).draw for j in matrix.jobs):
         return
     built = {}
     if any(Run(matrix.folder(job)).state() == "done" for job in matrix.jobs):

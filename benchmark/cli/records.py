@@ -9,6 +9,7 @@ import typer
 
 from benchmark.cli.common import CACHE, RUNS, Cache, DataRoot, Runs, Weights
 from benchmark.errors import UserError
+from benchmark.matrix import grid, study
 
 
 def verify(
@@ -38,8 +39,9 @@ def verify(
         arguments = ["--cache", str(cache), "--device", device]
         arguments += ["--data-root", str(data_root)] if data_root else []
         arguments += ["--weights", str(weights)] if weights else []
+        arguments += ["--study", str(study.at_hand().folder)] if study.at_hand().folder else []
         for run in rerun_module.chosen(runs, rerun):
-            if data_root is None and not run.job().dataset.endswith("-mini"):
+            if data_root is None and grid.is_official(run.job().dataset):
                 raise UserError(f"{run.id} reads {run.job().dataset}: name its folder with --data-root DIR")
             took = run.result()
             print(f"{run.id}: training again; it took {took.seconds if took else 0:.0f} s", flush=True)

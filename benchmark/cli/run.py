@@ -16,7 +16,6 @@ from benchmark.cli.common import (
     RUNS,
     TABLES,
     AllowPartial,
-    Asked,
     Cache,
     DataRoot,
     GridName,
@@ -27,11 +26,13 @@ from benchmark.cli.common import (
     Tables,
     Weights,
     Wide,
+    asked,
     duration,
     of_what_is_there,
     opened_runs,
     render_tables,
     resolve_scale,
+    selection,
 )
 from benchmark.errors import UserError, one_line
 from benchmark.executors import launch, local
@@ -89,15 +90,15 @@ def run(
     deadline = time.time() + duration("--budget", budget) if budget else math.inf
     _, scale, reason = resolve_scale(grid_name, scale, data_root, cache, allow_partial)
     print(f"scale {scale}: {reason}", flush=True)
-    asked = Asked(scale, sets, weights, runs)
-    matrix = asked.matrix(grid_name, only)
+    question = asked(scale, sets, weights, runs)
+    matrix = question.matrix(grid_name, selection(only))
     limits = Limits(timeout, hang_timeout, deadline)
     place = find_place(matrix, executor, settings_file, device, gpus, workers, jobs_per_gpu, limits, budget)
     if cuda_graph and isinstance(place.slots, Slots) and not place.slots.gpus:
         raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
     look_for_weights(matrix.jobs, weights)
-    asked = of_what_is_there(asked, grid_name, only, data_root, cache, allow_partial)
-    matrix = asked.matrix(grid_name, only)
+    question = of_what_is_there(question, grid_name, only, data_root, cache, allow_partial)
+    matrix = question.matrix(grid_name, selection(only))
     say_what_gains_lack(matrix)
     specs = tables_of(grid_name, tables)
     refuse_other_data(matrix, data_root, cache)
@@ -115,7 +116,7 @@ def run(
     arguments += ["--deadline", str(deadline)] if budget else []
     outcomes = execute(executor, folders, arguments, place.slots)
     with opened_runs() as reader:
-        render_tables(specs, asked, reader, data_root, tables, cache, wide=wide)
+        render_tables(specs, replace(question, reader=reader), data_root, tables, cache, wide=wide)
     report_what_is_left(folders, outcomes, budget)
 
 

@@ -11,7 +11,6 @@ from benchmark.cli.common import (
     RUNS,
     TABLES,
     AsJson,
-    Asked,
     Cache,
     DataRoot,
     Runs,
@@ -19,13 +18,14 @@ from benchmark.cli.common import (
     Tables,
     Weights,
     Wide,
+    asked,
     opened_runs,
     print_rows,
     render_tables,
 )
 from benchmark.errors import UserError, nearest
-from benchmark.matrix import grid
-from benchmark.tables import published
+from benchmark.matrix import grid, study
+from benchmark.tables import catalogue, published
 
 
 def tables_command(
@@ -41,15 +41,25 @@ def tables_command(
     wide: Wide = False,
 ) -> None:
     """Write the tables from the run folders as Markdown, LaTeX, HTML, CSV and JSON, and print them."""
-    specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
+    catalogue.look_at(runs)
     known = list(dict.fromkeys(s for name in grid.names() for s in grid.load(name).scales))
-    if scale is not None and scale not in known:
-        raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, known))
-    scales = [scale] if scale else [s for s in known if any((runs / s).glob("*/job.json"))] or ["mini"]
+    beside = grid.built_in_names() if study.at_hand().folder else []
+    every = list(dict.fromkeys([*known, *(s for name in beside for s in grid.load(name).scales)]))
+    if scale is not None and scale not in every:
+        raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, every))
+    with_runs = [s for s in every if any((runs / s).glob("*/job.json"))]
     with opened_runs() as reader:
-        for each in scales:
-            asked = Asked(each, sets, weights, runs)
-            render_tables(specs, asked, reader, data_root, tables, cache, again, wide, blank=table is not None)
+        for each in [scale] if scale else with_runs or ["mini" if "mini" in known else known[0]]:
+            question = asked(each, sets, weights, runs, reader)
+            specs = [published.load(table, tables)] if table else catalogue.shown(question, tables)
+            problems = [catalogue.why_not(spec, each, tables) for spec in specs]
+            if table and scale and problems[0]:
+                raise UserError(problems[0])
+            if scale and scale not in known and all(problems):
+                raise UserError(
+                    f"no method of the study has run at scale '{scale}'; --table NAME prints a built-in table"
+                )
+            render_tables(specs, question, data_root, tables, cache, again, wide, blank=table is not None)
 
 
 def published_command(
@@ -98,7 +108,9 @@ def lock(
     found = locks.unlocked(specs, locks.read(tables))
     for address, (_, why) in found.items():
         print(f"{address}: {why}")
-    if not found:
+    if not any(True for spec in specs.values() for _ in locks.claims_of(spec, specs)):
+        print(f"{published.home(tables)}: holds no claim; a row with 'claim: true' is one")
+    elif not found:
         print(f"every claim is locked in {tables / locks.FILE}")
     elif check:
         sys.exit(1)

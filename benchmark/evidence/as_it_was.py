@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import UserError
+from benchmark.matrix import grid, study
 from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.store.code import is_commit
 from benchmark.store.records import Code, Environment, Result
@@ -72,7 +73,9 @@ def run_steps(of: Made, data_root: Path | None, weights: Path | None) -> list[li
     command = ["env", "-C", str(of.checkout), f"OMP_NUM_THREADS={threads}", f"MKL_NUM_THREADS={threads}"]
     command += [".venv/bin/python", "-m", "benchmark", "run-job", f"as-it-was/{of.job.scale}/{of.run.id}"]
     command += ["--threads", threads, "--device", device]
-    if not of.job.dataset.endswith("-mini"):
+    own = study.at_hand().folder
+    command += ["--study", str(own.absolute())] if own else []
+    if grid.is_official(of.job.dataset):
         command += ["--data-root", str(data_root.absolute() if data_root else DATA)]
     if of.job.weights.startswith("sha256:"):
         command += ["--weights", str(weights.absolute() if weights else WEIGHTS)]
@@ -90,6 +93,8 @@ def inputs(of: Made) -> list[str]:
         told = [f"SHA-256 {read.sha256} of ids and labels"] if read else []
         told += [f"SHA-256 {pixels} of pixels"] if pixels else []
         lines.append(f"data: {job.dataset}, {name}, {count} images: {'; '.join(told) or 'no hash was recorded'}")
+    if of.code.study:
+        lines.append(f"the study's methods.py: SHA-256 {of.code.study}")
     weights = job.weights
     if weights == "imagenet1k_v1":
         file = IMAGENET1K_V1[job.backbone]

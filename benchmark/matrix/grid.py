@@ -271,6 +271,11 @@ def names() -> list[str]:
     return [path.stem for path in files()]
 
 
+def built_in_names() -> list[str]:
+    """The package's, whichever study is at hand."""
+    return list(_files(GRIDS))
+
+
 def files() -> list[Path]:
     """Theirs."""
     return list((_files(_own_folder()) or _files(GRIDS)).values())
@@ -288,6 +293,12 @@ def _files(folder: Path | None) -> dict[str, Path]:
 def own_data() -> dict[str, Data]:
     """The data sets that the study's grids describe, by the name that their protocol gives them."""
     return {one.protocol["dataset"]: one.data for one in _of_study() if one.data}
+
+
+def is_official(dataset: str) -> bool:
+    """Whether it is one of the sets that somebody must fetch: not a study's own, and no drawn twin, as which
+    data.DATASETS has each name that ends in -mini."""
+    return dataset not in own_data() and not dataset.endswith("-mini")
 
 
 def own_splits(dataset: str) -> list[str]:

@@ -188,6 +188,10 @@ class Job(BaseModel):
             fields.pop("options", None)
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
+    def __hash__(self) -> int:
+        # pydantic's own hashes the options too, which in an outside study are often of a model that has no hash.
+        return hash(self.canonical_json())
+
     def value(self, name: str) -> Any:
         """Of a field, or of an option of the method's; None where it has no such option."""
         return getattr(self, name) if name in FIELDS else getattr(self.options, name, None)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmark.matrix import study
+from benchmark.matrix import grid, study
 from benchmark.matrix.grid import Grid, Scale
 from benchmark.matrix.job import Job
 
@@ -133,7 +133,7 @@ class Matrix:
         only = [f"method={m}" for m in dict.fromkeys(methods)] + [f"{key}={value}" for key, value in named.items()]
         words += ["--only", ",".join(only)]
         jobs = [job for method in methods for job in self.jobs_of(fields, method)]
-        if self.grid.data is None and any(not job.dataset.endswith("-mini") for job in jobs):
+        if any(grid.is_official(job.dataset) for job in jobs):
             words += ["--data-root", "DIR"]
         if any(job.weights.startswith("sha256:") for job in jobs):
             words += ["--weights", "FILE"]

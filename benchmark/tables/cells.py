@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmark.matrix.matrix import Matrix
@@ -88,9 +87,9 @@ class Table:
     sources: "dict[str, TableOfRuns]" = field(default_factory=dict, repr=False)  # by row, of a table of tables
 
     @property
-    def subfolder(self) -> Path:
-        """Where its files lie, inside a folder of tables."""
-        return Path(self.scale)
+    def warnings(self) -> list[str]:
+        """A line for each damaged file of the runs that it rests on."""
+        return list(dict.fromkeys(line for source in self.sources.values() for line in source.warnings))
 
     def to_frame(self) -> Any:
         """A tidy pandas DataFrame, a line a cell: row, column, published, mean, std, ... in the table's unit."""
@@ -167,9 +166,4 @@ class TableOfRuns(Table):
 
     @property
     def warnings(self) -> list[str]:
-        """A line for each damaged file of its runs."""
         return self.results.warnings
-
-    @property
-    def subfolder(self) -> Path:
-        return self.matrix.subfolder

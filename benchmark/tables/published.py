@@ -110,13 +110,17 @@ class Spec(_Strict):
         return next(r.published[index] for r in self.rows if r.key == row)
 
 
+MEASURES = ("mAP", "top1", "top5")  # of a run as a whole
 KEYS = (*Spec.model_fields, *Row.model_fields, *Column.model_fields)
 BUILT_IN = Path(__file__).parents[1] / "published"  # tables/ of the checkout, which travels in the package
 
 
 def home(folder: Path) -> Path:
-    """Where the table files are that are meant by `folder`: there, or, where it has none, in the package."""
-    return folder if any(folder.glob("*.yaml")) else BUILT_IN
+    """Where the table files are that are meant by `folder`: there; where it has none, in the study at hand; else in the
+    package. So what is generated may go to an empty folder."""
+    own = study.at_hand().folder
+    places = [folder, *([own / "tables"] if own else [])]
+    return next((place for place in places if any(place.glob("*.yaml"))), BUILT_IN)
 
 
 def of_study(folder: Path) -> Path:
@@ -129,11 +133,23 @@ def names(folder: Path) -> list[str]:
     return sorted(path.stem for path in home(folder).glob("*.yaml"))
 
 
+def every_name(folder: Path) -> list[str]:
+    """The names and, beside a study's own tables, those of the package, whose grids the study may add a method to."""
+    beside = names(BUILT_IN) if study.at_hand().folder else []
+    return list(dict.fromkeys([*names(folder), *beside]))
+
+
+def file(name: str, folder: Path) -> Path:
+    """The file of the table called `name`. UserError where there is none."""
+    known = every_name(folder)
+    if name not in known:
+        raise UserError(f"unknown table '{name}'{nearest(name, known)} (tables of {home(folder)}/)")
+    return (home(folder) if name in names(folder) else BUILT_IN) / f"{name}.yaml"
+
+
 def load(name: str, folder: Path) -> Spec:
     """The table called `name`. UserError with file, line and the nearest valid name for anything wrong in it."""
-    if name not in names(folder):
-        raise UserError(f"unknown table '{name}'" + nearest(name, names(folder)))
-    path = home(folder) / f"{name}.yaml"
+    path = file(name, folder)
     document, lines = strict_yaml.load(path)
     try:
         spec = Spec(**{**(document or {}), "name": name})
@@ -151,6 +167,8 @@ def load(name: str, folder: Path) -> Spec:
     for loc, what, name, valid in _named(spec):
         if name not in valid:
             raise UserError(f"{path}:{strict_yaml.line_of(lines, loc)}: {what} '{name}'" + nearest(name, valid))
+    if "row_header" not in spec.model_fields_set and {row.item or row.key for row in spec.rows} <= set(MEASURES):
+        spec = spec.model_copy(update={"row_header": "measure"})
     spec = _with_columns_of_the_study(spec)
     rows = [row.model_copy(update={"class_cells": _class_cells(row, spec, folder)}) for row in spec.rows]
     return spec.model_copy(update={"rows": rows})
