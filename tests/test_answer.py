@@ -4,10 +4,13 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmark import cli
 from benchmark.evidence import answer, figures
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
@@ -194,6 +197,16 @@ def _measured(runs, **planted):
     plant(runs, lambda job, item: 50.0 + job.seed + (job.method == "icasc-a_ch"), of=grid.load("voc"), **planted)
     home = Path(__file__).parents[1] / "tables"
     return answer.comparisons(on_real_data(published.load("headline", home), runs, home, runs, Reader()))
+
+
+def test_the_command_prints_the_same_for_machines(tmp_path):
+    shown = _measured(tmp_path / "runs", scale="reduced")
+    for path in (Path(__file__).parents[1] / "tables").glob("*.yaml"):
+        shutil.copy(path, tmp_path)
+    words = ["answer", "--json", "--runs", str(tmp_path / "runs"), "--tables", str(tmp_path)]
+    printed = json.loads(CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout)
+    assert printed == json.loads(json.dumps(answer.values(shown)))
+    assert (tmp_path / "answer.md").read_text() == answer.markdown(shown)
 
 
 def test_every_precision_and_every_scale_enters_by_itself(tmp_path):
