@@ -54,7 +54,7 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "status": cell.status,
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
         | {"std_binomial": _binomial(matrix, cell, table.item(cell))}
-        | uncertainty(list(cell.values), collect.mean_over(samples, cell.runs, table.item(cell))),
+        | uncertainty(list(cell.values), collect.each_over(samples, cell.runs, table.item(cell))),
         "gain": None if cell.column == baseline else _gain(table, cell, samples),
         "verdicts": {
             "value": cell.verdict and asdict(cell.verdict),
@@ -124,7 +124,7 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "treatment": cell.treatment and asdict(cell.treatment) | {"told": cell.treatment.told},
         "sign_flip_p": intervals.sign_flip_p(cell.gains) if cell.gains else None,
     } | {
-        name: value  # the interval of both is the table's, whose spread methods may share
+        name: value  # the interval of both is the table's, above
         for name, value in uncertainty(list(cell.gains), paired_over(samples, table, cell)).items()
         if name != "interval_seeds_and_images"
     }  # fmt: skip
@@ -142,14 +142,16 @@ def _trained_by(table: Table, cell: Cell) -> str:
     return f"{sides[0]}; the baseline by {sides[1]}"
 
 
-def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, Any]:
-    """Spread over seeds, sampling of test images, and both, each under its own name."""
-    image_std = None if sample_R is None else float(np.nanstd(sample_R, ddof=1))
+def uncertainty(values: list[float], draws_NR: np.ndarray | None) -> dict[str, Any]:
+    """Spread over seeds, sampling of test images, and both, each under its own name. draws_NR: the values, one a seed,
+    in each sample of the test images."""
+    sample_R = None if draws_NR is None else draws_NR.mean(axis=0)
+    both = claims.gain_interval(values, draws_NR, bounds=None) if draws_NR is not None and len(values) > 1 else None
     return {
         "interval_seeds": intervals.t_interval(values),
-        "std_images": image_std,
+        "std_images": None if sample_R is None else float(np.nanstd(sample_R, ddof=1)),
         "interval_images": _over_images(values, sample_R),
-        "interval_seeds_and_images": None if image_std is None else intervals.combined_interval(values, image_std),
+        "interval_seeds_and_images": both and (both.low, both.high),
     }
 
 

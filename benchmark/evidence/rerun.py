@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
-from benchmark.stats import claims, intervals
+from benchmark.stats import intervals
 from benchmark.store import environment, scores
 from benchmark.store.code import changed_since
 from benchmark.store.environment import processor
@@ -81,12 +81,12 @@ def noise_floor(run: Run) -> float | None:
             its = other.job()
             if its.scale == job.scale:
                 by_kind.setdefault(its.model_copy(update={"seed": 0}).id, []).append(_headline(other))
-    pooled = claims.pooled_std(list(by_kind.values()))
-    return (
-        None
-        if pooled is None
-        else intervals.t_quantile(pooled.df, (1 + intervals.LEVEL) / 2) * pooled.std * math.sqrt(2)
-    )
+    several = [values for values in by_kind.values() if len(values) > 1]
+    if not several:
+        return None
+    df = sum(len(values) - 1 for values in several)
+    variance = sum((len(values) - 1) * np.var(values, ddof=1) for values in several) / df
+    return float(intervals.t_quantile(df, (1 + intervals.LEVEL) / 2) * math.sqrt(2 * variance))
 
 
 def differences(before: Environment, now: Environment, commit: str | None, same_code: bool = False) -> list[str]:

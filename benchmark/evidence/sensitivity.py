@@ -158,13 +158,14 @@ def _gains_over(
         of = {seed: measured[method][seed][0] for seed in pairs[method].seeds}
         return of, {seed: measured[baseline][seed][0] for seed in of}
 
-    groups = [side for method in pairs for side in collect.sides(*paired_runs(method)) if side and resample]
-    samples = collect.image_samples(matrix, groups, item=item)
-    pooled = claims.pooled_std([of.gains for of in pairs.values()])
+    sides = [side for method in pairs for side in collect.sides(*paired_runs(method)) if resample]
+    samples = collect.image_samples(
+        matrix, collect.alone(dict.fromkeys(run for side in sides for run in side)), item=item
+    )
     found = {}
     for method, of in pairs.items():
         drawn = collect.paired_over(samples, *paired_runs(method), item) if item else None
-        found[method] = of, claims.gain_interval(of.gains, drawn, pooled)
+        found[method] = of, claims.gain_interval(of.gains, drawn)
     return found
 
 

@@ -71,13 +71,14 @@ def build(
 
 
 def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarray | None:
-    """The cell's gain in each bootstrap sample of the test images."""
+    """The cell's gain of each seed in each bootstrap sample of the test images, (seeds, rounds)."""
     return collect.paired_over(samples, *_paired_runs(table, cell), table.item(cell))
 
 
 def groups(table: Table, cell: Cell) -> list[collect.Group]:
-    """Of runs whose means on bootstrap samples are shown of a cell: its own, and both sides of its gain."""
-    return [cell.runs, *collect.sides(*_paired_runs(table, cell))]
+    """Runs whose numbers on bootstrap samples are shown of a cell: its own, and both sides of its gain."""
+    ours, theirs = collect.sides(*_paired_runs(table, cell))
+    return collect.alone(dict.fromkeys([*cell.runs, *ours, *theirs]))
 
 
 def _paired_runs(table: Table, cell: Cell) -> tuple[dict[int, str], dict[int, str]]:
@@ -108,19 +109,15 @@ def _with_gains(
 
 
 def _with_intervals(table: Table, matrix: Matrix, resample: bool) -> dict[tuple[str, str], Cell]:
-    """Each gain's interval over seeds and test images together; a row's methods share a spread where they may."""
-    cells = dict(table.cells)
-    sides = [collect.sides(*_paired_runs(table, cell)) for cell in cells.values() if cell.gains]
-    samples = collect.image_samples(matrix, [side for both in sides for side in both]) if resample else {}
-    for row in table.spec.rows:
-        of_row = [cells[row.key, column.key] for column in table.spec.columns]
-        # Controls, which are there to differ, lend each other no spread: an A/A's is the noise floor.
-        pooled = None if table.spec.of_controls else claims.pooled_std([cell.gains for cell in of_row])
-        for cell in of_row:
-            if cell.gains:
-                interval = claims.gain_interval(cell.gains, paired_over(samples, table, cell), pooled)
-                cells[row.key, cell.column] = replace(cell, gain_interval=interval)
-    return cells
+    """Each gain's interval over seeds and test images together, of its own runs alone."""
+    with_gain = {at: cell for at, cell in table.cells.items() if cell.gains}
+    sides = [collect.sides(*_paired_runs(table, cell)) for cell in with_gain.values()]
+    runs = dict.fromkeys(run for both in sides for side in both for run in side)
+    samples = collect.image_samples(matrix, collect.alone(runs)) if resample else {}
+    intervals_of = {
+        at: claims.gain_interval(cell.gains, paired_over(samples, table, cell)) for at, cell in with_gain.items()
+    }
+    return table.cells | {at: replace(with_gain[at], gain_interval=found) for at, found in intervals_of.items()}
 
 
 def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:

@@ -223,18 +223,27 @@ def _resampled(
     )
 
 
-def mean_over(samples: Samples, ids: Iterable[str], item: str) -> np.ndarray | None:
-    """The runs' mean in each sample of images; None where one has none, or they were not asked for together."""
-    return samples.get(tuple(ids), {}).get(item)
+def each_over(samples: Samples, ids: Iterable[str], item: str) -> np.ndarray | None:
+    """Each run's number in each sample of images, (runs, rounds); None without runs, or where one has none. The runs
+    are to be groups of their own in `samples`: `alone`."""
+    found = [samples.get((run,), {}).get(item) for run in ids]
+    known = [values for values in found if values is not None]
+    return np.stack(known) if known and len(known) == len(found) else None
+
+
+def alone(ids: Iterable[str]) -> list[Group]:
+    """Each run as a group of its own, as `image_samples` is asked for what `each_over` needs."""
+    return [(run,) for run in ids]
 
 
 def sides(ours: dict[int, str], theirs: dict[int, str]) -> tuple[Group, Group]:
-    """The runs (seed -> run id) of the seeds that both have, as `image_samples` is asked for them."""
+    """The runs (seed -> run id) of the seeds that both have."""
     shared = [seed for seed in ours if seed in theirs]
     return tuple(ours[seed] for seed in shared), tuple(theirs[seed] for seed in shared)
 
 
 def paired_over(samples: Samples, ours: dict[int, str], theirs: dict[int, str], item: str) -> np.ndarray | None:
-    """The mean difference of runs of the same seed (seed -> run id) in each sample of images: both on the same ones."""
-    mine, its = (mean_over(samples, side, item) for side in sides(ours, theirs))
+    """The difference of the runs of each seed (seed -> run id) in each sample of images, both on the same ones:
+    (seeds, rounds)."""
+    mine, its = (each_over(samples, side, item) for side in sides(ours, theirs))
     return None if mine is None or its is None else mine - its

@@ -28,7 +28,8 @@ Answer = Literal["not applied", "applied, no effect", "applied, effect", "not kn
 
 @dataclass(frozen=True)
 class Change:
-    """Of the overlap, ours - the baseline's of the same seed: mean and interval over seeds, None for a single one.
+    """Of the overlap, ours - the baseline's of the same seed: mean, interval and standard deviation over seeds; the
+    latter None for a single one.
 
     Overlaps are shares in [0, 1], means over the test images whose true map is not blank.
     """
@@ -36,6 +37,7 @@ class Change:
     mean: float
     interval: Interval | None
     num_seeds: int
+    std: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def _changes(pairs: list[tuple[Epoch | None, Epoch | None]], maps: str) -> dict[
         both = [tuple(epoch.shown_overlap(name) if epoch else None for epoch in pair) for pair in pairs]
         of = [ours - theirs for ours, theirs in both if ours is not None and theirs is not None]
         if of:
-            changes[name] = Change(float(np.mean(of)), intervals.t_interval(of, LAYER_LEVEL, (-1.0, 1.0)), len(of))
+            interval = intervals.t_interval(of, LAYER_LEVEL, (-1.0, 1.0))
+            changes[name] = Change(float(np.mean(of)), interval, len(of), intervals.sample_std(of))
     return changes
 
 
