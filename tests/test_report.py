@@ -219,7 +219,7 @@ def test_it_opens_with_the_answer(reduced):
     assert text.index("<img ") > text.index('id="answer"')
     found = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", opening)]
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    cells = [cell.strip().replace("\\", "") for line in lines for cell in line.strip("|").split("|")]
+    cells = [cell.strip(" *").replace("\\", "") for line in lines for cell in line.strip("|").split("|")]
     assert found == [render.minus(cell) for cell in cells if not cell.startswith((":-", "--"))]
     assert "ResNet-110 (as resnet20)" in opening
     assert opening.count("popovertarget") == 4, "a trace for each gain of this scale"

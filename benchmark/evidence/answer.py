@@ -142,9 +142,10 @@ class Claim:
 
     @cached_property
     def image_error(self) -> float:
-        """The standard error of the mean over test images: the settings share theirs, or some, so their errors add."""
+        """The part of the mean's error over test images that all seeds share; what each seed has for itself is in the
+        spread of the pairs. The settings share their images, or some, so their parts add."""
         known = [c.interval.estimate for c in self.settings]
-        return self._over_pairs([one.image_error if one else 0.0 for one in known])
+        return self._over_pairs([one.images.own if one else 0.0 for one in known])
 
     @cached_property
     def interval(self) -> Interval | None:
