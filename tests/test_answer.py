@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli.evidence import in_each_precision, on_real_data
 from benchmark.evidence import answer, figures
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.run import submit
-from benchmark.tables import published
+from benchmark.tables import catalogue, published
 from benchmark.tables.claims import Estimate, GainInterval
 from benchmark.tables.stats import Verdict
 from benchmark.tables.treatment import Change, Treatment
@@ -103,14 +102,18 @@ def test_controls_in_another_precision_stand_under_a_heading_of_their_own(contro
 
 def test_every_precision_that_ran_is_looked_at(tmp_path):
     matrix = Matrix(grid.load("voc"), "reduced", runs=tmp_path)
-    assert [each.overrides for each in in_each_precision(matrix)] == [{}]
+    assert [each.overrides for each in catalogue.in_each_precision(matrix)] == [{}]
     submit(tmp_path, matrix.jobs[0])
     for precision in ("float32", "tf32"):
         submit(tmp_path, matrix.asked_otherwise(overrides={"precision": precision}).jobs[0])
     damaged = submit(tmp_path, matrix.jobs[1])
     damaged.path("job.json").write_text("{")
     submit(tmp_path, Matrix(grid.load("voc"), "subset", {"precision": "float64"}).jobs[0])
-    assert [each.overrides.get("precision") for each in in_each_precision(matrix)] == [None, "float32", "tf32"]
+    assert [each.overrides.get("precision") for each in catalogue.in_each_precision(matrix)] == [
+        None,
+        "float32",
+        "tf32",
+    ]
 
 
 def test_a_claim_has_a_row_in_each_precision_that_its_methods_ran_in(tmp_path):
@@ -118,7 +121,7 @@ def test_a_claim_has_a_row_in_each_precision_that_its_methods_ran_in(tmp_path):
     plant(tmp_path, lambda job, item: 50.0 + job.seed + (job.method == "icasc-a_ch"), of=voc)
     plant(tmp_path, lambda job, item: 50.0 + job.seed - (job.method == "icasc-a_ch"), of=voc, precision="tf32")
     home = Path(__file__).parents[1] / "tables"
-    tables = on_real_data(published.load("headline", home), tmp_path, home, tmp_path)
+    tables = catalogue.on_real_data(published.load("headline", home), tmp_path, home, tmp_path)
     told = [c.line[0].removesuffix(" ‡") for c in answer.comparisons(tables)]
     voc_at = "PASCAL VOC 2012, ResNet-18, paper"
     assert len(told) == 4

@@ -9,11 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmark import cli
-from benchmark.cli.evidence import first_of_each_grid
 from benchmark.evidence import curve
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
-from benchmark.tables import stats
+from benchmark.tables import catalogue, stats
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "tables" / "study"
@@ -265,7 +264,8 @@ def test_mini_numbers_of_the_document_are_the_tables():
 @pytest.mark.slow
 def test_what_choices_are_worth_is_the_records():
     """The sentence under the picture, by what it draws: every choice that it names as less than chance is one."""
-    (spec,) = (spec for spec in first_of_each_grid(None, ROOT / "tables") if spec.grid == "voc")
+    specs = catalogue.first_of_each_grid(list(catalogue.every(ROOT / "tables").values()), ROOT / "tables")
+    (spec,) = (spec for spec in specs if spec.grid == "voc")
     _, drawing = curve.draw(Matrix(grid.load("voc"), "study", runs=ROOT / "runs"), spec, None)
     (axes,) = drawing.figure.axes
     worth = dict(zip((t.get_text() for t in axes.get_yticklabels()), (t.get_text() for t in axes.texts), strict=True))

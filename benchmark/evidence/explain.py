@@ -44,6 +44,7 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
     spec, matrix, row = table.spec, table.matrix, table.row(cell)
     assert matrix is not None, "a table of runs"
     own = matrix.jobs_of(row.where, cell.column)
+    spread = uncertainty(list(cell.values), collect.mean_over(samples, cell.runs, table.item(cell)))
     baseline = spec.columns[0].key
     column = next(c for c in spec.columns if c.key == cell.column)
     return {
@@ -53,7 +54,7 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "status": cell.status,
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
         | {"std_binomial": _binomial(matrix, cell, table.item(cell))}
-        | uncertainty(list(cell.values), collect.mean_over(samples, cell.runs, table.item(cell))),
+        | clipped(spread, stats.SHARES),
         "gain": None if cell.column == baseline else _gain(table, cell, samples),
         "verdicts": {
             "value": cell.verdict and asdict(cell.verdict),
@@ -124,7 +125,9 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None,
     } | {
         name: value  # the interval of both is the table's, whose spread methods may share
-        for name, value in uncertainty(list(cell.gains), paired_over(samples, table, cell)).items()
+        for name, value in clipped(
+            uncertainty(list(cell.gains), paired_over(samples, table, cell)), claims.BOUNDS
+        ).items()
         if name != "interval_seeds_and_images"
     }  # fmt: skip
 
@@ -149,6 +152,14 @@ def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, A
         "std_images": image_std,
         "interval_images": _over_images(values, sample_R),
         "interval_seeds_and_images": None if image_std is None else stats.combined_interval(values, image_std),
+    }
+
+
+def clipped(measured: dict[str, Any], bounds: stats.Interval) -> dict[str, Any]:
+    """The uncertainties with each interval cut to what its quantity can be, in percent or in points."""
+    return {
+        name: stats.clip(value, bounds) if name.startswith("interval") and value is not None else value
+        for name, value in measured.items()
     }
 
 

@@ -129,7 +129,9 @@ def why_not(spec: Spec, scale: str, tables: Path) -> str:
 def build_table(
     spec: Spec, matrix: Matrix, tables: Path, data_root: Path | None = None, cache: Path = Path(".cache")
 ) -> Table:
-    """A table of runs; its departures say where these are of other data than lie here."""
+    """A table of runs; its departures say where these are of other data than lie here. UserError without a folder of
+    runs."""
+    look_at(matrix.runs)
     other = at_hand.told(at_hand.others(matrix.jobs, matrix.runs, data_root, cache))
     return build.build(spec, matrix, locks.read(base(matrix.grid, tables)), other_data=other)
 
