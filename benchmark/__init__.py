@@ -50,7 +50,6 @@ def table(
     with meanwhile(study):
         folder = published.of_study(Path(tables))
         spec = published.load(name, folder)
-        catalogue.look_at(Path(runs))
         asked = catalogue.Asked(scale or catalogue.default_scale_of(spec, folder), Path(runs), fields)
         return catalogue.table_at(spec, asked, folder, None if data_root is None else Path(data_root))
 

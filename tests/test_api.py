@@ -1,6 +1,8 @@
 """From a notebook and for other programs: import benchmark, and export."""
 
 import importlib.util
+import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,12 @@ import pandas as pd
 import pytest
 
 import benchmark
-from benchmark import __main__
+from benchmark import __main__, cli
+from benchmark.cli import common, export
 from benchmark.errors import UserError
 from benchmark.store import code
-from benchmark.store.run import all_runs
+from benchmark.store.run import all_runs, runs_in
+from benchmark.tables import render
 
 ROOT = Path(__file__).parents[1]
 RUNS, TABLES = ROOT / "runs", ROOT / "tables"
@@ -103,6 +107,83 @@ def test_what_export_lacks_is_named(call, tmp_path, monkeypatch, form, package):
     assert f"--format {form}: pip install {package}" in told.stderr
 
 
+def recorded(run) -> float:
+    """The mAP that its record holds, read by nobody but json."""
+    return json.loads((run / "result.json").read_text())["mAP"]["area"]
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "parquet"])
+def test_what_is_exported_is_what_the_record_holds(call, tmp_path, form):
+    """To the last digit, of every run; and the columns are the same whatever has run."""
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    read = {"csv": pd.read_csv, "json": read_lines, "parquet": pd.read_parquet}[form]
+    for scale in ("reduced", "study", "terms"):
+        words = ("export", "--format", form, "--scale", scale, "--runs", RUNS, "--out", f"{scale}.{form}")
+        assert call(tmp_path, *words).returncode == 0
+        frame = read(tmp_path / f"{scale}.{form}").set_index("id")
+        found = [run for run in runs_in(RUNS / scale) if run.state() == "done" and run.result().mAP]
+        assert found
+        for run in found:
+            assert frame.loc[run.id, "mAP"] == recorded(run.folder)
+        assert list(frame.columns) == [*list(export.kinds_of("runs", []))[1:]]
+
+
+def read_lines(path: Path) -> pd.DataFrame:
+    """As Python reads JSON: pandas' own reader cuts digits."""
+    return pd.DataFrame(json.loads(path.read_text()))
+
+
+def test_each_column_of_an_export_has_a_kind():
+    table = benchmark.table("table2", "mini", RUNS, TABLES)
+    assert list(export.CELLS) == list(render.records(table)[0])
+    assert export.kinds_of("runs", [])["flip"] == "truth"
+    kinds = export.kinds_of("runs", [])
+    expected = {"batch_size": "whole", "learning_rate": "number", "sigma": "number", "second_order": "truth"}
+    expected |= {"limit_train": "whole", "milestones": "numbers", "options": "text", "loss": "text"}
+    assert {name: kinds[name] for name in expected} == expected
+
+
+def test_parquet_of_cells_without_a_run_fits_below_one_with_runs(call, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    schemas = []
+    (tmp_path / "none").mkdir()
+    for runs in (RUNS, tmp_path / "none"):
+        words = ("export", "--what", "cells", "--scale", "reduced", "--format", "parquet", "--tables", TABLES)
+        assert call(tmp_path, *words, "--runs", runs, "--out", "x.parquet").returncode == 0
+        schemas.append(parquet.read_schema(tmp_path / "x.parquet").remove_metadata())
+    assert schemas[0] == schemas[1]
+    assert arrow.null() not in schemas[0].types
+
+
+def test_away_from_home_the_folder_is_named(call, tmp_path, monkeypatch):
+    """A notebook and a command in another folder say the same, and show nothing."""
+    monkeypatch.chdir(tmp_path)
+    message = f"{tmp_path / 'runs'}: no such folder; name that of the runs, with runs=, or --runs"
+    for asked in (
+        lambda: benchmark.table("table2", scale="reduced"),
+        lambda: benchmark.table("headline", scale="reduced"),
+        benchmark.runs,
+    ):
+        with pytest.raises(UserError) as error:
+            asked()
+        assert message in str(error.value)
+    for words in (
+        ("tables",), ("tables", "--table", "table2", "--scale", "reduced"), ("answer",), ("figures",),
+        ("explain", "table2:mAP:icasc-a_ch", "--scale", "reduced"), ("report",),
+        ("diff", "--table", "table2"), ("export", "--out", "x.csv"),
+    ):  # fmt: skip
+        told = call(tmp_path, *words)
+        assert (told.returncode, told.stdout) == (2, "")
+        assert message in told.stderr
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").mkdir()
+    assert list(benchmark.runs().columns) == list(benchmark.runs("reduced", RUNS).columns)
+    assert len(benchmark.runs()) == 0
+
+
 def test_export_of_cells_takes_the_scales_that_a_table_has(call, tmp_path):
     words = ("export", "--what", "cells", "--runs", RUNS, "--tables", TABLES, "--out", "x.csv")
     assert call(tmp_path, *words).returncode == 0
@@ -126,6 +207,10 @@ def test_shell_completion(tmp_path, monkeypatch, capsys):
 
 def test_nothing_to_export(call, tmp_path):
     told = call(tmp_path, "export", "--out", "x.csv")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.startswith(f"error: {tmp_path / 'runs'}: no such folder; name that of the runs")
+    (tmp_path / "runs").mkdir()
+    told = call(tmp_path, "export", "--out", "x.csv")
     assert (told.returncode, told.stderr) == (2, "error: runs: holds nothing to export\n")
 
 
@@ -142,6 +227,16 @@ def test_a_home_folder_is_meant_by_its_sign(call, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     assert f"{tmp_path}/me/none" in call(tmp_path, "data", "list", "--data-root=~/none").stderr
     assert f"no jobs under {tmp_path}/me/none/" in call(tmp_path, "status", "--runs=~/none").stdout
+
+
+def test_an_option_of_one_name_is_one_option():
+    """So that `~` is meant, and help is the same, wherever it is taken."""
+    kinds = {"data_root": "DataRoot", "runs": "Runs", "tables": "Tables", "weights": "Weights", "cache": "Cache"}
+    shared = {name: getattr(common, kind) for name, kind in kinds.items()}
+    for command in [*cli.COMMANDS.values(), *cli.data.COMMANDS.values()]:
+        for name, parameter in inspect.signature(command).parameters.items():
+            if name in shared:
+                assert parameter.annotation == shared[name], (command, name)
 
 
 def test_a_repository_that_lies_around_the_package_is_not_the_suite_s(tmp_path, monkeypatch):

@@ -483,5 +483,7 @@ def test_a_table_asked_for_where_it_is_not_made_is_named(tmp_path):
     for path in Path("tables").glob("*.yaml"):
         shutil.copy(path, tmp_path)
     words = ["tables", "--table", "voc-controls", "--scale", "mini", "--tables", str(tmp_path)]
-    with pytest.raises(UserError, match="made at scale controls, reduced, subset, not at 'mini'"):
+    (tmp_path / "runs").mkdir()
+    words += ["--runs", str(tmp_path / "runs")]
+    with pytest.raises(UserError, match="made at scale controls, reduced, subset, year2008, not at 'mini'"):
         CliRunner().invoke(cli.app, words, catch_exceptions=False)

@@ -47,7 +47,7 @@ def test_true_is_reproduced_and_false_is_not(call, tmp_path, cache):
     for name, column in (("true", "hot_head"), ("false", "dusted")):
         made = json.loads((tmp_path / "examples" / "tables" / "paper" / f"{name}.json").read_text())
         verdicts[name] = next(cell["gain_verdict"] for cell in made["cells"] if cell["column"] == column)
-        assert f"Lock: not locked (top1, {column})." in " ".join(made["notes"])
+        assert f"Lock: not locked (top-1 accuracy, {column})." in " ".join(made["notes"])
     assert verdicts == {"true": "reproduced", "false": "not reproduced"}
 
 

@@ -276,6 +276,7 @@ def test_what_init_writes_runs(call, tmp_path, small_cache):
 
 def test_a_notebook_names_its_study(tmp_path):
     init.init(tmp_path / "mine")
+    (tmp_path / "runs").mkdir()
     table = benchmark.table("mine", runs=tmp_path / "runs", study=tmp_path / "mine")
     assert (table.scale, list(table.to_frame()["column"])) == ("paper", ["baseline", "smoothed"])
     assert study.at_hand().folder is None, "the one that was at hand before"
@@ -320,12 +321,13 @@ def test_a_competitor_has_its_published_numbers_and_nothing_to_run(tmp_path, mon
         "rows:", "  - {key: theirs, header: 'Theirs', published_only: true}\ntolerance: 1\nlooks: [2]\nrows:"
     )
     path.write_text(text)
+    (tmp_path / "runs").mkdir()
     table = benchmark.table("mine", runs=tmp_path / "runs", tables=tmp_path / "mine" / "tables")
-    cell = table.cells["top1", "theirs"]
+    cell = table.cells["top-1 accuracy", "theirs"]
     assert (cell.published, cell.status, cell.verdict, cell.gain_verdict) == (53.0, "published", None, None)
-    assert table.orders["top1"].outcome == "not run", "of the columns that run"
+    assert table.orders["top-1 accuracy"].outcome == "not run", "of the columns that run"
     assert [claim.column for claim in locks.claims_of(table.spec, {})] == ["smoothed"]
-    assert ("top1", "theirs") not in diff.of_table(table).cells
+    assert ("top-1 accuracy", "theirs") not in diff.of_table(table).cells
     assert "53.0" in render.terminal(table, None)
     path.write_text(text.replace("published_only", "published_onyl"))
     with pytest.raises(UserError, match="did you mean 'published_only'"):

@@ -177,8 +177,7 @@ def _read_by(job: Job) -> tuple[str, int, str, str]:
 def measured(
     scale: str | None, sets: list[str] | None, weights: Path | None, runs: Path, reader: Reader | None = None
 ) -> Asked:
-    """Of what has run: without a scale, paper where paper runs are, else mini. UserError where no runs are."""
-    catalogue.look_at(runs)
+    """Of what has run: without a scale, paper where paper runs are, else mini."""
     return asked(scale or catalogue.default_scale(runs), sets, weights, runs, reader)
 
 

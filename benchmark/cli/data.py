@@ -8,17 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmark.cli.common import home
+from benchmark.cli.common import CACHE, AsJson, Cache, DataRoot
 from benchmark.errors import UserError
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A data set, as 'data list' names it")]
-DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder of the real data; mini data needs none", callback=home)
-]
-Cache = Annotated[Path, typer.Option("--cache", help="Folder for drawn data and what was verified")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output")]
-
-CACHE = Path(".cache")
 
 
 def list_command(data_root: DataRoot = None, cache: Cache = CACHE, as_json: AsJson = False) -> None:

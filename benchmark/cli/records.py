@@ -30,6 +30,8 @@ def verify(
     print("".join(f"{line}\n" for line in wrong), end="")
     left = f"; {len(runs) - len(done)} have not ended" if len(done) < len(runs) else ""
     print(f"{folder}: {len(done)} runs computed again from their scores, {len(wrong)} problems{left}")
+    if study.at_hand().folder is None and any("is not a valid value" in line for line in wrong):
+        print("note: runs of a study's own methods, networks and data are read with --study DIR", file=sys.stderr)
     if not code.history_is_whole():
         print("note: without git and its whole history nobody can tell whether commits are known", file=sys.stderr)
     undecided = False

@@ -43,7 +43,7 @@ from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import environment
 from benchmark.store.run import Claimed, Run, submit
-from benchmark.tables import published
+from benchmark.tables import catalogue, published
 
 
 def run(
@@ -89,7 +89,6 @@ def run(
     """
     deadline = time.time() + duration("--budget", budget) if budget else math.inf
     _, scale, reason = resolve_scale(grid_name, scale, data_root, cache, allow_partial)
-    print(f"scale {scale}: {reason}", flush=True)
     question = asked(scale, sets, weights, runs)
     matrix = question.matrix(grid_name, selection(only))
     limits = Limits(timeout, hang_timeout, deadline)
@@ -99,8 +98,11 @@ def run(
     look_for_weights(matrix.jobs, weights)
     question = of_what_is_there(question, grid_name, only, data_root, cache, allow_partial)
     matrix = question.matrix(grid_name, selection(only))
+    print(f"scale {scale}: {protocol_of(matrix, reason)}", flush=True)
     say_what_gains_lack(matrix)
     specs = tables_of(grid_name, tables)
+    catalogue.refuse_unmeasured(specs, matrix, tables)
+    say_what_no_table_shows(specs, matrix, tables)
     refuse_other_data(matrix, data_root, cache)
     folders = [submit(runs, job) for job in matrix.jobs]
     announce(matrix.jobs, folders, place.slots)
@@ -153,19 +155,36 @@ class Place:
     device: str
 
 
+def protocol_of(matrix: Matrix, reason: str) -> str:
+    """What will be trained: why it is this scale, and what these jobs do otherwise than its grid."""
+    if matrix.scale != "paper" or not matrix.departures:
+        return reason
+    return f"the protocol as the grid states it, but for {'; '.join(sorted(matrix.departures))}"
+
+
+def say_what_no_table_shows(specs: list[published.Spec], matrix: Matrix, tables: Path) -> None:
+    """Of jobs that no table has a row and column for, before they train."""
+    if not specs or not matrix.grid.has_tables(matrix.scale):
+        return
+    unshown = catalogue.unshown(specs, matrix, tables)
+    if unshown:
+        others = f" and {len(unshown) - 1} more" if len(unshown) > 1 else ""
+        print(f"note: no table has a row and a column for {unshown[0]}{others}; 'status' and 'export' show them")
+
+
 def tables_of(grid_name: str, tables: Path) -> list[published.Spec]:
-    specs = [published.load(name, tables) for name in published.names(tables)]
-    specs = [spec for spec in specs if spec.grid == grid_name]
+    specs = catalogue.of_grid(grid_name, tables)
     if not specs:
-        print(f"note: {tables}/ holds no table of grid {grid_name}, so none is written; --tables names the folder")
+        print(f"note: {published.home(tables)}/ holds no table of grid {grid_name}, so none is written")
     return specs
 
 
 def written_at_the_end(specs: list[published.Spec], matrix: Matrix, tables: Path) -> str:
-    folder = tables / matrix.subfolder
+    folder = catalogue.folder(matrix, tables)
     if not matrix.grid.has_tables(matrix.scale):
         return f"{folder / matrix.grid.name}-readings.md"
-    return ", ".join(f"{folder / spec.name}.*" for spec in specs if spec.is_made_at(matrix.scale)) or "no table"
+    made = [spec for spec in specs if not catalogue.why_not(spec, matrix.scale, tables)]
+    return ", ".join(f"{folder / spec.name}.*" for spec in made) or "no table"
 
 
 def find_place(

@@ -41,12 +41,14 @@ def tables_command(
     wide: Wide = False,
 ) -> None:
     """Write the tables from the run folders as Markdown, LaTeX, HTML, CSV and JSON, and print them."""
-    catalogue.look_at(runs)
     known = list(dict.fromkeys(s for name in grid.names() for s in grid.load(name).scales))
     beside = grid.built_in_names() if study.at_hand().folder else []
     every = list(dict.fromkeys([*known, *(s for name in beside for s in grid.load(name).scales)]))
     if scale is not None and scale not in every:
         raise UserError(f"no grid has a scale '{scale}'" + nearest(scale, every))
+    if table is not None:
+        published.file(table, tables)  # a wrong name is told before a folder that is not there
+    catalogue.look_at(runs)
     with_runs = [s for s in every if any((runs / s).glob("*/job.json"))]
     with opened_runs() as reader:
         for each in [scale] if scale else with_runs or ["mini" if "mini" in known else known[0]]:

@@ -21,8 +21,8 @@ from benchmark.store.files import write_json
 
 __all__ = [
     "DATASETS", "Dataset", "ImageSet", "Pixels", "boxed", "decode", "digest", "find", "image_files", "limited",
-    "locate", "most_images", "not_whole", "open_pixels", "present", "read", "state", "undecodable", "verified",
-    "within",
+    "locate", "most_images", "not_whole", "one_split", "open_pixels", "present", "read", "state", "undecodable",
+    "verified", "within",
 ]  # fmt: skip
 
 DIGESTS = "digests"  # folder in a cache
@@ -202,6 +202,12 @@ def read(job: Job, root: Path) -> tuple[ImageSet, ImageSet]:
             raise UserError(not_whole(job.dataset, root, missing))
     within(job, train, test)
     return train, limited(test, job.limit_test)
+
+
+def one_split(job: Job, root: Path) -> ImageSet:
+    """The split that a job is tested on, or what is there of it where the job took no more. UserError where it cannot
+    be read."""
+    return _load(find(job.dataset), root, job.test_split, job.seed, job.partial)
 
 
 def within(job: Job, train: ImageSet, test: ImageSet) -> None:

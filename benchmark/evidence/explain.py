@@ -44,6 +44,7 @@ def trace(table: TableOfRuns, cell: Cell, samples: Samples) -> dict[str, Any]:
     """Everything about a cell as plain data; numbers in the table's unit. samples: of its runs and the baseline's."""
     spec, matrix, row = table.spec, table.matrix, table.row(cell)
     own = matrix.jobs_of(row.where, cell.column)
+    spread = uncertainty(list(cell.values), each_over(samples, cell.runs, table.item(cell)))
     baseline = spec.columns[0].key
     column = next(c for c in spec.columns if c.key == cell.column)
     return {
@@ -53,7 +54,7 @@ def trace(table: TableOfRuns, cell: Cell, samples: Samples) -> dict[str, Any]:
         "status": cell.status,
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
         | {"std_binomial": _binomial(table, cell)}
-        | uncertainty(list(cell.values), each_over(samples, cell.runs, table.item(cell))),
+        | clipped(spread, intervals.SHARES),
         "gain": None if cell.column == baseline else _gain(table, cell, samples),
         "verdicts": {
             "value": cell.verdict and asdict(cell.verdict),
@@ -124,7 +125,9 @@ def _gain(table: TableOfRuns, cell: Cell, samples: Samples) -> dict[str, Any]:
         "sign_flip_p": intervals.sign_flip_p(cell.gains) if cell.gains else None,
     } | {
         name: value  # the interval of both is the table's, above
-        for name, value in uncertainty(list(cell.gains), paired_over(samples, table, cell)).items()
+        for name, value in clipped(
+            uncertainty(list(cell.gains), paired_over(samples, table, cell)), claims.BOUNDS
+        ).items()
         if name != "interval_seeds_and_images"
     }  # fmt: skip
 
@@ -149,6 +152,14 @@ def uncertainty(values: list[float], draws_NR: np.ndarray | None) -> dict[str, A
         "std_images": None if sample_R is None else float(np.nanstd(sample_R, ddof=1)),
         "interval_images": _over_images(values, sample_R),
         "interval_seeds_and_images": both and (both.low, both.high),
+    }
+
+
+def clipped(measured: dict[str, Any], bounds: intervals.Interval) -> dict[str, Any]:
+    """The uncertainties with each interval cut to what its quantity can be, in percent or in points."""
+    return {
+        name: intervals.clip(value, bounds) if name.startswith("interval") and value is not None else value
+        for name, value in measured.items()
     }
 
 

@@ -87,9 +87,9 @@ def _at_hand(job: Job, ids: list[str], data_root: Path | None, cache: Path) -> d
         return None
     root = data.locate(job.dataset, data_root, cache)
     try:
-        split = dataset.load(root, job.test_split, job.seed)
+        split = data.one_split(job, root)
         places = [split.ids.index(name) for name in ids]
-    except (UserError, ValueError):  # another data set lies there, or only a part of this one
+    except (UserError, ValueError):  # another data set lies there, or less of this one than the run had
         return None
     images = split.images
     some = images[places] if isinstance(images, np.ndarray) else tuple(images[i] for i in places)

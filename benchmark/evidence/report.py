@@ -63,6 +63,7 @@ def page(
         whys=dict.fromkeys(f"{part.matrix.grid.title}: {part.matrix.overlay.why}" for part in parts),
         answer=_answer(list(shown), parts, headlines) if headlines else None,
         claims=_open_claims([line for headline in headlines for line in _claims(headline, parts, specs or {})]),
+        published=any(cell.published is not None for part in parts for cell in part.table.cells.values()),
         departures=_departures(parts),
         parts=[_part(part) for part in parts],
         environments=_environments(parts),

@@ -133,7 +133,9 @@ def why_not(spec: Spec, scale: str, tables: Path) -> str:
 def build_table(
     spec: Spec, results: Results, tables: Path, data_root: Path | None = None, cache: Path = Path(".cache")
 ) -> TableOfRuns:
-    """A table of runs; its departures say where these are of other data than lie here."""
+    """A table of runs; its departures say where these are of other data than lie here. UserError without a folder of
+    runs."""
+    look_at(results.matrix.runs)
     other = same_data.departure(same_data.others_of(results, data_root, cache))
     return build.build(spec, results, locks.read(base(results.matrix.grid, tables)), other_data=other)
 
