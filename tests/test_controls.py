@@ -313,7 +313,7 @@ def test_a_controls_gain_is_over_the_baseline_and_in_a_row_of_its_own_over_the_p
     assert table.cells["ResNet-18", "data-half"].status == "not run"
 
 
-def test_a_noisy_control_lends_the_noise_floor_no_spread(tmp_path):
+def test_no_column_lends_another_its_spread(tmp_path):
     quiet = [0.1, -0.1, 0.0]
     table = _table_of(tmp_path, {"aa-a_ch": quiet, "data-half": [-9.0, -4.0, -1.0]})
     found = table.cells["ResNet-18", "aa-a_ch"].gain_interval

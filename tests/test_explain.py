@@ -172,7 +172,7 @@ def test_samples_are_paired():
     cell = table.cells["mAP", "icasc-a_ch"]
     samples = collect.image_samples(golden_matrix(), build.groups(table, cell), 100, "mAP")
     paired = build.paired_over(samples, table, cell)
-    assert paired.std() < 0.3 * collect.mean_over(samples, cell.runs, "mAP").std()
+    assert paired.std() < 0.3 * collect.each_over(samples, cell.runs, "mAP").std()
 
 
 def test_a_pair_of_two_versions_of_the_code_names_both(tmp_path):

@@ -21,10 +21,12 @@ from benchmark.store.files import write_json
 
 __all__ = [
     "DATASETS", "Dataset", "ImageSet", "Pixels", "boxed", "decode", "digest", "find", "image_files", "limited",
-    "locate", "not_whole", "open_pixels", "present", "read", "state", "undecodable", "verified", "within",
+    "locate", "most_images", "not_whole", "open_pixels", "present", "read", "state", "undecodable", "verified",
+    "within",
 ]  # fmt: skip
 
 DIGESTS = "digests"  # folder in a cache
+UNKNOWN = 5_000  # images, where nobody knows before they are read: an assumption
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,18 @@ def find(name: str) -> Dataset:
         num_classes=len(described[name].classes),
         num_images={}, evidence=(), folder=own.folder(described[name]),
     )  # fmt: skip
+
+
+def most_images(name: str, split: str) -> int:
+    """Number of images of a data set's split, before any is read.
+
+    Of a part of the official splits whose list lies with the data, as VOC's `present_train`: as many as the largest of
+    them, which is more than it can have. Of one's own data: UNKNOWN.
+    """
+    dataset = find(name)
+    parts = {part: len(range(cifar.NUM_IMAGES["train"])[of]) for part, of in cifar.PARTS.items()}
+    known = dataset.official_counts | (parts if name == "cifar100" else {})
+    return known.get(split) or max(dataset.num_images.values(), default=UNKNOWN)
 
 
 def locate(name: str, data_root: Path | None, cache: Path) -> Path:

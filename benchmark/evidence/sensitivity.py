@@ -21,9 +21,12 @@ from benchmark.tables.render import escape_markdown
 
 # What becomes of a test image that shows a class only as a difficult object.
 DIFFICULT_TEST = {"ignored": 0, "negative": -1, "positive": 1}
+# `area` where tied images count in the order of the image list, as the development kit's stable sort has them. Ours
+# count together, which is the lowest AP that an order can have.
+LIST_ORDER = "area_list_order"
 # Read from finished runs, no training.
 FROM_RECORDS: dict[str, tuple[Any, ...]] = {
-    "ap_definition": tuple(metrics.DEFINITIONS),
+    "ap_definition": (*metrics.DEFINITIONS, LIST_ORDER),
     "difficult_test": tuple(DIFFICULT_TEST),
     "checkpoint": ("last_epoch", "best_on_test"),  # over all classes, as the best epoch is recorded
     "min_positives": (1, 5, 15, 30, 50),  # images of a class in each split, fewer of which leave it out of mAP
@@ -73,14 +76,15 @@ def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None)
         read = matrix
         if name in FIELDS and value != used:
             read = matrix.asked_otherwise(overrides=matrix.overrides | {name: value})
-        elif name == "ap_definition":
+        elif name == "ap_definition" and value != LIST_ORDER:
             read = matrix.asked_otherwise(average_precision=value)
         elif name == "min_positives":
             read = matrix.asked_otherwise(least_positives=value)
         numbers = {job.id: _number(Run(read.folder(job)), read, name, value, item) for job in read.jobs}
         for backbone in dict.fromkeys(job.backbone for job in read.jobs):
-            # Scores are resampled as recorded: of the last epoch, with their labels. Of others, seeds alone are known.
-            as_recorded = name not in ("difficult_test", "checkpoint") or value == used
+            # Scores are resampled as recorded: of the last epoch, with their labels, ties together. Of others, seeds
+            # alone are known.
+            as_recorded = value != LIST_ORDER and (name not in ("difficult_test", "checkpoint") or value == used)
             lines += _lines(read, backbone, numbers, value, item, as_recorded)
     for line in lines:
         line["in_use"] = line["value"] == used
@@ -182,6 +186,8 @@ def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -
     measured = collect.items(record, matrix.definition, kept)
     if name == "difficult_test":
         measured = rescored(run, matrix.definition, DIFFICULT_TEST[value], kept)
+    if value == LIST_ORDER and not record.single_label:
+        measured = rescored(run, "area", DIFFICULT_TEST["ignored"], kept, list_order=True)
     item = item or record.headline
     if item not in measured:
         raise UserError(f"{run.id} has no '{item}'" + nearest(item, measured))
@@ -194,13 +200,25 @@ def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -
     return measured[item]
 
 
-def rescored(run: Run, definition: str, difficult: int, kept: set[str] | None = None) -> dict[str, float | None]:
-    """As collect.items, with label 0 (only difficult objects) read as `difficult`."""
+def in_list_order(scores_N: np.ndarray) -> np.ndarray:
+    """Scores without ties (N,): of equal ones the first in the list is the higher."""
+    ranked_N = np.empty(len(scores_N))
+    ranked_N[np.argsort(-scores_N, kind="stable")] = -np.arange(len(scores_N))
+    return ranked_N
+
+
+def rescored(
+    run: Run, definition: str, difficult: int, kept: set[str] | None = None, list_order: bool = False
+) -> dict[str, float | None]:
+    """As collect.items, with label 0 (only difficult objects) read as `difficult`; list_order: see `in_list_order`."""
     saved, record = scores.read(run), collect.readable(run)
     if record is None or saved.labels.ndim == 1:
         raise UserError(f"{run.id}: single-label images have no difficult objects")
     labels = np.where(saved.labels == 0, difficult, saved.labels)
-    by_class = zip(saved.classes, metrics.per_class_ap(saved.predicted, labels, definition), strict=True)
+    predicted = saved.predicted
+    if list_order:
+        predicted = np.stack([in_list_order(column) for column in predicted.T], axis=1)
+    by_class = zip(saved.classes, metrics.per_class_ap(predicted, labels, definition), strict=True)
     ap = {name: value if kept is None or name in kept else None for name, value in by_class}
     share = ap | {"mAP": metrics.mean_ap(list(ap.values()))}
     return {name: None if v is None else 100 * v for name, v in share.items()}

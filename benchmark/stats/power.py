@@ -93,9 +93,11 @@ def seeds_to_decide(
         return None
     truth = claimed if truth is None else truth
     right = 1 if abs(truth) > abs(claimed) / 2 else -1
-    found = verdicts(truth, claimed, design, sizes, looks, rounds, seed=0)
-    enough = np.mean(found == right, axis=0) >= power
-    return sizes[int(np.argmax(enough))] if enough.any() else None
+    if looks is not None:
+        enough = np.mean(verdicts(truth, claimed, design, sizes, looks, rounds, seed=0) == right, axis=0) >= power
+        return sizes[int(np.argmax(enough))] if enough.any() else None
+    chances = (np.mean(verdicts(truth, claimed, design, (n,), None, rounds, seed=0) == right) for n in sizes)
+    return next((n for n, chance in zip(sizes, chances, strict=True) if chance >= power), None)
 
 
 def verdicts(

@@ -23,7 +23,6 @@ ASSUMED = (0.3, 0.7, 1.1)  # standard deviations over seeds of a paired gain, in
 # 0.24 for the known gains of 4.5 and 16 points of top-1 on CIFAR-100 (N = 10,000), of which 0.11 and 0.23 are measured.
 OWN_PART = 6.0
 MOVED = Gate(-0.05, 0.03)  # Grad-CAM's inner maps on VOC at scale reduced, the least that is seen to move there
-NUM_IMAGES = 5_000  # of a test set whose size is not known before it is read: one's own
 MAX_SEEDS = 30
 ROUNDS = 2_000  # a chance to within 0.9 points
 
@@ -82,7 +81,7 @@ def num_images(spec: Spec) -> int:
     """Test images of the paper's protocol."""
     assert spec.grid is not None, "a table of runs"
     base = grid.load(spec.grid).base
-    return data.find(base["dataset"]).num_images.get(base["test_split"], NUM_IMAGES)
+    return data.most_images(base["dataset"], base["test_split"])
 
 
 def measured(claim: Claim, cell: Cell) -> Need | None:
