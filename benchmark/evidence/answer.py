@@ -353,12 +353,13 @@ def notes(shown: list[Claim]) -> list[str]:
         "supported in part, above 0 and short of it; not supported, holding 0 and short of it; contradicted, below 0; "
         f"no evidence, holding both, or the {UNMOVED} in any setting.",
     ]
-    told += [
-        f"Without the settings whose {UNMOVED}, {claim.name}: {claim.moved.difference}, {len(claim.moved.differences)} "
-        f"pairs, {claim.moved.word}."
+    without = [
+        f"{claim.name}: {claim.moved.difference}, {len(claim.moved.differences)} pairs, {claim.moved.word}"
         for claim in shown
         if claim.moved
     ]
+    if without:
+        told.append(f"Without the settings whose {UNMOVED}: {'; '.join(without)}.")
     crossing = [f"{c.data}, {c.method}" for c in settings if c.cell.crosses]
     if crossing:
         told.append(f"Not all runs were trained by one version of the training code: {'; '.join(crossing)}.")
