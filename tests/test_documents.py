@@ -27,6 +27,21 @@ def test_there_is_one_version():
     assert cited["license"] == (ROOT / "LICENSE").read_text().split()[0]
 
 
+def test_both_citations_say_the_same():
+    """The file, from which tools make theirs, and the entries to copy."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = cited["preferred-citation"]
+    entries = re.findall(r"@\w+\{.*?\n\}", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    suite, tested = (re.sub(r"[{}]|\s+(?=\s)", "", entry.replace("\n", " ")) for entry in entries)
+    for text in (cited["title"], f"year = {cited['date-released'].year}", f"version = {cited['version']}"):
+        assert text in re.sub(r"\s+", " ", suite)
+    tested = re.sub(r"\s+", " ", tested)
+    names = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
+    for text in (paper["title"], names, f"year = {paper['year']}", paper["collection-title"]):
+        assert text in tested
+    assert paper["identifiers"][0]["value"] in tested
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_of_documents_lead_to_files(document):
     for link in LINK.findall(document.read_text()):

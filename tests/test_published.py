@@ -9,7 +9,7 @@ from benchmark.data import DATASETS, voc
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
-from benchmark.tables import build, published, summary
+from benchmark.tables import build, locks, published, summary
 
 TABLES = Path(__file__).parents[1] / "tables"
 SUPPLEMENT = Path(__file__).parents[2] / "shared" / "paper" / "supplement.txt"
@@ -83,7 +83,6 @@ def test_numbers_are_in_range_and_printed_gains_are_differences(name):
         ("[75.1, 76.2, 77.3]", "[null, 1.1, 2.2]", []),
         ("[75.1, null, 77.3]", "[null, null, 2.2]", []),
         ("[75.1, 76.2, 77.3]", "[null, 1.1, 2.3]", ["ResNet-110, top-1"]),
-        ("[0.75, 0.76, 0.77]", "[null, null, null]", ["ResNet-110, top-1"]),
     ],
 )
 def test_typing_a_number_fills_its_cell_and_is_checked(tmp_path, cells, gains, errors):
@@ -155,3 +154,67 @@ def test_bad_table_file_names_line_and_nearest_name(tmp_path, old, new, message)
 def test_unknown_table():
     with pytest.raises(UserError, match="did you mean 'table2'"):
         published.load("tabel2", TABLES)
+
+
+OWN = """\
+title: A table
+grid: voc
+unit: "%"
+decimals: 4
+tolerance: 0.5
+source: {document: a paper, place: Table 1}
+columns: [{key: baseline, header: Baseline}, {key: icasc-a_ch, header: Ours}]
+rows:
+  - {key: first, item: mAP, published: [0.4712, 0.531], published_gain: [null, 0.0598], claim: true}
+  - {key: second, item: mAP, published: [null, 0.6]}
+"""
+
+
+def own(tmp_path, *changes):
+    text = OWN
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "own.yaml").write_text(text)
+    return published.load("own", tmp_path)
+
+
+FRACTIONS = ('"%"', "fraction"), ("tolerance: 0.5", "tolerance: 0.005")
+ERRORS = (("0.4712, 0.531]", "25.6, 21.1]"), ("0.0598", "-4.5"), ("0.6]", "30]"), ("decimals: 4", "decimals: 1"))
+
+
+def test_fractions_in_a_table_of_percent_are_asked_about(tmp_path):
+    with pytest.raises(UserError, match=r"own.yaml:3: unit: no published number is above 0.6, .* 'unit: fraction'"):
+        own(tmp_path)
+    with pytest.raises(UserError, match=r"own.yaml:3: unit: 'share' is not that of a table of runs"):
+        own(tmp_path, ('"%"', "share"))
+    with pytest.raises(UserError, match=r"47\.12 is not between 0 and 1 fraction"):
+        own(tmp_path, *FRACTIONS, ("0.4712", "47.12"))
+    assert own(tmp_path, ("0.6]", "60]")).rows[1].published == [None, 60], "one of all is above 1"
+
+
+def test_fractions_that_say_so_are_percent(tmp_path):
+    spec = own(tmp_path, *FRACTIONS)
+    assert [row.published for row in spec.rows] == [[47.12, 53.1], [None, 60.0]]
+    assert (spec.unit, spec.decimals, spec.tolerance) == ("%", 2, 0.5)
+    assert spec.rows[0].published_gain == [None, 5.98]
+    assert "fractions, shown here in percent" in spec.discrepancies[-1]
+
+
+@pytest.mark.parametrize("unit", ["%", "fraction"])
+def test_of_error_rates_lower_is_better(tmp_path, unit):
+    """25.6 that becomes 21.1 is a gain of 4.5, claimed and to be reproduced as one."""
+    changes = [*ERRORS, ("decimals: 1", "decimals: 1\nlower_is_better: true")]
+    if unit == "fraction":
+        shares = [("25.6, 21.1]", "0.256, 0.211]"), ("-4.5", "-0.045"), ("30]", "0.3]"), ("decimals: 1", "decimals: 3")]
+        changes += [*FRACTIONS, *shares]
+    spec = own(tmp_path, *changes)
+    assert [row.published for row in spec.rows] == [[74.4, 78.9], [None, 70.0]]
+    assert spec.rows[0].published_gain == [None, 4.5]
+    assert (spec.unit, spec.decimals, spec.tolerance) == ("%", 1, 0.5)
+    (tmp_path / "runs").mkdir()
+    table = build.build(spec, Matrix(grid.load("voc"), "mini", runs=tmp_path / "runs"))
+    assert table.cells["first", "icasc-a_ch"].published_gain == pytest.approx(4.5)
+    assert table.best("first", published=True) == {"icasc-a_ch"}
+    assert any("100 minus the rate" in note for note in table.notes)
+    assert [claim.claimed for claim in locks.claims_of(spec, {})] == [4.5]

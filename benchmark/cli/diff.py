@@ -91,11 +91,19 @@ def diff(
         print(json.dumps(head | {"cells": outcomes}, indent=1))
     else:
         shown = [o for o in outcomes if o["outcome"] != "within"] if left.kind == "runs" else outcomes
-        print_rows(texts(shown, 6 if tolerance == 0 else 2), ("row", "column", "a", "b", "delta", "outcome"))
+        print_rows(
+            texts(shown, 6 if tolerance == 0 else decimals_of(name, tables)),
+            ("row", "column", "a", "b", "delta", "outcome"),
+        )
         print(f"a: {left.label}, b: {right.label}, tolerance {tolerance:g}: {_counts(outcomes)}")
         if built:
             print_verdicts(built, False)
     sys.exit(code)
+
+
+def decimals_of(name: str | None, tables: Path) -> int:
+    """As many as the table prints."""
+    return (published.load(name, tables).decimals if name in published.every_name(tables) else None) or 2
 
 
 def _published_side(name: str | None, built: Table | None, tables: Path) -> "Side":

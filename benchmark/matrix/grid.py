@@ -14,6 +14,7 @@ from benchmark.matrix import strict_yaml, study
 from benchmark.matrix.job import (
     BACKBONES,
     FIELDS,
+    METHOD_DEFAULTS,
     Float,
     Int,
     Job,
@@ -115,6 +116,9 @@ class Grid(_Strict):
         """The paper's protocol with every assumption at its default."""
         assumed = {k: a.value for k, a in self.assumptions.items() if k in settable()}
         defaults = {name: field.default for name, field in Job.model_fields.items() if not field.is_required()}
+        defaults |= METHOD_DEFAULTS
+        if self.data and self.data.layout != "voc":  # alone in marking objects as difficult
+            defaults["difficult_train"] = "positive"
         return defaults | self.protocol | assumed | self.scale_of("paper").set
 
     def scale_of(self, name: str) -> Scale:

@@ -75,6 +75,7 @@ class Spec(_Strict):
     discrepancies: list[str] = []  # what does not add up inside the paper; printed with the table
     grid: str | None = None
     unit: str | None = None
+    lower_is_better: bool = False
     decimals: Annotated[int, Field(ge=0, le=12)] | None = None  # of its numbers; a table of words has none
     tolerance: Annotated[Float, Field(ge=0)] | None = None  # of a value, in the unit; declared before any run
     looks: list[Int] | None = None  # numbers of seeds at which a claim may be judged, declared before any run
@@ -110,6 +111,7 @@ class Spec(_Strict):
         return next(r.published[index] for r in self.rows if r.key == row)
 
 
+FRACTION = "fraction"  # the unit of papers that print 0.47 for 47%
 MEASURES = ("mAP", "top1", "top5")  # of a run as a whole
 KEYS = (*Spec.model_fields, *Row.model_fields, *Column.model_fields)
 BUILT_IN = Path(__file__).parents[1] / "published"  # tables/ of the checkout, which travels in the package
@@ -167,6 +169,7 @@ def load(name: str, folder: Path) -> Spec:
     for loc, what, name, valid in _named(spec):
         if name not in valid:
             raise UserError(f"{path}:{strict_yaml.line_of(lines, loc)}: {what} '{name}'" + nearest(name, valid))
+    spec = _as_measured(spec)
     if "row_header" not in spec.model_fields_set and {row.item or row.key for row in spec.rows} <= set(MEASURES):
         spec = spec.model_copy(update={"row_header": "measure"})
     spec = _with_columns_of_the_study(spec)
@@ -234,7 +237,11 @@ def _check_numbers(spec: Spec, path: Path, lines: strict_yaml.Lines) -> None:
         if spec.grid or spec.of_gains:
             raise UserError(f"{path}: a table of numbers says how many decimals they have, as 'decimals: 2'")
         return
-    low, high = (-100.0, 100.0) if spec.of_gains else (0.0, 100.0)
+    if spec.grid and spec.unit not in ("%", FRACTION):
+        line = strict_yaml.line_of(lines, ("unit",))
+        raise UserError(f"{path}:{line}: unit: {spec.unit!r} is not that of a table of runs; it is '%' or '{FRACTION}'")
+    most = 1.0 if spec.unit == FRACTION else 100.0
+    low, high = (-most, most) if spec.of_gains else (0.0, most)
     for i, row in enumerate(spec.rows):
         for value in (value for value in row.published if value is not None):
             at = f"{path}:{strict_yaml.line_of(lines, ('rows', i))}: row '{row.key}'"
@@ -244,6 +251,47 @@ def _check_numbers(spec: Spec, path: Path, lines: strict_yaml.Lines) -> None:
                 raise UserError(f"{at}: {value:g} is not between {low:g} and {high:g} {spec.unit}")
             if round(value, spec.decimals) != value:
                 raise UserError(f"{at}: {value:g} has more than {spec.decimals} decimals")
+    numbers = [value for row in spec.rows for value in row.published if isinstance(value, int | float)]
+    if spec.grid and spec.unit == "%" and numbers and 0 < max(numbers) <= 1:
+        line = strict_yaml.line_of(lines, ("unit",))
+        raise UserError(
+            f"{path}:{line}: unit: no published number is above {max(numbers):g}, which in % is a hundred times less "
+            f"than such papers print; type percent, as 47.12 for 0.4712, or say 'unit: {FRACTION}'"
+        )
+
+
+def _as_measured(spec: Spec) -> Spec:
+    """The published cells as ours are measured: in percent, and higher is better."""
+    factor = 100 if spec.unit == FRACTION else 1
+    if spec.decimals is None or (factor == 1 and not spec.lower_is_better):
+        return spec
+    decimals = max(0, spec.decimals - 2) if factor > 1 else spec.decimals
+    whole = 0 if spec.of_gains else 100
+
+    def percent(value: int | float | str | None, whole: int = whole) -> Any:
+        if not isinstance(value, int | float):
+            return value
+        return round(whole - factor * value if spec.lower_is_better else factor * value, decimals)
+
+    def gain(value: int | float | None) -> Any:
+        return percent(value, 0)
+
+    printed = "error rates" if spec.lower_is_better else "numbers"
+    told = f"{printed} as fractions, shown here in percent" if factor > 1 else f"{printed} in percent"
+    told += ", as 100 minus the rate; a lead over the baseline is a gain" if spec.lower_is_better else ""
+    rows = [
+        row.model_copy(
+            update={
+                "published": [percent(value) for value in row.published],
+                "published_gain": row.published_gain and [gain(value) for value in row.published_gain],
+            }
+        )
+        for row in spec.rows
+    ]
+    changes: dict[str, Any] = {"rows": rows, "decimals": decimals, "discrepancies": [*spec.discrepancies, f"{told}."]}
+    changes["unit"] = "%" if spec.grid else spec.unit
+    changes["tolerance"] = None if spec.tolerance is None else factor * spec.tolerance
+    return spec.model_copy(update=changes)
 
 
 def place(spec: Spec, row: str, header: str) -> str:
