@@ -113,4 +113,4 @@ def test_the_rate_of_a_value_s_verdict_is_the_rule_s(n, difference):
         intervals.judge_value(list(run), 80.0, 1.0).outcome == "reproduced"
         for run in rng.normal(80 + difference, 0.75, (SIMULATIONS, n))
     ]
-    assert power.value_rate(n, 0.75, 1.0, difference) == pytest.approx(np.mean(found), abs=0.025)
+    assert intervals.value_rate(n, 0.75, 1.0, difference) == pytest.approx(np.mean(found), abs=0.025)

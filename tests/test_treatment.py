@@ -11,6 +11,8 @@ from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.results import treatment as reading
 from benchmark.results.results import Results
+from benchmark.stats import intervals
+from benchmark.store.records import Epoch
 from benchmark.store.run import submit
 from benchmark.store.scores import Scores
 from benchmark.tables import treatment
@@ -89,6 +91,64 @@ def test_blank_maps_do_not_count_as_apart(tmp_path):
     assert found.changes["a_ch_last"].mean == pytest.approx(-0.1)
     matrix, ours, theirs = _runs(tmp_path / "blank", {"a_ch_last": [-0.1, -0.11, -0.09]}, blank=1.0)
     assert treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch").answer == "not known"
+
+
+def _one_sided(folder: Path, blank: float, fall: float) -> treatment.Treatment:
+    """Maps of which this share is blank under the method alone, while the others' overlap falls by so much."""
+    matrix, ours, theirs = _runs(folder, {"a_ch_last": [-fall, -fall - 0.01, -fall + 0.01]})
+    for run in ours.values():
+        path = matrix.runs / "paper" / run / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            line["attention_overlap"] |= {
+                "a_ch_last": line["attention_overlap"]["a_ch_last"] * (1 - blank), "a_ch_last_blank": blank,
+            }  # fmt: skip
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return treatment.treatment(Results.read(matrix), ours, theirs, False, "a_ch")
+
+
+@pytest.mark.parametrize(("blank", "fall", "answer"), [
+    (0.0, 0.1, "applied, no effect"), (0.05, 0.1, "applied, no effect"), (0.3, 0.1, "not known"),
+    (0.3, 0.55, "applied, no effect"), (0.3, -0.1, "not applied"),
+])  # fmt: skip
+def test_a_fall_that_dropping_blank_maps_could_make_is_not_known(tmp_path, blank, fall, answer):
+    """The baseline's 0.6: had the 30% that became blank an overlap of 1, the others' were 0.43."""
+    found = _one_sided(tmp_path, blank, fall)
+    assert found.answer == answer
+    assert ("on the same images it may be" in found.reason) == (answer == "not known")
+    change = found.changes["a_ch_last"]
+    assert change.mean == pytest.approx(-fall)
+    assert (change.least_fall == pytest.approx(change.interval)) == (blank == 0)
+
+
+def test_the_bound_is_reached_by_images_that_could_be():
+    """Overlaps of 20 images, of which 4 and 2 others are blank on one side: no choice of the overlaps that keeps the
+    recorded means falls less on the images that both show."""
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        ours, theirs = rng.uniform(0, 1, (2, 20)) ** rng.uniform(0.2, 5)
+        ours[:4], theirs[4:6] = 0, 0
+        epochs = [
+            Epoch(epoch=1, attention_overlap={"a_ch_last": of.mean(), "a_ch_last_blank": blank})
+            for of, blank in ((ours, 0.2), (theirs, 0.1))
+        ]
+        assert ours[6:].mean() - theirs[6:].mean() <= treatment._least_fall(*epochs, "a_ch_last") + 1e-9
+    ours[4:6], theirs[:4] = 0, 1
+    epochs = [
+        Epoch(epoch=1, attention_overlap={"a_ch_last": of.mean(), "a_ch_last_blank": blank})
+        for of, blank in ((ours, 0.2), (theirs, 0.1))
+    ]
+    assert treatment._least_fall(*epochs, "a_ch_last") == pytest.approx(ours[6:].mean() - theirs[6:].mean())
+
+
+def test_a_method_that_moves_nothing_is_called_applied_in_2_4_percent():
+    """Of two layers, each told at 97.5% in one direction."""
+    rng = np.random.default_rng(4)
+    fell = [
+        any(intervals.t_interval(layer, treatment.LAYER_LEVEL)[1] < 0 for layer in changes)
+        for changes in rng.normal(0, 0.03, (8000, 2, 3))
+    ]
+    assert np.mean(fell) == pytest.approx(0.0248, abs=0.005)
 
 
 def test_the_share_of_blank_maps_is_ours_then_theirs(tmp_path):

@@ -67,6 +67,8 @@ class Scale(_Strict):
     `readings`: sets of fields, of which each repeats the matrix, so that readings of the paper can be compared.
     `min_positives`: classes with fewer images in either split are left out of tables, and of mAP.
     `plan`: at what numbers of seeds its gains may be read, declared before any run.
+    `looks_taken`: methods to which seeds were added after a look, and the numbers of seeds at which their gain was
+    looked at; its interval is that of so many looks.
     """
 
     why: str
@@ -76,6 +78,7 @@ class Scale(_Strict):
     readings: list[dict[str, Any]] = []
     min_positives: int = 1
     plan: Plan | None = None
+    looks_taken: dict[str, list[Int]] = {}
 
 
 class Data(_Strict):

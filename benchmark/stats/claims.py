@@ -20,12 +20,14 @@ LEAST_P = 1e-12  # below, the quantiles of 1 - p are rounding
 
 @dataclass(frozen=True)
 class GainInterval:
-    """Interval of a gain, in points. over: "seeds and images", "seeds only" or "images only"."""
+    """Interval of a gain, in points. over: "seeds and images", "seeds only" or "images only". level:
+    how often such an interval holds the true gain; more than LEVEL where the runs were looked at more than once."""
 
     low: float
     high: float
     over: str
     estimate: "Estimate | None" = field(default=None, compare=False, repr=False)  # what it was made from
+    level: float = LEVEL
 
     def at(self, level: float) -> "GainInterval":
         """The same interval at another level."""
@@ -104,7 +106,7 @@ def gain_interval(
 def _around(known: Estimate, level: float, bounds: Interval | None) -> GainInterval:
     half = known.half(level)
     low, high = intervals.clip((known.mean - half, known.mean + half), bounds)
-    return GainInterval(low, high, known.over, known)
+    return GainInterval(low, high, known.over, known, level)
 
 
 def level_of_look(n: int, looks: Sequence[int] | None = LOOKS, level: float = LEVEL) -> float | None:
@@ -113,6 +115,12 @@ def level_of_look(n: int, looks: Sequence[int] | None = LOOKS, level: float = LE
     if looks is None:
         return level
     return 1 - (1 - level) / len(looks) if n in looks else None
+
+
+def level_of_looks(taken: Sequence[int]) -> float:
+    """Level of the interval of a gain to which seeds were added after a look: the error is shared out in equal parts
+    among the looks that were taken (Bonferroni). None or one: LEVEL."""
+    return 1 - (1 - LEVEL) / max(1, len(taken))
 
 
 def judge_claim(

@@ -130,23 +130,3 @@ def _fell(changes_RN: np.ndarray) -> np.ndarray:
     n = changes_RN.shape[1]
     error_R = changes_RN.std(axis=1, ddof=1) / math.sqrt(n)
     return changes_RN.mean(axis=1) + intervals.t_quantile(n - 1, (1 + GATE_LEVEL) / 2) * error_R < 0
-
-
-def value_rate(n: int, spread: float, tolerance: float, difference: float = 0.0) -> float:
-    """How often a value whose true difference from the published one is `difference` is called reproduced: the whole
-    95% t interval of n seeds of this spread lies within the tolerance.
-
-    All but the difference are known up to chance: by numerical integration over the sample spread.
-    """
-    from scipy.special import chdtri, ndtr
-
-    if n < 2:
-        return 0.0
-    shares = (np.arange(intervals.SPREADS) + 0.5) / intervals.SPREADS
-    error = spread / math.sqrt(n)
-    half = intervals.t_quantile(n - 1, (1 + LEVEL) / 2) * error * np.sqrt(chdtri(n - 1, shares) / (n - 1))
-    room = np.maximum(tolerance - half, 0.0)  # for the mean, on either side
-    if not error:
-        return float(abs(difference) <= tolerance)
-    within = ndtr((room - difference) / error) - ndtr((-room - difference) / error)
-    return float(np.mean(np.where(half < tolerance, within, 0.0)))

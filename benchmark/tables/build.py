@@ -117,10 +117,12 @@ def _with_intervals(table: TableOfRuns, resample: bool) -> dict[tuple[str, str],
     sides = [pairing.sides(*_paired_runs(table, cell)) for cell in with_gain.values()]
     runs = dict.fromkeys(run for both in sides for side in both for run in side)
     samples = table.results.resample(pairing.alone(runs)) if resample else {}
-    intervals_of = {
-        at: claims.gain_interval(cell.gains, paired_over(samples, table, cell)) for at, cell in with_gain.items()
-    }
-    return table.cells | {at: replace(with_gain[at], gain_interval=found) for at, found in intervals_of.items()}
+    cells = {}
+    for at, cell in with_gain.items():
+        level = claims.level_of_looks(table.matrix.overlay.looks_taken.get(cell.column, ()))
+        found = claims.gain_interval(cell.gains, paired_over(samples, table, cell), level)
+        cells[at] = replace(cell, gain_interval=found)
+    return table.cells | cells
 
 
 def _with_treatments(table: TableOfRuns) -> dict[tuple[str, str], Cell]:
@@ -388,6 +390,15 @@ def _warnings(table: TableOfRuns) -> list[str]:
         notes.append(
             "Images only: one seed, so how much the gain varies over seeds is not known and not in the interval."
         )
+    notes += _by_chance(table)
+    taken = table.matrix.overlay.looks_taken if table.matrix else {}
+    for column in dict.fromkeys(cell.column for cell in cells if cell.gain_interval and cell.column in taken):
+        numbers = " and ".join(map(str, taken[column]))
+        level = claims.level_of_looks(taken[column])
+        notes.append(
+            f"{column}: seeds were added after a look, so its intervals are those of looks at {numbers} seeds: "
+            f"{level:.1%}."
+        )
     fewer: dict[str, list[str]] = {}
     for cell in cells:
         if 0 < len(cell.gains) < cell.n:
@@ -405,6 +416,23 @@ def _warnings(table: TableOfRuns) -> list[str]:
     if finished:
         notes.append(f"Results in no row of this table: {len(finished)}, such as {finished[0]}.")
     return notes
+
+
+def _by_chance(table: Table) -> list[str]:
+    """What many comparisons give by chance alone, where a table has a row for each class."""
+    rows = {name for row in table.spec.rows for name in row.class_cells}
+    found = [
+        cell.gain_interval
+        for cell in table.cells.values()
+        if cell.row in rows and cell.gain_interval and cell.gain_interval.over != "images only"
+    ]
+    if not found:
+        return []
+    below, above = sum(each.high < 0 for each in found), sum(each.low > 0 for each in found)
+    return [
+        f"Of {len(found)} gains of a class, {below} have an interval below zero and {above} above; without any effect "
+        f"chance gives about {len(found) * (1 - intervals.LEVEL) / 2:.1f} each way. No single one is a finding."
+    ]
 
 
 def _origins(table: TableOfRuns, shown: set[str]) -> list[str]:
