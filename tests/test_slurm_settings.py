@@ -100,10 +100,17 @@ def runs(tmp_path):
     return [submit(tmp_path / "runs", Job(**FIELDS | {"seed": seed})) for seed in range(7)]
 
 
-def test_flags_are_flags_and_false_ones_are_left_out(cluster, runs, tmp_path):
-    execute(
-        runs[:1], sbatch={"exclusive": True, "contiguous": False, "account": "vision", "nice": 1, "oversubscribe": True}
-    )
+def test_whatever_the_suite_tells_sbatch_is_reserved(cluster, runs):
+    execute(runs, time_limit=10, partition="main", cpus=2, gpus=1, memory_gb=4, notice=30, at_once=2)
+    given = {line.partition("=")[0] for lines in submitted(cluster) for line in lines}
+    assert len(given) > 10
+    # wckey is submitit's label, which a user may replace; a user's dependency is kept beside the suite's.
+    assert given - {"wckey", "dependency"} <= slurm.RESERVED.keys()
+
+
+def test_flags_are_flags_and_false_ones_are_left_out(cluster, runs):
+    given = {"exclusive": True, "overcommit": True, "contiguous": False, "account": "vision", "nice": 1}
+    execute(runs[:1], sbatch=given)
     (lines,) = submitted(cluster)
     assert {"exclusive", "overcommit", "account=vision", "nice=1", "requeue"} <= set(lines)
     assert not [line for line in lines if line.startswith("contiguous")]
