@@ -225,7 +225,7 @@ def test_the_generator_is_left_where_it_was(network):
     expected = torch.rand(3)
     torch.manual_seed(5)
     before.refuse_network(job_of("mine"), 20)
-    before.refuse_single_values(job_of("resnet18", batch_size=2), 5, 20)
+    before.refuse_single_values(job_of("resnet18", batch_size=2, image_size=64), 5, 20)
     assert torch.equal(torch.rand(3), expected)
 
 
