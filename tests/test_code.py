@@ -154,3 +154,54 @@ def test_the_suite_s_own_training_code_is_found():
     reached = code.training_now().keys()
     assert {"learning_rate", "predict", "Step", "icasc", "soft_mask", "Draws", "read_warped", "summary"} <= reached
     assert not {"Run", "write_json", "Job", "explain", "markdown", "execute"} & reached
+
+
+@pytest.fixture
+def asked_of(monkeypatch):
+    """asked_of(root): `why_unknown` of a suite that lies there."""
+
+    def asked(root) -> str:
+        monkeypatch.setattr(code, "ROOT", root)
+        code._has_a_repository.cache_clear()
+        said = code.why_unknown()
+        assert len(said.splitlines()) <= 1
+        return said
+
+    yield asked
+    code._has_a_repository.cache_clear()
+
+
+def test_runs_of_code_that_nobody_could_look_up_are_told_why(checkout, asked_of, tmp_path, monkeypatch):
+    commit, root = checkout(FILES), tmp_path / "checkout"
+    assert asked_of(root) == ""
+    (root / "notes.txt").write_text("no code")
+    assert asked_of(root) == ""
+    (root / "benchmark" / "train" / "loop.py").write_text("x = 1\n")
+    assert f"the code differs from commit {commit[:12]} (benchmark/train/loop.py): commit" in asked_of(root)
+    (root / "benchmark" / "new.py").write_text("x = 1\n")
+    assert "(benchmark/train/loop.py and 1 more)" in asked_of(root)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert (
+        f"belongs to another user, so the commit of the code is not known: git config --global --add safe.directory {root}"
+        in asked_of(root)
+    )
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert asked_of(root).startswith("git is not on PATH")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["an archive", "inside another repository"])
+def test_a_suite_without_a_repository_of_its_own_is_told(checkout, asked_of, tmp_path, inside):
+    if inside:
+        checkout({"../other.py": "x = 1\n"})
+    downloaded = tmp_path / "checkout" / "icasc-main"
+    (downloaded / "benchmark").mkdir(parents=True)
+    (downloaded / "benchmark" / "loop.py").write_text(LOOP)
+    assert f"{downloaded} is no git clone of the suite" in asked_of(downloaded)
+
+
+def test_a_repository_without_a_commit_is_told(asked_of, tmp_path):
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark" / "loop.py").write_text(LOOP)
+    for words in (["init", "-q"], ["add", "-A"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    assert "has no commit yet" in asked_of(tmp_path)

@@ -39,7 +39,7 @@ from benchmark.executors.outcome import ALREADY_CLAIMED, OUT_OF_TIME, UNFINISHED
 from benchmark.matrix import study
 from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.store import environment
+from benchmark.store import code, environment
 from benchmark.store.run import Claimed, Run, submit
 from benchmark.tables import published
 
@@ -98,6 +98,7 @@ def run(
     asked = of_what_is_there(asked, grid_name, only, data_root, cache, allow_partial)
     matrix = asked.matrix(grid_name, only)
     say_what_gains_lack(matrix)
+    say_what_others_cannot_look_up(matrix)
     specs = tables_of(grid_name, tables)
     refuse_other_data(matrix, data_root, cache)
     folders = [submit(runs, job) for job in matrix.jobs]
@@ -126,6 +127,13 @@ def say_what_gains_lack(matrix: Matrix) -> None:
     missing = [job for job in missing if job not in matrix.jobs and Run(matrix.folder(job)).state() != "done"]
     if missing:
         print(f"note: gains will be missing: {len(missing)} jobs of {first} are neither selected nor done")
+
+
+def say_what_others_cannot_look_up(matrix: Matrix) -> None:
+    """Before anything trains: of runs whose code nobody will find."""
+    left = any(Run(matrix.folder(job)).state() != "done" for job in matrix.jobs)
+    if left and (why := code.why_unknown()):
+        print(f"note: 'verify' and 'import' will take none of the runs made now: {why}", flush=True)
 
 
 @dataclass(frozen=True)
