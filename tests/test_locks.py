@@ -144,10 +144,10 @@ def test_a_lock_that_was_edited_is_refused(tmp_path):
 
 
 def test_plan_of_a_scale_is_locked_with_looks_and_variants_of_its_own():
-    planned = locks.terms(CLAIM, CHOSEN, "year2008")
+    planned = locks.terms(CLAIM, grid.load("voc"), "year2008")
     assert (planned.looks, planned.claimed) == ([3, 5], CLAIM.claimed)
     assert planned.readings == [{"precision": "bfloat16"}, {"precision": "float32"}]
-    assert "jobs" in planned.changed_in(locks.terms(CLAIM, CHOSEN))
+    assert "jobs" in planned.changed_in(locks.terms(CLAIM, grid.load("voc")))
     book = locks.read(TABLES)
     assert book.locks[book.last(f"year2008/{CLAIM.address}")].claims[f"year2008/{CLAIM.address}"].terms == planned
 
