@@ -2,12 +2,13 @@
 
     python tools/pack_year.py VOC_ROOT FOLDER --year 2008 --weights FILE [--part-mib 48]
 
-FOLDER/<n>of<N>.tar, each of them readable by itself, hold the year's photographs and annotations, the official lists and
-labels, the weights, and a clone of this repository at its commit, so that records name it. tools/year_gpu.sh unpacks
-them and trains.
+FOLDER/<n>of<N>.tar, each of them readable by itself, hold the year's photographs and annotations, the official lists
+and labels, the weights, and a clone of this repository at its commit, so that records name it. tools/year_gpu.sh
+unpacks them and trains.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tarfile
@@ -17,18 +18,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CODE = ("/benchmark/", "/tools/", "/tables/*.yaml")  # of the repository; its records stay where they are
+OFFICIAL = re.compile(r"([a-z]+_)?(train|val)")  # lists of a split, and of a class in it
 TAR_BLOCK = 512
+TAR_END = 20 * TAR_BLOCK  # what an archive is filled up to
 
 
 def voc_files(root: Path, year: str) -> Iterator[tuple[Path, str]]:
     """Each file of the year under `root`, and its name in the pack: pictures, annotations, train's and val's lists."""
     voc = root / "VOCdevkit" / "VOC2012"
-    lists = [
-        *voc.glob("ImageSets/Main/*train.txt"),
-        *voc.glob("ImageSets/Main/*_val.txt"),
-        voc / "ImageSets/Main/val.txt",
-    ]
-    official = [path for path in lists if path.stem.split("_")[-1] in ("train", "val") and "present" not in path.stem]
+    lists = voc.glob("ImageSets/Main/*.txt")
+    official = [path for path in lists if OFFICIAL.fullmatch(path.stem) and "present" not in path.stem]
     pictures = voc.glob(f"JPEGImages/{year}_*.jpg")
     for path in sorted([*official, *pictures, *voc.glob(f"Annotations/{year}_*.xml")]):
         yield path, f"data/{path.relative_to(root)}"
@@ -36,9 +35,8 @@ def voc_files(root: Path, year: str) -> Iterator[tuple[Path, str]]:
 
 def clone(into: Path) -> None:
     """A clone of the last commit alone, with the code's files. Ends the program where the code differs from it."""
-    changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", "benchmark"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    asked = ["git", "status", "--porcelain", "--", "benchmark"]
+    changed = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True)
     if changed.stdout:
         sys.exit("error: benchmark/ differs from its commit, which runs would name: commit the changes first")
     serve = "git -c uploadpack.allowFilter=true upload-pack"
@@ -53,15 +51,21 @@ def shared_out(files: list[tuple[Path, str]], limit: int) -> list[list[tuple[Pat
     parts: list[list[tuple[Path, str]]] = [[]]
     size = 0
     for path, name in files:
-        needed = 3 * TAR_BLOCK + path.stat().st_size  # a header, a longer name's, and what fills up the last block
-        if needed + 20 * TAR_BLOCK > limit:
+        needed = 2 * TAR_BLOCK + path.stat().st_size  # a header, and what fills up the last block
+        if needed + TAR_END > limit:
             sys.exit(f"error: {path} alone is larger than a part; make parts larger with --part-mib")
-        if size + needed + 20 * TAR_BLOCK > limit:
+        if size + needed + TAR_END > limit:
             parts.append([])
             size = 0
         parts[-1].append((path, name))
         size += needed
     return parts
+
+
+def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without what says when and by whom: the same files make the same archive."""
+    entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname = 0, 0, 0, "", ""
+    return entry
 
 
 def main() -> None:
@@ -86,7 +90,7 @@ def main() -> None:
         for number, part in enumerate(parts, start=1):
             with tarfile.open(asked.folder / f"{number}of{len(parts)}.tar", "w") as tar:
                 for path, name in part:
-                    tar.add(path, name)
+                    tar.add(path, name, filter=plain)
     for path in sorted(asked.folder.glob("*of*.tar")):
         print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
 
