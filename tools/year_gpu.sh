@@ -28,11 +28,12 @@ if [ "$here" != "$all" ]; then
 fi
 [ -d "$work/suite" ] || tar -xf "$work/suite.tar" -C "$work"
 cd "$work/suite"
+command -v git >/dev/null || { echo "error: git is not here, so no record would name its commit: install it" >&2; exit 1; }
 git config --global --get-all safe.directory | grep -qxF "$PWD" || git config --global --add safe.directory "$PWD"
 export PYTHONPATH=$PWD
 weights=$(find "$work/weights" -type f)
 device=${DEVICE:-cuda}
-options=(--grid voc --scale year2008 --data-root "$work/data" --weights "$weights" --runs "$work/runs" --tables none
+options=(--grid voc --scale year2008 --data-root "$work/data" --weights "$weights" --runs "$work/runs" --tables "$work/tables"
   --cache "$work/cache" --device "$device")
 [ "$device" = cpu ] || options+=(--jobs-per-gpu "${AT_ONCE:-6}")
 
@@ -48,7 +49,7 @@ paper=(--only method=baseline --only method=icasc-a_ch --only method=icasc-grad_
 train "${paper[@]}" --only seed=0 --only seed=1 --only seed=2 "$@" || status=$?
 train "$@" || status=$?
 train "${paper[@]:2}" --set attention_weight=1.0 "$@" || status=$? # the paper's literal weight
-tar -czf "${RECORDS:-$work/records.tar.gz}" --exclude=checkpoint.pt --exclude=model.safetensors -C "$work" runs
+tar -czf "${RECORDS:-$work/records.tar.gz}" --exclude=checkpoint.pt --exclude=model.safetensors -C "$work" runs tables
 left=$((deadline - $(date +%s)))
 if [ "$device" = cuda ] && [ "$left" -gt 120 ]; then
   timeout --kill-after=10 "$left" "${PYTHON:-python3}" -m benchmark gpu-session "$work/gpu-session" || status=$?
