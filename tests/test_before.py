@@ -93,6 +93,11 @@ class OnlyOnce(nn.Module):
         return Once.apply(x)
 
 
+class Detached(nn.Module):
+    def forward(self, x):
+        return x.detach() * 2
+
+
 class Checkpointed(nn.Module):
     def __init__(self, inside: nn.Module, reentrant: bool = False) -> None:
         super().__init__()
@@ -138,6 +143,20 @@ def refused(method: str = "icasc-a_ch", **fields) -> str:
 def test_an_operation_without_second_derivative_is_named_by_its_module(network, made, named):
     network(made)
     assert named in refused()
+
+
+@pytest.mark.parametrize("method", PAPER_METHODS)
+@pytest.mark.parametrize(
+    ("made", "named", "instead"),
+    [
+        (lambda: nn.Sequential(two_steps(), Detached()), "three.1 (Detached) has no first derivative", "detach() and"),
+        (lambda: Checkpointed(nn.GELU(), reentrant=True), "three (Checkpointed) has no first", "use_reentrant=False"),
+    ],
+)
+def test_what_the_maps_of_every_run_need_is_needed_of_a_baseline_too(network, made, named, instead, method):
+    network(made)
+    assert named in (said := refused(method))
+    assert instead in said
 
 
 def test_what_such_a_layer_needs_is_named(network):

@@ -146,7 +146,8 @@ def test_code_that_cannot_be_known(checkout):
     assert "not in this checkout" in explain.code_state(Code(version="1", commit="0" * 40))
     assert code.same_training(commit, "0" * 40) is None
     assert "names no commit" in explain.code_state(Code(version="1"))
-    assert "uncommitted changes" in explain.code_state(Code(version="1", commit=commit, dirty=True))
+    dirty = explain.code_state(Code(version="1", commit=commit, dirty=True))
+    assert "uncommitted changes, so 'verify' and 'import' do not take it" in dirty
 
 
 def test_the_suite_s_own_training_code_is_found():
@@ -154,6 +155,14 @@ def test_the_suite_s_own_training_code_is_found():
     reached = code.training_now().keys()
     assert {"learning_rate", "predict", "Step", "icasc", "soft_mask", "Draws", "read_warped", "summary"} <= reached
     assert not {"Run", "write_json", "Job", "explain", "markdown", "execute"} & reached
+
+
+@pytest.mark.parametrize("ran", [None, Code(version="1")])
+def test_explain_says_which_runs_others_do_not_take(ran):
+    run = {"id": "x", "seed": 0, "state": "done", "value": 1.0, "commit": None, "code": explain.code_state(ran)}
+    told = "    code unknown: the run names no commit, so 'verify' and 'import' do not take it"
+    assert told in explain._run_lines(run)
+    assert told not in explain._run_lines(run | {"state": "pending", "value": None})
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 A probe takes one step on random images. Built-in networks need none: the tests take steps with all of them.
 """
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ INSTEAD = {  # of operations that PyTorch differentiates once; by a part of its 
     "scaled_dot_product": "call it within torch.nn.attention.sdpa_kernel(SDPBackend.MATH)",
     "hardsigmoid": "F.relu6(x + 3) / 6 is the same",
     "once_differentiable": "let its backward be differentiated",
+    "cut off": "leave detach() and no_grad() out",
+    "use_reentrant": "checkpoint with use_reentrant=False",
     "double backward": "leave torch.compile out",
 }
 
@@ -72,7 +75,8 @@ def refuse_network(job: Job, num_classes: int, device: str = "cpu") -> None:
     if job.backbone in BACKBONES:
         return
     job, network = job.model_copy(update={"precision": "float32"}), models.architecture_of(job.backbone)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the job will give them
         model = models.build(job.backbone, num_classes, job.seed, job.inner_layer)
         _refuse_lazy(job, model)
         model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -152,7 +156,9 @@ def _refuse_no_derivative(job: Job, model: Backbone, images: Tensor, labels: Ten
     try:
         overlap.class_maps(model.eval(), images, classes, job)
     except RuntimeError as error:
-        raise UserError(_no_derivative(job, model.eval(), images, error, twice=False)) from None
+        if _is_a_derivative_s(error):
+            raise UserError(_no_derivative(job, model.eval(), images, error, twice=False)) from None
+        return
     try:
         _, terms = study.method(job.method)(model.train(), images, labels, job, job.epochs - 1)
         torch.stack(list(terms.values())).sum().backward()
@@ -163,7 +169,8 @@ def _refuse_no_derivative(job: Job, model: Backbone, images: Tensor, labels: Ten
 
 def _is_a_derivative_s(error: RuntimeError) -> bool:
     """Whether autograd raised it, rather than somebody's method."""
-    return any(word in str(error) for word in ("derivative for", "differentiate", "double backward", "checkpoint"))
+    told = ("derivative for", "differentiate", "double backward", "checkpoint", "require grad")
+    return any(words in str(error) for words in told)
 
 
 def _no_derivative(job: Job, model: Backbone, images: Tensor, error: RuntimeError, twice: bool) -> str:
@@ -222,7 +229,9 @@ def _differentiate(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     with torch.enable_grad():
         given = module(*map(leaf, args), **{name: leaf(value) for name, value in kwargs.items()})
         outputs = [out for out in _tensors(given) if out.requires_grad]
-        if not inputs or not outputs:
+        if inputs and not outputs:
+            raise RuntimeError("what it gives is cut off from what it is given")
+        if not inputs:
             return
         total = torch.stack([out.float().square().sum() for out in outputs]).sum()
         with of_features_alone():
