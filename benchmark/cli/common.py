@@ -14,7 +14,7 @@ import typer
 from benchmark.errors import UserError, visible
 from benchmark.matrix import grid, strict_yaml
 from benchmark.matrix.grid import Grid
-from benchmark.matrix.job import Job
+from benchmark.matrix.job import BACKBONES, Job
 from benchmark.results.results import Reader, Results
 from benchmark.store.files import write_atomic
 from benchmark.tables import catalogue, published
@@ -148,6 +148,7 @@ def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[s
 
     lacking: dict[str, str] = {}
     notes: dict[str, None] = {}
+    kinds: dict[tuple[str, int], tuple[Job, int]] = {}  # seeds are trained alike
     for key in dict.fromkeys(map(_read_by, jobs)):
         name, seed, *splits = key
         root = data.locate(name, data_root, cache)
@@ -164,9 +165,24 @@ def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[s
                 labels = "several labels" if train.targets.ndim == 2 else "one label"
                 raise UserError(f"{name} gives an image {labels}, which is not for loss: {job.loss}")
             data.within(job, train, test)
+            kinds[job.model_copy(update={"seed": 0}).canonical_json(), len(train.ids)] = job, len(train.classes)
+    for (_, num_images), (job, num_classes) in kinds.items():
+        refuse_what_cannot_train(job, num_images, num_classes)
     for note in notes:
         print(note, file=sys.stderr)
     return lacking
+
+
+def refuse_what_cannot_train(job: Job, num_images: int, num_classes: int) -> None:
+    """UserError where it is known before training that the job's network and batches do not go together; torch is
+    imported only where that takes a look at the network."""
+    from benchmark.train.batch_sizes import smallest_batch
+
+    if job.backbone not in BACKBONES or smallest_batch(job, num_images) == 1:
+        from benchmark.train import before
+
+        before.refuse_single_values(job, num_images, num_classes)
+        before.refuse_network(job, num_classes)
 
 
 def _read_by(job: Job) -> tuple[str, int, str, str]:
