@@ -28,7 +28,7 @@ GRIDS = Path(__file__).parents[1] / "grids"
 MINI_WEIGHTS = Path(__file__).parents[1] / "mini_weights"  # <backbone>.safetensors
 
 # Which images a job takes of the data set; the paper takes all.
-OF_DATA = ("limit_train", "limit_test", "partial")
+OF_DATA = ("limit_train", "limit_test", "partial", "overlap")
 # What is decided outside of a job: when tables are made from saved scores, or by a loader.
 EVALUATION = {
     "ap_definition": ("area", "raw_area", "11_point"),
@@ -262,10 +262,12 @@ def own_data() -> dict[str, Data]:
     return {one.protocol["dataset"]: one.data for one in _of_study() if one.data}
 
 
-def own_splits(dataset: str) -> list[str]:
-    """Those that the study's grids train and test on."""
+def own_reads(dataset: str) -> list[tuple[int, str, str]]:
+    """What the study's grids read of a data set of its own: seed, training split and test split of their jobs; the seed
+    is 0 where splits are not drawn, since it then decides nothing."""
     jobs = [job for one in _of_study() for job in one.jobs("paper") if job.dataset == dataset]
-    return list(dict.fromkeys(split for job in jobs for split in (job.train_split, job.test_split)))
+    drawn = bool(own_data()[dataset].splits)
+    return list(dict.fromkeys((job.seed if drawn else 0, job.train_split, job.test_split) for job in jobs))
 
 
 def _of_study() -> list[Grid]:

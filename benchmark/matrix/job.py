@@ -103,6 +103,7 @@ class Job(BaseModel):
     limit_train: Positive | None = None  # train on this many images, drawn once per seed
     limit_test: Positive | None = None  # test on this many images, the same for all seeds
     partial: StrictBool = False  # both on what is there of a data set that is not whole: --allow-partial
+    overlap: StrictBool = False  # tested on images that are trained on too: --allow-overlap
     backbone: Backbone
     weights: Annotated[str, Field(pattern=r"^(scratch|imagenet1k_v1|mini(@[0-9a-f]{12})?|sha256:[0-9a-f]{64})$")]
     method: Method
