@@ -212,6 +212,49 @@ def test_verify_says_why_not(mini_voc, tmp_path):
     assert "no such folder" in voc.verify(tmp_path)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_split_of_a_year_is_that_part_of_the_official_one(root, split):
+    main = root / "VOCdevkit/VOC2012/ImageSets/Main"
+    for image_id in voc.load(root, split).ids[::3]:  # a drawn split is of one year
+        other = f"2007{image_id[4:]}"
+        for path in main.glob(f"*{split}.txt"):
+            path.write_text(path.read_text().replace(image_id, other))
+        (main / f"../../JPEGImages/{image_id}.jpg").rename(main / f"../../JPEGImages/{other}.jpg")
+    whole = voc.load(root, split)
+    years = sorted({image_id[:4] for image_id in whole.ids})
+    parts = [voc.load(root, f"{split}_{year}") for year in years]
+    rows = {i: row.tolist() for i, row in zip(whole.ids, whole.targets, strict=True)}
+    assert len(years) > 1
+    for year, part in zip(years, parts, strict=True):
+        assert part.ids == tuple(i for i in whole.ids if i.startswith(f"{year}_"))
+        assert [path.stem for path in part.images] == list(part.ids)
+        assert part.targets.tolist() == [rows[i] for i in part.ids]
+    (main / f"{split}_{years[0]}.txt").write_text("a_list_of_ones_own\n")
+    assert voc.load(root, f"{split}_{years[0]}").ids == parts[0].ids, "by rule, whatever lies beside"
+    with pytest.raises(UserError, match=rf"{split}.txt: names no image of the year 2031, whose ids begin with 2031_"):
+        voc.load(root, f"{split}_2031")
+
+
+def test_part_of_a_year_is_not_whole(root, monkeypatch):
+    """Of a data set whose parts have official counts; an embedded twin's have none."""
+    counted = dataclasses.replace(data.DATASETS["voc2012"], parts={"train_2008": 1, "val_2009": 10**6})
+    monkeypatch.setitem(data.DATASETS, "voc2012", counted)
+    sets, missing = data.present("voc2012", root, ["train_2008", "val_2009"])
+    train, val = (len(images.ids) for images in sets)
+    assert missing == f"{train} of 1 images of train_2008, {val} of 1,000,000 images of val_2009"
+    sets[0].images[0].unlink()
+    with pytest.raises(UserError, match=r"1 of .* images are missing"):
+        voc.load(root, "train_2008")
+
+
+@pytest.mark.skipif(not (REAL / "VOCdevkit").is_dir(), reason="the real VOC photographs are not at hand")
+def test_real_year_is_whole():
+    sets, missing = data.present("voc2012", REAL, ["train_2008", "val_2008"])
+    assert not missing
+    assert [len(images.ids) for images in sets] == [2111, 2221]
+    assert all(((images.targets == 1).sum(0) >= 32).all() for images in sets)
+
+
 @pytest.mark.skipif(not (REAL / "VOCdevkit").is_dir(), reason="the real VOC photographs are not at hand")
 def test_real_voc_subset():
     train, val = (voc.load(REAL, s) for s in ("present_train", "present_val"))

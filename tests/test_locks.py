@@ -143,14 +143,23 @@ def test_a_lock_that_was_edited_is_refused(tmp_path):
         locks.read(tmp_path)
 
 
+def test_plan_of_a_scale_is_locked_with_looks_and_variants_of_its_own():
+    planned = locks.terms(CLAIM, grid.load("voc"), "year2008")
+    assert (planned.looks, planned.claimed) == ([3, 5], CLAIM.claimed)
+    assert planned.readings == [{"precision": "bfloat16"}, {"precision": "float32"}]
+    assert "jobs" in planned.changed_in(locks.terms(CLAIM, grid.load("voc")))
+    book = locks.read(TABLES)
+    assert book.locks[book.last(f"year2008/{CLAIM.address}")].claims[f"year2008/{CLAIM.address}"].terms == planned
+
+
 def test_command_locks_once_and_checks(call, tmp_path, monkeypatch):
     for path in TABLES.glob("*.yaml"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(code, "clean_commit", lambda *paths: COMMIT)
     words = ("lock", "--tables", str(tmp_path))
     open_ = call(tmp_path, *words, "--check")
-    assert (open_.returncode, open_.stdout.count("not locked")) == (1, 22)
-    assert "22 claims locked" in call(tmp_path, *words).stdout
+    assert (open_.returncode, open_.stdout.count("not locked")) == (1, 28)
+    assert "28 claims locked" in call(tmp_path, *words).stdout
     assert call(tmp_path, *words, "--check").returncode == 0
     before = (tmp_path / locks.FILE).read_bytes()
     assert "every claim is locked" in call(tmp_path, *words).stdout

@@ -13,6 +13,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowOverlap,
     AllowPartial,
     AsJson,
     Asked,
@@ -48,6 +49,7 @@ def plan(
     only: Only = None,
     data_root: DataRoot = None,
     allow_partial: AllowPartial = False,
+    allow_overlap: AllowOverlap = False,
     weights: Weights = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
@@ -69,6 +71,8 @@ def plan(
         raise UserError(f"--all with --grid {grid_name}: leave one of them out")
     if allow_partial and not grid_name:
         raise UserError("--allow-partial: name the grid with --grid")
+    if allow_overlap and not grid_name:
+        raise UserError("--allow-overlap: name the grid with --grid")
     estimate = estimates(gpu) if gpu else None
     listed: list[dict[str, Any]] = []
     counts, measured = [], cost.epoch_seconds(runs)
@@ -82,8 +86,8 @@ def plan(
             print(f"warning: {name} is left out: {error}", file=sys.stderr)
             continue
         asked = Asked(its_scale, sets, weights, runs)
-        if allow_partial:
-            asked = of_what_is_there(asked, name, only, data_root, cache, allow_partial)
+        if allow_partial or allow_overlap:
+            asked = of_what_is_there(asked, name, only, data_root, cache, allow_partial, allow_overlap)
         matrix = asked.matrix(name, only)
         rows: list[dict[str, Any]] = []
         other = at_hand.others(matrix.jobs, runs, data_root, cache)

@@ -15,6 +15,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowOverlap,
     AllowPartial,
     Asked,
     Cache,
@@ -51,6 +52,7 @@ def run(
     only: Only = None,
     data_root: DataRoot = None,
     allow_partial: AllowPartial = False,
+    allow_overlap: AllowOverlap = False,
     weights: Weights = None,
     workers: Annotated[
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1, max=4096)
@@ -95,7 +97,7 @@ def run(
     if cuda_graph and isinstance(place.slots, Slots) and not place.slots.gpus:
         raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
     look_for_weights(matrix.jobs, weights)
-    asked = of_what_is_there(asked, grid_name, only, data_root, cache, allow_partial)
+    asked = of_what_is_there(asked, grid_name, only, data_root, cache, allow_partial, allow_overlap)
     matrix = asked.matrix(grid_name, only)
     say_what_gains_lack(matrix)
     specs = tables_of(grid_name, tables)

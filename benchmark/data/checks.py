@@ -64,7 +64,9 @@ def trained_classes(root: Path, train: ImageSet, test: ImageSet) -> None:
     """UserError where test images, of one label each, show a class that no training image shows."""
     if train.targets.ndim == 1 and (missing := sorted(set(test.targets.tolist()) - set(train.targets.tolist()))):
         shown = ", ".join(test.classes[number] for number in missing[:10])
-        raise UserError(f"{root}: no training image shows class {shown}, and test images do; train on it, or leave it out")
+        raise UserError(
+            f"{root}: no training image shows class {shown}, and test images do; train on it, or leave it out"
+        )
 
 
 def pair_of_classes(root: Path, test: ImageSet) -> None:
@@ -116,7 +118,7 @@ def _of_equal_content(train: ImageSet, test: ImageSet) -> dict[str, str]:
 
 
 def _of_array(pixels: np.ndarray) -> Hashable:
-    return hashlib.sha256(np.ascontiguousarray(pixels)).digest()
+    return hashlib.sha256(pixels.tobytes()).digest()
 
 
 def _size(path: Path) -> Hashable:

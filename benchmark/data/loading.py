@@ -363,17 +363,18 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, pillow warns
     image = image.convert("RGB")
-    if deep and max(high for _, high in image.getextrema()) < DARKEST_MAXIMUM >> 8:  # pillow gives the upper 8 bits
+    if deep and np.asarray(image).max() < DARKEST_MAXIMUM >> 8:  # pillow gives the upper 8 bits
         raise ScaleError("has 16 bits a channel and hardly a value in the upper ones, so it would be read as black")
     return image
 
 
 def bits(image: Image.Image) -> int:
-    """How many bits a channel has in the file; pillow's modes tell it of gray pictures only. 8 where it cannot be 16."""
+    """How many bits a channel has in the file; pillow's modes tell it of gray pictures only.
+    8 where it cannot be 16."""
     if image.format == "PNG":
         with open(image.filename, "rb") as file:  # type: ignore[attr-defined]
             return file.read(25)[24]  # of IHDR, the first chunk
-    return max(getattr(image, "tag_v2", {}).get(TIFF_BITS, (8,)))
+    return int(np.max(getattr(image, "tag_v2", {}).get(TIFF_BITS, 8)))
 
 
 def _check_scale(values: np.ndarray, least: float, most: float) -> None:

@@ -13,6 +13,7 @@ import csv
 import os
 import unicodedata
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,9 +77,9 @@ def all_images(name: str, data: Data, root: Path) -> list[Path]:
     """List the images of the splits that the study's grids read; where splits are drawn, of all that are drawn from."""
     files: dict[Path, None] = {}
     for split in dict.fromkeys(split for _, *splits in grid.own_reads(name) for split in splits):
-        images = _whole(data, root, split).images
-        assert not isinstance(images, np.ndarray)
-        files |= dict.fromkeys(images)
+        with suppress(UserError):  # of a split that is wrong, `verify` says so
+            images = _whole(data, root, split).images
+            files |= {} if isinstance(images, np.ndarray) else dict.fromkeys(images)
     return list(files)
 
 
@@ -103,8 +104,9 @@ def _imagefolder(data: Data, root: Path, split: str) -> ImageSet:
 
 
 def _named(data: Data, found: list[str], place: Callable[[str], Path]) -> dict[str, str]:
-    """Each class as the grid names it, or as it is found, with its name on disk, which may be written with other Unicode
-    characters for the same letters (NFC, NFD). place: where a class lies. UserError where one is not there."""
+    """Each class as the grid names it, or as it is found, with its name on disk, which may be
+    written with other Unicode characters for the same letters (NFC, NFD). place: where a class
+    lies. UserError where one is not there."""
     on_disk = {_composed(name): name for name in found}
     if len(on_disk) < len(found):
         twice = next(name for name in found if on_disk[_composed(name)] != name)
@@ -126,8 +128,8 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _files(of_class: Path) -> list[Path]:
-    """What a class folder and its sub-folders hold, in the order of torchvision's ImageFolder, links followed; no hidden
-    file or folder."""
+    """What a class folder and its sub-folders hold, in the order of torchvision's ImageFolder, links
+    followed; no hidden file or folder."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})")
@@ -157,13 +159,18 @@ def _voc(data: Data, root: Path, split: str) -> ImageSet:
     if data.splits:
         raise UserError(f"{root}: the voc layout has splits of its own; leave data.splits out")
     main = root / "ImageSets" / "Main"
-    lists = sorted(path for path in main.glob(f"*_{split}.txt") if not is_hidden(path.name))
-    lists = [path for path in lists if not voc.is_list(path)]
-    found = [path.name.removesuffix(f"_{split}.txt") for path in lists]
-    if not found and not data.classes:
+    found_of = {labelled: _listed(main, labelled) for labelled in (split, "trainval")}
+    labelled = split if found_of[split] else "trainval"
+    if not (found := found_of[labelled]):
         raise UserError(f"{main}: holds no file CLASS_{split}.txt")
-    named = _named(data, found, lambda name: main / f"{name}_{split}.txt")
+    named = _named(data, found, lambda name: main / f"{name}_{labelled}.txt")
     return replace(voc.load(root, split, classes=tuple(named.values()), folder=root), classes=tuple(named))
+
+
+def _listed(main: Path, split: str) -> list[str]:
+    """The classes of which a split has a file."""
+    paths = sorted(path for path in main.glob(f"*_{split}.txt") if not is_hidden(path.name))
+    return [path.name.removesuffix(f"_{split}.txt") for path in paths if not voc.is_list(path)]
 
 
 def _csv(data: Data, root: Path, split: str) -> ImageSet:

@@ -6,9 +6,12 @@
 
     <root>/VOCdevkit/VOC2012/Annotations/<id>.xml                 boxes; only a method that is guided by them reads them
 
+A split `<split>_<year>`, such as `train_2008`, is made by rule: the ids of the official list that begin with the year.
+
 Source of layout and meaning: the VOC 2012 development kit.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -24,6 +27,8 @@ CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 NUM_IMAGES = {"train": 5717, "val": 5823}
+NUM_IMAGES_OF_YEAR = {"train_2008": 2111, "val_2008": 2221}  # counted in the official lists
+OF_YEAR = re.compile(r"(train|val|trainval)_(20\d\d)")
 PRESENT, DIFFICULT, ABSENT = 1, 0, -1
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 CELLS = 16  # a side, of what `boxed` tells of an image
@@ -42,14 +47,16 @@ def load(
     """One split: paths and targets (N, num_classes) of 1, 0, -1. UserError names the file (and line) that is missing
     or wrong.
 
-    A split without class files of its own (a part of the official ones) takes its labels from `trainval`'s. `seed` is
-    not used, the splits are official. `partial`: the images that are there, of those that the split names.
+    A split of a year is that part of the official one, whatever list lies beside it. Another split without class files
+    of its own (a part of the official ones) takes its labels from `trainval`'s. `seed` is not used, the splits are
+    official. `partial`: the images that are there, of those that the split names.
     """
     folder = folder or _folder(root)
     main = folder / "ImageSets" / "Main"
-    ids = _read_ids(main / f"{split}.txt")
+    split, year = match.groups() if (match := OF_YEAR.fullmatch(split)) else (split, "")
+    ids = _read_ids(main / f"{split}.txt", year)
     labelled = split if (main / f"{classes[0]}_{split}.txt").exists() else "trainval"
-    known = ids if labelled == split else _read_ids(main / f"{labelled}.txt")
+    known = ids if labelled == split and not year else _read_ids(main / f"{labelled}.txt")
     row_of = {image_id: i for i, image_id in enumerate(known)}
     unlabelled = next((i for i in ids if i not in row_of), None)
     if unlabelled is not None:
@@ -92,8 +99,9 @@ def boxed(images: ImageSet) -> np.ndarray:
 
 
 def _turned(image: Path, annotation: Path, size: tuple[float, float]) -> int:
-    """How boxes of a picture of (width, height) `size` are to be turned, as EXIF numbers it, to lie in the picture as it
-    is seen: as the picture is, or not at all (1) where only the picture as it is seen has their proportions."""
+    """How boxes of a picture of (width, height) `size` are to be turned, as EXIF numbers it, to lie in
+    the picture as it is seen: as the picture is, or not at all (1) where only the picture as it is
+    seen has their proportions."""
     try:
         with Image.open(image) as picture:
             stored, seen, turned = picture.size, upright_size(picture), orientation(picture)
@@ -161,7 +169,8 @@ def is_list(path: Path) -> bool:
     return fields == {1}
 
 
-def _read_ids(path: Path) -> list[str]:
+def _read_ids(path: Path, year: str = "") -> list[str]:
+    """The ids that a list names, or those of one year. UserError where there is none, or one twice."""
     # Real split files hold one id a line; some copies append a label, which is not needed here.
     ids = [line.split()[0] for line in _read_lines(path) if line.strip()]
     if not ids:
@@ -172,7 +181,10 @@ def _read_ids(path: Path) -> list[str]:
     unsafe = next((i for i in ids if Path(i).name != i), None)
     if unsafe is not None:
         raise UserError(f"{path}: {unsafe!r} is not an image id")
-    return ids
+    of_year = [i for i in ids if not year or i.startswith(f"{year}_")]
+    if not of_year:
+        raise UserError(f"{path}: names no image of the year {year}, whose ids begin with {year}_")
+    return of_year
 
 
 def _read_labels(path: Path, row_of: dict[str, int]) -> np.ndarray:

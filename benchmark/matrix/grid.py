@@ -15,6 +15,7 @@ from benchmark.matrix.job import (
     BACKBONES,
     FIELDS,
     Float,
+    Int,
     Job,
     Name,
     explain,
@@ -50,12 +51,21 @@ class Assumption(_Strict):
     why: str
 
 
+class Plan(_Strict):
+    """Declaration of how a scale's gains are read, made before its first run and written down by `lock`: at these
+    numbers of seeds alone, at their level, for each set of fields that is a table of its own."""
+
+    looks: list[Annotated[Int, Field(ge=2)]] = Field(min_length=1)
+    variants: list[dict[str, Any]] = [{}]
+
+
 class Scale(_Strict):
     """A named overlay: axes and fields that differ from the paper's protocol, and why its cells cannot be compared.
 
     `stand_ins` replaces values of axes by smaller ones; a table's row for the one shows the other, and says so.
     `readings`: sets of fields, of which each repeats the matrix, so that readings of the paper can be compared.
     `min_positives`: classes with fewer images in either split are left out of tables, and of mAP.
+    `plan`: at what numbers of seeds its gains may be read, declared before any run.
     """
 
     why: str
@@ -64,6 +74,7 @@ class Scale(_Strict):
     stand_ins: dict[str, str] = {}
     readings: list[dict[str, Any]] = []
     min_positives: int = 1
+    plan: Plan | None = None
 
 
 class Data(_Strict):
@@ -295,7 +306,9 @@ def _checked(name: str, path: Path, text: str, of_study: bool, _: study.Study) -
         grid = Grid(name=name, of_study=of_study, **keys)
     except ValidationError as error:
         line = strict_yaml.line_of(lines, first_problem(error)["loc"])
-        valid = (*Grid.model_fields, *Data.model_fields, *Scale.model_fields, *Assumption.model_fields)
+        valid = (
+            *Grid.model_fields, *Data.model_fields, *Scale.model_fields, *Plan.model_fields, *Assumption.model_fields
+        )  # fmt: skip
         raise UserError(f"{path}:{line}: {explain(error, valid)}") from None
     _check_names(grid, path, lines)
     return grid

@@ -312,7 +312,7 @@ def _missing_data(matrix: Matrix, records: dict[str, Result]) -> list[str]:
         record, dataset = records.get(job.id), data.find(job.dataset)
         if record is None:
             continue
-        read, official = [], dataset.num_images
+        read, official = [], dataset.official_counts
         # Caltech-256's small categories give what they have, in the paper as here: an assumption, no departure.
         all_used = job.limit_train is None and study.method(job.method).train_share == 1
         if all_used and "small_categories" not in matrix.grid.assumptions:

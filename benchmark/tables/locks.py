@@ -148,29 +148,35 @@ def _gain(row: Row, i: int) -> float | None:
     return round(float(value) - float(first), 6) if known else None  # type: ignore[arg-type]
 
 
-def terms(claim: Claim, chosen: Grid | None = None) -> Terms:
-    """As grids and tables have them now."""
-    source, looks = claim.source, claim.spec.looks or []
+def terms(claim: Claim, chosen: Grid | None = None, scale: str = "paper") -> Terms:
+    """What a claim is judged by at a scale, as grids and tables have it now.
+
+    Scale paper has its looks and readings from the claim's table, another scale has both from its plan.
+    """
+    source = claim.source
     assert source.grid is not None, "a table of runs"
     chosen = chosen or grid.load(source.grid)
+    looks, readings = claim.spec.looks or [], source.readings
+    if plan := chosen.scale_of(scale).plan:
+        looks, readings = plan.looks, plan.variants
     methods = (source.columns[0].key, claim.column)
-    matrix = Matrix(chosen, "paper")
+    matrix = Matrix(chosen, scale)
     ids = sorted({
         job.id
-        for reading in source.readings
-        for job in frozen_jobs(chosen, reading, max(looks, default=0))
+        for reading in readings
+        for job in frozen_jobs(chosen, reading, max(looks, default=0), scale)
         if job.method in methods and all(getattr(job, k) == v for k, v in matrix.row_filter(claim.of.where).items())
     })  # fmt: skip
     return Terms(
         claimed=claim.claimed, item=claim.of.item or claim.of.key, definition=matrix.definition,
-        min_positives=matrix.min_positives, tolerance=claim.spec.tolerance, looks=looks, readings=source.readings,
+        min_positives=matrix.min_positives, tolerance=claim.spec.tolerance, looks=looks, readings=readings,
         jobs=hashlib.sha256("\n".join(ids).encode()).hexdigest(),
     )  # fmt: skip
 
 
-def frozen_jobs(chosen: Grid, reading: dict[str, Any], num_seeds: int) -> list[Job]:
-    """The jobs of a reading at scale paper, for the first seeds."""
-    return chosen.jobs("paper", reading | {"seed": list(range(num_seeds))})
+def frozen_jobs(chosen: Grid, reading: dict[str, Any], num_seeds: int, scale: str = "paper") -> list[Job]:
+    """The jobs of a reading at a scale, for the first seeds."""
+    return chosen.jobs(scale, reading | {"seed": list(range(num_seeds))})
 
 
 def frozen_reading(spec: Spec, matrix: Matrix) -> dict[str, Any] | None:
@@ -215,16 +221,25 @@ def _holds(record: Result, book: Book, number: int) -> bool | None:
 def unlocked(specs: dict[str, Spec], book: Book) -> dict[str, tuple[Terms, str]]:
     """The claims that have no lock as they are now, with their terms and what is missing or changed."""
     found = {}
+    for address, claim, scale in _lockable(specs):
+        now, number = terms(claim, scale=scale), book.last(address)
+        if number is None:
+            found[address] = now, NOT_LOCKED
+        elif changed := book.locks[number].claims[address].terms.changed_in(now):
+            before = book.locks[number].claims[address].terms.model_dump()
+            told = [f"{name} {before[name]} -> {now.model_dump()[name]}" for name in changed]
+            found[address] = now, f"changed since {book.locks[number].name}: {'; '.join(told)}"
+    return found
+
+
+def _lockable(specs: dict[str, Spec]) -> Iterator[tuple[str, Claim, str]]:
+    """Each claim at scale paper and at each scale that has a plan, by its address: `year2008/table2:mAP:icasc-a_ch`."""
     for spec in specs.values():
         for claim in claims_of(spec, specs):
-            now, number = terms(claim), book.last(claim.address)
-            if number is None:
-                found[claim.address] = now, NOT_LOCKED
-            elif changed := book.locks[number].claims[claim.address].terms.changed_in(now):
-                before = book.locks[number].claims[claim.address].terms.model_dump()
-                told = [f"{name} {before[name]} -> {now.model_dump()[name]}" for name in changed]
-                found[claim.address] = now, f"changed since {book.locks[number].name}: {'; '.join(told)}"
-    return found
+            yield claim.address, claim, "paper"
+            assert claim.source.grid is not None, "a table of runs"
+            planned = [name for name, scale in grid.load(claim.source.grid).scales.items() if scale.plan]
+            yield from ((f"{name}/{claim.address}", claim, name) for name in planned)
 
 
 def write(folder: Path, claims: dict[str, Terms], commit: str) -> Lock:
