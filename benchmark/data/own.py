@@ -67,7 +67,7 @@ def verify(name: str, data: Data, root: Path) -> str:
             checks.trained_classes(root, sets[0][1], sets[1][1])
             checks.pair_of_classes(root, sets[1][1])
             if shared := checks.overlap(sets):
-                return f"{root}: {shared}"
+                return shared
     except UserError as error:
         return str(error)
     return ""

@@ -91,7 +91,7 @@ def boxed(images: ImageSet) -> np.ndarray:
     for inside, image in zip(cells, images.images, strict=True):
         annotation = image.parents[1] / "Annotations" / f"{image.stem}.xml"
         size, boxes = _read_boxes(annotation)
-        turned = _turned(image, annotation, size)
+        turned = _turned(image, annotation, size) if boxes else 1
         for (x0, x1), (y0, y1) in boxes:
             held = np.outer((y0 <= centres) & (centres <= y1), (x0 <= centres) & (centres <= x1))
             inside |= TURNED[turned](held)
@@ -132,8 +132,6 @@ def _read_boxes(path: Path) -> tuple[tuple[float, float], list[Extents]]:
         boxes = [thing.find("bndbox") for thing in tree.iter("object") if thing.findtext("difficult") != "1"]
         extents = [[float(box.findtext(side, "")) for side in SIDES] for box in boxes if box is not None]
         shares = [((x0 / width, x1 / width), (y0 / height, y1 / height)) for x0, y0, x1, y1 in extents]
-        if not (width > 0 and height > 0):
-            raise ValueError(f"a picture of {width:g} x {height:g}")
         return (width, height), shares
     except FileNotFoundError:
         raise UserError(f"{path}: missing; a method that is guided by boxes needs VOC 2012's Annotations") from None
