@@ -306,7 +306,7 @@ def test_data_commands_speak_of_the_study_s_data(call, tmp_path, folders):
         "photographs under mine/../photos: complete",
         "train: 10 images of 2 classes",
         "test: 10 images of 2 classes",
-        "a sample of 20 images, as 8-bit RGB: mean 34.8, from 0 to 115",
+        "a sample of 20 images, as 8-bit RGB: mean 33.3, from 0 to 115",
     ]
     for command, why in (("draw", "which nothing draws"), ("get", "which nothing fetches")):
         assert why in call(tmp_path, "data", command, "photographs", "--study", "mine").stderr

@@ -265,8 +265,10 @@ def splits_of(name: str, root: Path) -> dict[str, ImageSet]:
     UserError where one cannot be read, or has not as many images as the official one."""
     dataset = find(name)
     if dataset.folder is not None:
-        reads = {split: seed for seed, *splits in reversed(grid.own_reads(name)) for split in splits}
-        return {split: dataset.load(root, split, reads[split]) for split in reversed(reads)}
+        reads: dict[str, int] = {}
+        for seed, *splits in grid.own_reads(name):
+            reads = dict.fromkeys(splits, seed) | reads
+        return {split: dataset.load(root, split, seed) for split, seed in reads.items()}
     sets = {split: dataset.load(root, split) for split in dataset.official_counts}
     for split, count in dataset.parts.items():
         if len(sets[split].ids) != count:
