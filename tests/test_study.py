@@ -150,7 +150,7 @@ def test_class_folders_with_splits(folders):
     assert len(read(one, folders, "test").ids) == 6
     with pytest.raises(UserError, match=r"valid: no such folder"):
         read(one, folders, "valid")
-    with pytest.raises(UserError, match=r"train/cat: missing, though the grid's data.classes name it; classes found: ape, bee"):
+    with pytest.raises(UserError, match=r"train/cat: missing, though .*; classes found: ape, bee"):
         read(Data(layout="imagefolder", path="x", classes=["cat"]), folders, "train")
 
 
@@ -189,7 +189,11 @@ def test_a_table_of_labels(table):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("file,label,split", "file,lable,split", "labels.csv:1: no column 'label'; found: 'file', 'lable', 'split'; expected: file, label, split"),
+        (
+            "file,label,split",
+            "file,lable,split",
+            "labels.csv:1: no column 'label'; found: 'file', 'lable', 'split'; expected: file, label, split",
+        ),
         ("a;b,train", "a;b,train,more", "labels.csv:2: has not as many fields"),
         ("train1.png", "train9.png", r"labels.csv:3: .*train9.png: no such file"),
         ("train1.png", "train0.png", "names .*train0.png twice"),
