@@ -61,6 +61,20 @@ def test_crops_depend_on_seed_epoch_and_index_alone(photos, resize, tmp_path):
     assert (pixels.test_batch(np.arange(5)) == pixels.test_batch(np.arange(5))).all()
 
 
+def test_keys_that_differ_in_trailing_zeros_are_one_stream_and_one_of_five_numbers_is_none_of_them():
+    """What docs/data.md says of numpy, and of how a new kind of draw is to be keyed."""
+
+    def first(key):
+        return np.random.default_rng(key).integers(0, 2**63, 4).tolist()
+
+    for seed in (0, 3, 2**32 - 1):
+        assert first(seed) == first([seed]) == first([seed, 0]) == first([seed, 0, 0]) == first([seed, 0, 0, 0])
+        assert first([seed, 7]) == first([seed, 7, 0]) != first([seed, 0, 7])
+        shorter = [first(key) for key in (seed, [seed, 7], [seed, 7, 9], [seed, 0, 9])]
+        assert first([seed, 0, 0, 0, 0]) not in shorter
+        assert first([1, seed, 0, 0, 0]) not in [*shorter, first([1, seed])]
+
+
 def test_crops_do_not_depend_on_the_number_of_threads(photos, tmp_path, monkeypatch):
     first = open_pixels(photos, 32, "random_resized_crop", tmp_path).train_batch(np.arange(5), 0, 0)
     monkeypatch.setattr(loading, "num_threads", lambda: 7)

@@ -126,11 +126,14 @@ def test_what_is_whole_is_complete_and_counted(layout, lay, verify):
     done = verify("--decode")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "photographs under mine/../photos" in done.stdout
-    assert done.stdout.splitlines()[1:3] == ["train: 6 images of 3 classes", "test: 6 images of 3 classes"]
+    assert done.stdout.splitlines()[1:3] == [
+        "train: 6 images, which show 3 classes",
+        "test: 6 images, which show 3 classes",
+    ]
     assert "a sample of 12 images, as 8-bit RGB: mean" in done.stdout
     assert "decoding 12 images" in done.stderr
     found = json.loads(verify("--json").stdout)
-    assert found["splits"]["test"] == {"images": 6, "classes": 3}
+    assert found["splits"]["test"] == {"images": 6, "official": None, "classes": 3}
     assert found["sample"]["images"] == 12
 
 
@@ -372,7 +375,7 @@ def test_decode_decodes_what_drawn_splits_leave_out_too(lay, verify):
     lay("imagefolder", flat, splits={"train": 0.5, "test": 0.25})
     done = verify("--decode")
     assert (done.returncode, "decoding 12 images" in done.stderr) == (0, True), done.stdout + done.stderr
-    assert "test: 3 images of 3 classes" in done.stdout
+    assert "test: 3 images, which show 3 classes" in done.stdout
 
 
 # What is wrong -> how the layout is damaged, and what is said of it.

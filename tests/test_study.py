@@ -308,8 +308,8 @@ def test_data_commands_speak_of_the_study_s_data(call, tmp_path, folders):
     verify = ("data", "verify", "photographs", "--study", "mine")
     assert call(tmp_path, *verify).stdout.splitlines() == [
         "photographs under mine/../photos: complete",
-        "train: 10 images of 2 classes",
-        "test: 10 images of 2 classes",
+        "train: 10 images, which show 2 classes",
+        "test: 10 images, which show 2 classes",
         "a sample of 20 images, as 8-bit RGB: mean 33.3, from 0 to 115",
     ]
     for command, why in (("draw", "which nothing draws"), ("get", "which nothing fetches")):

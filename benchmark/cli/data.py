@@ -55,29 +55,31 @@ def verify(
     from benchmark.data import checks
 
     root = data.locate(name, data_root, cache)
-    problem, sets, sample = data.verified(name, root, cache), {}, None
-    if not problem:
-        try:
-            sets = data.splits_of(name, root)
-            sample = checks.sample(list(sets.values()))
-        except UserError as error:
-            problem = str(error)
+    problem, sample = data.verified(name, root, cache), None
+    sets, official = data.splits_of(name, root), data.find(name).official_counts
+    for split in data.find(name).parts:
+        if not problem and (split not in sets or len(sets[split].ids) != official[split]):
+            problem = f"of {split} there are not the official {official[split]:,} images"
+    try:
+        sample = checks.sample(list(sets.values())) if sets else None
+    except UserError as error:  # an image that is cut short, say; --decode names all of them
+        problem = problem or str(error)
     files = data.image_files(name, root) if decode else []
     if decode:
         print(f"decoding {len(files):,} images", file=sys.stderr, flush=True)
     undecodable = data.undecodable(files) if decode else None
-    looked_at = Looked({split: counts(images) for split, images in sets.items()}, sample)
+    looked_at = Looked({split: counts(images, official.get(split)) for split, images in sets.items()}, sample)
     for split, images in sets.items():
         if images.note:
             print(f"note: {name}, {split}: {images.note}", file=sys.stderr)
     report(name, root, problem, as_json, undecodable, looked_at)
 
 
-def counts(images: Any) -> dict[str, int]:
-    """How many images a split has, and how many classes these show."""
+def counts(images: Any, official: int | None) -> dict[str, int | None]:
+    """How many images of a split are there, how many officially, and how many classes these show."""
     targets = images.targets
     shown = len(set(targets.tolist())) if targets.ndim == 1 else int((targets == 1).any(axis=0).sum())
-    return {"images": len(images.ids), "classes": shown}
+    return {"images": len(images.ids), "official": official, "classes": shown}
 
 
 def draw(name: Name, cache: Cache = CACHE, as_json: AsJson = False) -> None:
@@ -114,7 +116,7 @@ def get(name: Name, data_root: DataRoot = None, cache: Cache = CACHE, as_json: A
 class Looked(NamedTuple):
     """What a data set holds: images and classes of each split, and a data.checks.Sample."""
 
-    splits: dict[str, dict[str, int]]
+    splits: dict[str, dict[str, int | None]]
     sample: Any
 
 
@@ -131,7 +133,8 @@ def report(
     else:
         print(f"{name} under {root}: {f'not complete: {problem}' if problem else 'complete'}")
         for split, count in splits.items():
-            print(f"{split}: {count['images']:,} images of {count['classes']:,} classes")
+            whole = "" if count["official"] in (None, count["images"]) else f" of {count['official']:,}"
+            print(f"{split}: {count['images']:,}{whole} images, which show {count['classes']:,} classes")
         if sample:
             print(
                 f"a sample of {sample.images} images, as 8-bit RGB: mean {sample.mean:.1f}, "

@@ -261,18 +261,17 @@ def image_files(name: str, root: Path) -> list[Path]:
 
 
 def splits_of(name: str, root: Path) -> dict[str, ImageSet]:
-    """Read the official splits, those made by rule included, or those that the study's grids read, by the first seed.
-    UserError where one cannot be read, or has not as many images as the official one."""
-    dataset = find(name)
-    if dataset.folder is not None:
-        reads: dict[str, int] = {}
-        for seed, *splits in grid.own_reads(name):
-            reads = dict.fromkeys(splits, seed) | reads
-        return {split: dataset.load(root, split, seed) for split, seed in reads.items()}
-    sets = {split: dataset.load(root, split) for split in dataset.official_counts}
-    for split, count in dataset.parts.items():
-        if len(sets[split].ids) != count:
-            raise UserError(f"{split} has {len(sets[split].ids)} images, the official one {count}")
+    """Read what is there of the official splits, those made by rule included, or of those that the study's grids read,
+    by their first seed; a split of which nothing can be read is left out."""
+    dataset, seed_of = find(name), {}
+    if dataset.folder is None:
+        seed_of = dict.fromkeys(dataset.official_counts, 0)
+    for seed, *splits in grid.own_reads(name) if dataset.folder is not None else []:
+        seed_of = seed_of | {split: seed for split in splits if split not in seed_of}
+    sets = {}
+    for split, seed in seed_of.items():
+        with suppress(UserError):
+            sets[split] = _load(dataset, root, split, seed, partial=True)
     return sets
 
 

@@ -55,8 +55,8 @@ CATEGORIES = tuple(
     tuning-fork tweezer umbrella-101 unicorn vcr video-projector washing-machine watch-101
     waterfall watermelon welding-mask wheelbarrow windmill wine-bottle xylophone yarmulke yo-yo
     zebra airplanes-101 car-side-101 faces-easy-101 greyhound tennis-shoes toad
-    """.split()
-)  # fmt: skip
+    """.split()  # noqa: SIM905  # 256 lines otherwise
+)
 IMAGE = re.compile(r"(\d{3})_\d{4}\.jpg")
 
 
@@ -170,6 +170,7 @@ def _id(path: Path) -> str:
 def _draw(paths: list[Path], folder: Path, kind: str, count: int, seed: int, num_test: int) -> list[Path]:
     if len(paths) <= num_test:
         raise UserError(f"{folder}: {len(paths)} images; {num_test} for testing and one for training are the least")
+    # One stream with the order of the epoch of this number: docs/data.md, "What the seed draws".
     order = np.random.default_rng([seed, int(folder.name[:3])]).permutation(len(paths))
     chosen = order[:count] if kind == "test" else order[num_test : num_test + count]
     return [paths[i] for i in np.sort(chosen)]

@@ -105,8 +105,9 @@ class Pixels:
 
     def train_batch(self, indices: np.ndarray, seed: int, epoch: int, out: np.ndarray | None = None) -> np.ndarray:
         """Images `indices` as (B, size, size, 3) uint8, written into `out` where it is given; each crop is drawn from
-        (seed, epoch, index) alone, so it is the same in any batch, order, or number of threads. UserError names an
-        image that cannot be decoded."""
+        (seed, epoch, index) alone, so it is the same in any batch, order, or number of threads. Index 0's is the stream
+        of the epoch's order, since numpy fills a key up with zeros (docs/data.md). UserError names an image that cannot
+        be decoded."""
         rngs = [np.random.default_rng([seed, epoch, int(i)]) for i in indices]
         return self._batch([int(i) for i in indices], rngs, out)
 

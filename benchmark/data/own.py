@@ -245,6 +245,8 @@ def _labels(data: Data, row: dict[str, str], at: str) -> list[str]:
 
 
 def _drawn(data: Data, whole: ImageSet, root: Path, split: str, seed: int) -> ImageSet:
+    """The share of each class that a split has. A class's order is keyed by (seed, class), as an epoch's order is by
+    (seed, epoch): numpy gives class k and epoch k one stream (docs/data.md, "What the seed draws")."""
     ends = dict(zip(data.splits, np.cumsum(list(data.splits.values())), strict=True))
     start = ends[split] - data.splits[split]
     groups = [np.arange(len(whole.ids))]

@@ -72,7 +72,9 @@ def loaded(count: int, size: int, device: torch.device, read: Callable[[np.ndarr
 
 
 class Draws:
-    """What chance decides in one epoch, from (seed, epoch) alone: baseline and ICASC of a seed see the same data."""
+    """What chance decides in one epoch, from (seed, epoch) alone: baseline and ICASC of a seed see the same data.
+
+    Not independent of all other draws: docs/data.md, "What the seed draws"."""
 
     def __init__(self, job: Job, epoch: int, chosen: np.ndarray, num_images: int) -> None:
         rng = np.random.default_rng([job.seed, epoch])
