@@ -168,7 +168,8 @@ def _missing(dataset: Dataset, root: Path, sets: dict[str, ImageSet]) -> str:
     shown = {label for of in sets.values() if of.targets.ndim == 1 for label in np.unique(of.targets).tolist()}
     counts = [(len(shown), dataset.num_classes, "classes")] if shown else []
     if dataset.all_images is not None:
-        counts.append((len(dataset.all_images(root)), dataset.total, "images"))
+        there = len(dataset.all_images(root))
+        counts += [(there, dataset.total, "images")] if there < dataset.total else []  # some copies hold one twice
     else:
         official = dataset.official_counts
         counts += [(len(of.ids), official[s], f"images of {s}") for s, of in sets.items() if s in official]
