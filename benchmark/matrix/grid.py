@@ -20,6 +20,7 @@ from benchmark.matrix.job import (
     Name,
     explain,
     first_problem,
+    in_job,
     make_job,
     settable,
     unread_fields,
@@ -205,7 +206,7 @@ class Grid(_Strict):
             accepted = self.axes.get(name) or [base.get(name)]
             if name in self.assumptions:
                 accepted = [self.assumptions[name].value, *self.assumptions[name].alternatives]
-            accepted = [tuple(v) if isinstance(v, list) else v for v in accepted]
+            accepted = [in_job(v) for v in accepted]
             if value not in accepted:
                 instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
                 nothing = "whole set" if name in OF_DATA else "none"

@@ -110,6 +110,9 @@ class View:
     @classmethod
     def of(cls, job: Job, train: Pixels, chosen: np.ndarray, device: torch.device) -> "View":
         mean, std = MEAN, STD
+        if not isinstance(job.normalisation, str):
+            given = job.normalisation.mean, job.normalisation.std
+            mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in given)
         if job.normalisation == "per_pixel_mean":
             total = sum(
                 train.test_batch(part).sum(0, dtype=np.int64) for part in np.array_split(chosen, 50) if len(part)
