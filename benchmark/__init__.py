@@ -63,7 +63,8 @@ def _runs(scale: str | None, runs: Path) -> Any:
     for run in all_runs(runs):
         line: dict[str, Any] = {"id": run.id, "scale": run.folder.parent.name, "state": "corrupt"}
         try:
-            line |= run.job().model_dump() | {"state": run.state()}
+            job = run.job()
+            line |= job.model_dump() | {"normalisation": str(job.normalisation), "state": run.state()}
             result = run.result()
         except UserError:
             line["state"], result = "corrupt", None

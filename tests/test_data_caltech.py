@@ -1,5 +1,7 @@
 """Caltech-256's folders, and the splits that are drawn from them."""
 
+import dataclasses
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -60,6 +62,17 @@ def test_the_official_names_are_asked_for_where_the_set_is_the_official_one(root
     path.rename(path.with_name("007.accordion"))
     with pytest.raises(UserError, match=r"007.accordion: is not Caltech-256's; its category 007 is bat"):
         dataset.load(root, "test1", num_test=1)
+
+
+def test_a_name_that_is_no_utf_8_is_said_before_a_record_cannot_hold_it(root, monkeypatch):
+    load = functools.partial(caltech.load, num_test=1)
+    small = dataclasses.replace(data.DATASETS["caltech256-mini"], load=load)
+    monkeypatch.setitem(data.DATASETS, "caltech256-mini", small)
+    category = root / caltech.FOLDER / "007.number-006"
+    for path in category.iterdir():
+        os.rename(path, os.fsencode(category) + b"/caf\xe9 " + os.fsencode(path.name))
+    with pytest.raises(UserError, match=r"the name 007.number-006/caf\\xe9 007_000\d.jpg is not UTF-8; rename it"):
+        data.present("caltech256-mini", root, ["train1"])
 
 
 def test_what_systems_leave_is_no_category_and_no_image(root):

@@ -179,6 +179,8 @@ def _missing(dataset: Dataset, root: Path, sets: dict[str, ImageSet]) -> str:
 def _loaded(dataset: Dataset, root: Path, splits: Iterable[str], seed: int, partial: bool) -> list[ImageSet]:
     sets = [(split, _load(dataset, root, split, seed, partial)) for split in splits]
     checks.same_classes(root, sets)
+    for _, images in sets:
+        checks.names(root, images)
     return [images for _, images in sets]
 
 
