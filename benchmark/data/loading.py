@@ -196,7 +196,8 @@ def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
     pillow's version. UserError names an image that cannot be decoded.
     """
     assert not isinstance(images.images, np.ndarray)
-    key = hashlib.sha256(f"warp upright {size} pillow {PIL.__version__}".encode())
+    # "in scale": what was decoded before pictures of another scale were refused may hold black ones.
+    key = hashlib.sha256(f"warp upright in scale {size} pillow {PIL.__version__}".encode())
     for path in images.images:
         stat = _stat(path)
         key.update(f"\n{path.absolute()} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))

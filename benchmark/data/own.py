@@ -87,7 +87,10 @@ def _imagefolder(data: Data, root: Path, split: str) -> ImageSet:
     top = root if data.splits else root / split
     if not top.is_dir():
         raise UserError(f"{top}: no such folder; it holds a folder for each class")
-    entries = [path for path in sorted(top.iterdir()) if not is_hidden(path.name)]
+    try:
+        entries = [path for path in sorted(top.iterdir()) if not is_hidden(path.name)]
+    except OSError as error:
+        raise UserError(f"{top}: cannot be read ({error.strerror})") from None
     found = sorted(path.name for path in entries if path.is_dir())
     named = _named(data, found, lambda name: top / name)
     images, targets, others = [], [], [path for path in entries if path.is_file()]
