@@ -91,7 +91,7 @@ def _runs(scale: str | None, runs: Path) -> Any:
         line: dict[str, Any] = {"id": run.id, "scale": run.folder.parent.name, "state": "corrupt"}
         found, job = reader.open(run.folder), reader.job(run.folder)
         if job is not None:
-            line |= job.model_dump() | {"state": found.state}
+            line |= job.model_dump() | {"normalisation": str(job.normalisation), "state": found.state}
         if job is not None and isinstance(found, Finished):
             result = found.record
             mean = result.mAP.get("area") if result.mAP else None

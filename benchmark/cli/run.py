@@ -15,6 +15,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowOverlap,
     AllowPartial,
     Cache,
     DataRoot,
@@ -53,6 +54,7 @@ def run(
     only: Only = None,
     data_root: DataRoot = None,
     allow_partial: AllowPartial = False,
+    allow_overlap: AllowOverlap = False,
     weights: Weights = None,
     workers: Annotated[
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1, max=4096)
@@ -96,7 +98,7 @@ def run(
     if cuda_graph and isinstance(place.slots, Slots) and not place.slots.gpus:
         raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
     look_for_weights(matrix.jobs, weights)
-    question = of_what_is_there(question, grid_name, only, data_root, cache, allow_partial)
+    question = of_what_is_there(question, grid_name, only, data_root, cache, allow_partial, allow_overlap)
     matrix = question.matrix(grid_name, selection(only))
     print(f"scale {scale}: {protocol_of(matrix, reason)}", flush=True)
     say_what_gains_lack(matrix)
