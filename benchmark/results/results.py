@@ -18,8 +18,9 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.results import pairing, resampling
 from benchmark.results.pairing import Group, Pairs, Samples
 from benchmark.store import metrics, scores, verify
+from benchmark.store.files import read_regular
 from benchmark.store.records import Environment, Epoch, Failure, Origin, Result
-from benchmark.store.run import Run
+from benchmark.store.run import Run, epochs_of
 from benchmark.store.scores import Maps, Scores
 
 if TYPE_CHECKING:
@@ -50,10 +51,14 @@ class Opened:
     def id(self) -> str:
         return self.run.id
 
-    @cached_property
+    @property
     def epochs(self) -> list[Epoch]:
-        """Those that are logged, in order."""
-        return self._read("metrics.jsonl", self.run.metrics) or []
+        """Those that are logged, in order. The file is kept, and not what it says: that takes ten times the memory."""
+        return epochs_of(self._metrics or b"")
+
+    @cached_property
+    def _metrics(self) -> bytes | None:
+        return self._read("metrics.jsonl", lambda: read_regular(self.run.path("metrics.jsonl")))
 
     @cached_property
     def environment(self) -> Environment | None:

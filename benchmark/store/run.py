@@ -324,19 +324,24 @@ class Run:
 
     def metrics(self) -> list[Epoch]:
         """The epochs logged so far. What follows the first line that a crash cut short is left out."""
-        epochs: list[Epoch] = []
-        for line in (read_regular(self.path("metrics.jsonl")) or b"").splitlines():
-            try:
-                epochs.append(Epoch.model_validate_json(line))
-            except ValidationError:
-                break
-        return epochs
+        return epochs_of(read_regular(self.path("metrics.jsonl")) or b"")
 
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
         """All epochs at once: at most a few hundred short lines, and never half of one."""
         records = [Epoch(**epoch).model_dump(mode="json", exclude_unset=True) for epoch in epochs]
         lines = [json.dumps({"schema": 1} | record, sort_keys=True, allow_nan=False) + "\n" for record in records]
         write_atomic(self.path("metrics.jsonl"), "".join(lines).encode())
+
+
+def epochs_of(metrics: bytes) -> list[Epoch]:
+    """The epochs that metrics.jsonl holds, up to the first line that a crash cut short."""
+    epochs: list[Epoch] = []
+    for line in metrics.splitlines():
+        try:
+            epochs.append(Epoch.model_validate_json(line))
+        except ValidationError:
+            break
+    return epochs
 
 
 def submit(runs: Path, job: Job) -> Run:
