@@ -1,6 +1,7 @@
 """What the commands share: their options, what these mean as jobs, and tables as they are written and printed."""
 
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from benchmark.errors import UserError, visible
-from benchmark.matrix import grid, strict_yaml
+from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import Job
+from benchmark.matrix.matrix import as_yaml
 from benchmark.results.results import Reader, Results
 from benchmark.store.files import write_atomic
 from benchmark.tables import catalogue, published
@@ -219,10 +221,22 @@ def render_tables(
             continue
         folder = catalogue.folder(built.matrix, tables) if isinstance(built, TableOfRuns) else tables / asked.scale
         paths = render.write(built, folder, again)
-        kept = f"kept: {folder / spec.name}.*, which are of more runs; 'tables --replace' writes these"
+        kept = f"kept: {folder / spec.name}.*, which are of more runs; these instead: {replace_command(spec, asked, tables)}"
         told = f"written: {one_name(paths)}" if paths else kept
         width = None if wide else shutil.get_terminal_size().columns
         print(f"\n{render.terminal(built, width)}\n\n{told}")
+
+
+def replace_command(spec: published.Spec, asked: Asked, tables: Path) -> str:
+    """The line that writes a table in place of one of more runs."""
+    words = ["python", "-m", "benchmark", "tables", "--table", spec.name, "--scale", asked.scale, "--replace"]
+    for name, value in asked.fields.items():
+        words += ["--set", f"{name}={as_yaml(value)}"]
+    words += ["--weights", str(asked.weights)] if asked.weights else []
+    words += ["--runs", str(asked.runs)] if asked.runs != RUNS else []
+    own = study.at_hand().folder
+    words += ["--tables", str(tables)] if tables not in (TABLES, own and own / "tables") else []
+    return shlex.join([*words, *(["--study", str(own)] if own else [])])
 
 
 def nothing_ran(table: Table) -> bool:

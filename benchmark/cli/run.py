@@ -311,9 +311,9 @@ def refuse_other_data(matrix: Matrix, data_root: Path | None, cache: Path) -> No
 
     other = same_data.others(matrix.jobs, matrix.runs, data_root, cache)
     if other:
-        raise UserError(
-            f"{same_data.departure(other)}; name the folder that they were made from with --data-root, or other --runs"
-        )
+        own = matrix.grid.data is not None
+        where = "bring back those, as the grid's data name them," if own else "name their folder with --data-root,"
+        raise UserError(f"{same_data.departure(other)}; {where} or other --runs")
 
 
 def announce(jobs: list[Job], folders: list[Run], slots: Any) -> None:

@@ -118,6 +118,12 @@ def lock(
         sys.exit(1)
     else:
         files = [*grid.files(), *published.home(tables).glob("*.yaml")]
+        outside = [path for path in files if not path.resolve().is_relative_to(code.ROOT)]
+        if outside:
+            raise UserError(
+                f"lock: {outside[0]} lies outside the suite's repository, and a lock names a commit of that; "
+                "copy the study into a clone of it, and commit it there"
+            )
         commit = code.clean_commit(*(str(path.resolve()) for path in files))
         if commit is None:
             raise UserError(

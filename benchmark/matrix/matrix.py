@@ -112,7 +112,7 @@ class Matrix:
     @property
     def called(self) -> str:
         """`reduced`, or with overrides `reduced, precision float32`."""
-        return self.scale + "".join(f", {name} {_yaml(value)}" for name, value in self.overrides.items())
+        return self.scale + "".join(f", {name} {as_yaml(value)}" for name, value in self.overrides.items())
 
     @property
     def subfolder(self) -> Path:
@@ -128,7 +128,7 @@ class Matrix:
         words = ["python", "-m", "benchmark", "run", "--grid", self.grid.name, "--scale", self.scale]
         words += ["--study", str(study.at_hand().folder)] if study.at_hand().folder else []
         for key, value in self.overrides.items():
-            words += ["--set", f"{key}={_yaml(value)}"]
+            words += ["--set", f"{key}={as_yaml(value)}"]
         named = {key: self.overlay.stand_ins.get(value, value) for key, value in fields.items()}
         only = [f"method={m}" for m in dict.fromkeys(methods)] + [f"{key}={value}" for key, value in named.items()]
         words += ["--only", ",".join(only)]
@@ -140,9 +140,10 @@ class Matrix:
         return shlex.join(words)
 
 
-def _yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
+    """A value as `--set` takes it."""
     if isinstance(value, list):
-        return f"[{','.join(map(_yaml, value))}]"
+        return f"[{','.join(map(as_yaml, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
