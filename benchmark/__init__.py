@@ -46,7 +46,12 @@ def table(
 def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path | None = None) -> Any:
     """A pandas DataFrame, a line a run under `runs`, of one scale or of all: the job's id, its fields, its state, and
     of a finished one mAP (definition `area`) or top1 and top5, shares in [0, 1], and seconds. One that cannot be read,
-    as one of another study's methods, has state `corrupt` and no numbers."""
+    as one of another study's methods, has state `corrupt` and no numbers.
+
+    mAP is the number of the tables: over the classes that the run's preset counts, of which both splits have enough
+    images. `mAP (all classes)` is over all that the test set shows, as result.json has it, and `num_classes` says how
+    many each is over. A class without a positive test image is in neither; scikit-learn, torchmetrics and torcheval
+    count such a class as 0."""
     from benchmark.matrix.study import meanwhile
 
     with meanwhile(study):
@@ -58,8 +63,10 @@ def _runs(scale: str | None, runs: Path) -> Any:
 
     from benchmark.errors import UserError
     from benchmark.store.run import all_runs
+    from benchmark.tables import collect
 
-    lines = []
+    lines: list[dict[str, Any]] = []
+    found: dict[int, tuple[Any, Any]] = {}
     for run in all_runs(runs):
         line: dict[str, Any] = {"id": run.id, "scale": run.folder.parent.name, "state": "corrupt"}
         try:
@@ -68,15 +75,31 @@ def _runs(scale: str | None, runs: Path) -> Any:
         except UserError:
             line["state"], result = "corrupt", None
         if result is not None:
-            mean = result.mAP.get("area") if result.mAP else None
-            line |= {"mAP": mean, "top1": result.top1, "top5": result.top5, "seconds": result.seconds}
-        lines += [line] if scale in (None, line["scale"]) else []
+            line |= {"top1": result.top1, "top5": result.top5, "seconds": result.seconds}
+        if scale in (None, line["scale"]):
+            found |= {len(lines): (run.job(), result)} if result is not None else {}
+            lines.append(line)
+    for at, (job, result) in found.items():
+        if result.ap:
+            lines[at] |= _means(result, collect.headline_classes(job, result, found.values()))
     return pd.DataFrame(lines)
+
+
+def _means(result: Any, kept: set[str] | None) -> dict[str, Any]:
+    """mAP over the classes that count, and over all that the test set shows; shares in [0, 1]."""
+    from benchmark.store.metrics import mean_ap
+
+    shown = {name: value for name, value in result.ap["area"].items() if value is not None}
+    counting = [value for name, value in shown.items() if kept is None or name in kept]
+    return {
+        "mAP": mean_ap(counting), "num_classes": f"{len(counting)} of {len(shown)}",
+        "mAP (all classes)": result.mAP["area"],
+    }  # fmt: skip
 
 
 def epochs(run: str | Path) -> Any:
     """A pandas DataFrame, a line an epoch of the run folder: epoch (from 1), each loss term (mean over the training
-    images), test_mAP or test_top1 (shares in [0, 1]), and seconds."""
+    images), test_mAP (over all classes that the test set shows) or test_top1 (shares in [0, 1]), and seconds."""
     import pandas as pd
 
     from benchmark.store.run import Run

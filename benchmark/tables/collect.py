@@ -4,6 +4,7 @@ bootstrap samples of the test images."""
 import hashlib
 import sys
 from collections.abc import Iterable
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from benchmark.errors import UserError
-from benchmark.matrix import study
+from benchmark.matrix import grid, study
 from benchmark.matrix.job import FIELDS, Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.store import metrics, scores, verify
@@ -94,6 +95,40 @@ def counted(matrix: Matrix, job: Job, record: Result) -> set[str] | None:
     )
     other = None if baseline.id == job.id else readable(Run(matrix.folder(baseline)))
     return (other or record).frequent(matrix.min_positives)
+
+
+def headline_classes(job: Job, record: Result, others: Iterable[tuple[Job, Result]]) -> set[str] | None:
+    """The classes that tables average a run's AP over, wherever the run lies: as `counted`, of the grid that has the
+    job's data set and scale.
+
+    Args:
+        job: of the run.
+        record: its result.
+        others: jobs and results that lie beside it; the baseline's of the same seed says which classes count.
+
+    Returns:
+        None where that is all of them.
+    """
+    first, least = _preset(job.dataset, job.scale)
+    if least <= 1 or record.single_label:
+        return None
+    alike = ("dataset", "backbone", "train_split", "test_split", "seed", "limit_train", "scale")
+    fields = [getattr(job, name) for name in alike]
+    beside = (r for j, r in others if j.method == first and [getattr(j, name) for name in alike] == fields)
+    return next(beside, record).frequent(least)
+
+
+@cache
+def _preset(dataset: str, scale: str) -> tuple[str, int]:
+    """The first method and the `min_positives` of the grid that has the scale of this data set; none is left out where
+    there is no such grid."""
+    for name in grid.names():
+        chosen = grid.load(name)
+        if scale in chosen.scales:
+            matrix = Matrix(chosen, scale)
+            if any(job.dataset == dataset for job in matrix.jobs):
+                return matrix.methods[0], matrix.min_positives
+    return "", 1
 
 
 def items(record: Result, definition: str, kept: set[str] | None = None) -> dict[str, float | None]:
