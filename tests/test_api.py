@@ -33,11 +33,26 @@ def test_runs_epochs_and_scores(done):
     line = frame[frame["id"] == done.name].iloc[0]
     assert (line["dataset"], line["state"]) == ("voc2012", "done")
     assert 0 < line["mAP"] < 1
+    assert 0 < line["mAP (all classes)"] < 1
     epochs = benchmark.epochs(done)
     assert epochs["epoch"].tolist() == list(range(1, line["epochs"] + 1))
     assert {"classification", "test_mAP"} <= set(epochs)
-    assert epochs["test_mAP"].iloc[-1] == pytest.approx(line["mAP"], abs=1e-6)
+    assert epochs["test_mAP"].iloc[-1] == pytest.approx(line["mAP (all classes)"], abs=1e-6)
     assert benchmark.scores(done).predicted.shape[1] == 20
+
+
+@pytest.mark.parametrize("table", ["table2", "voc-controls"])
+@pytest.mark.parametrize("scale", ["mini", "reduced", "subset"])
+def test_a_run_s_map_is_the_table_s(table, scale):
+    """Over the preset's classes: whoever computes for himself gets the number of the tables."""
+    frame = benchmark.runs(scale, RUNS).set_index("id")
+    cells = [c for c in benchmark.table(table, scale, RUNS, TABLES).cells.values() if c.row in ("mAP", "ResNet-18")]
+    shown = {run: value for cell in cells for run, value in zip(cell.runs, cell.values, strict=True)}
+    assert shown
+    for run, value in shown.items():
+        assert 100 * frame.loc[run, "mAP"] == pytest.approx(value, abs=1e-9)
+    counted = set(frame.loc[list(shown), "num_classes"])
+    assert counted == ({"12 of 19"} if scale != "mini" else {"20 of 20"})
 
 
 def test_a_table_is_a_frame_and_a_notebook_s_cell():

@@ -221,7 +221,8 @@ def render_tables(
             continue
         folder = catalogue.folder(built.matrix, tables) if isinstance(built, TableOfRuns) else tables / asked.scale
         paths = render.write(built, folder, again)
-        kept = f"kept: {folder / spec.name}.*, which are of more runs; these instead: {replace_command(spec, asked, tables)}"
+        command = replace_command(spec, asked, tables)
+        kept = f"kept: {folder / spec.name}.*, which are of more runs; these instead: {command}"
         told = f"written: {one_name(paths)}" if paths else kept
         width = None if wide else shutil.get_terminal_size().columns
         print(f"\n{render.terminal(built, width)}\n\n{told}")
