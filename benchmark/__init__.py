@@ -64,8 +64,9 @@ def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path 
 
     Returns:
         A pandas DataFrame: the job's id, scale and state, its fields, and of a finished one mAP (definition `area`) or
-        top1 and top5, shares in [0, 1], and seconds. One that cannot be read, as one of another study's methods, has
-        state `corrupt` and no numbers. Without any run a frame without lines, with the same columns.
+        top1 and top5, shares in [0, 1], and seconds. One that cannot be read, as one of another study's methods, or
+        whose scores give other numbers, has state `corrupt` and no numbers. Without any run a frame
+        without lines, with the same columns.
 
     Raises:
         UserError: There is no such folder.
@@ -81,19 +82,18 @@ def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path 
 def _runs(scale: str | None, runs: Path) -> Any:
     import pandas as pd
 
-    from benchmark.errors import UserError
     from benchmark.matrix.job import FIELDS
+    from benchmark.results.results import Finished, Reader
     from benchmark.store.run import all_runs
 
-    lines = []
+    lines, reader = [], Reader()
     for run in all_runs(runs):
         line: dict[str, Any] = {"id": run.id, "scale": run.folder.parent.name, "state": "corrupt"}
-        try:
-            line |= run.job().model_dump() | {"state": run.state()}
-            result = run.result()
-        except UserError:
-            line["state"], result = "corrupt", None
-        if result is not None:
+        found, job = reader.open(run.folder), reader.job(run.folder)
+        if job is not None:
+            line |= job.model_dump() | {"normalisation": str(job.normalisation), "state": found.state}
+        if job is not None and isinstance(found, Finished):
+            result = found.record
             mean = result.mAP.get("area") if result.mAP else None
             line |= {"mAP": mean, "top1": result.top1, "top5": result.top5, "seconds": result.seconds}
         lines += [line] if scale in (None, line["scale"]) else []

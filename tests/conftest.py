@@ -17,8 +17,8 @@ from benchmark import __main__, data
 from benchmark.data import mini
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
+from benchmark.results import resampling
 from benchmark.store import verify
-from benchmark.tables import bootstrap
 
 MAIN = Path("VOCdevkit/VOC2012/ImageSets/Main")
 NUM_TINY = {"train": 20, "val": 10}
@@ -53,13 +53,13 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def a_run_is_resampled_once(tmp_path_factory):
     """What would be kept in the folder at hand, which is a new one for each test, is kept for all of them."""
-    folder, cached = _of_all_workers("bootstrap", tmp_path_factory), bootstrap.cached
+    folder, cached = _of_all_workers("bootstrap", tmp_path_factory), resampling.cached
 
     def kept(asked: Path | None, *arguments):
-        return cached(folder if asked == bootstrap.CACHE else asked, *arguments)
+        return cached(folder if asked == resampling.CACHE else asked, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "cached", kept)
+        patch.setattr(resampling, "cached", kept)
         yield
 
 
@@ -137,7 +137,8 @@ def narrow_vgg_is_made_once():
 def planted_numbers(monkeypatch):
     """For tests that plant a record's numbers and its scores apart: they are read as if these gave those."""
     monkeypatch.setattr(verify, "_compare", lambda *_: None)
-    monkeypatch.setattr(verify.checked, "__defaults__", (None,))
+    for reader in (verify.opened, verify.checked):
+        monkeypatch.setattr(reader, "__defaults__", (None,))
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,11 @@ import numpy as np
 from benchmark.matrix import grid
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Results
 from benchmark.store import scores
 from benchmark.store.run import Run, submit
 from benchmark.tables import build, published, render
-from benchmark.tables.cells import Table
+from benchmark.tables.cells import TableOfRuns
 
 GOLDEN = Path(__file__).parent / "golden"
 RUNS, TABLES = GOLDEN / "runs", GOLDEN / "tables"
@@ -27,10 +28,15 @@ def golden_matrix(scale: str = "mini", runs: Path = RUNS, **overrides) -> Matrix
     return Matrix(grid.load("voc", GOLDEN), scale, overrides, runs=runs)
 
 
-def golden_table(scale: str = "mini", runs: Path = RUNS, spec_changes: dict | None = None, **overrides) -> Table:
+def golden_results(scale: str = "mini", runs: Path = RUNS, **overrides) -> Results:
+    """What its runs hold."""
+    return Results.read(golden_matrix(scale, runs, **overrides))
+
+
+def golden_table(scale: str = "mini", runs: Path = RUNS, spec_changes: dict | None = None, **overrides) -> TableOfRuns:
     """Table 2 of the pinned grid, from `runs`."""
     spec = SPEC.model_copy(update=spec_changes or {})
-    return build.build(spec, golden_matrix(scale, runs, **overrides))
+    return build.build(spec, golden_results(scale, runs, **overrides))
 
 
 def plant(

@@ -1,69 +1,146 @@
 """The answer: every comparison stands in it at its place, and says no more than its tables do."""
 
 import dataclasses
+import itertools
+import json
+import math
+import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from benchmark import cli
 from benchmark.evidence import answer, figures
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Reader, Results
+from benchmark.stats import pooled
+from benchmark.stats.claims import Estimate, GainInterval
+from benchmark.stats.intervals import ImageParts, Verdict
 from benchmark.store.run import submit
-from benchmark.tables import catalogue, published
-from benchmark.tables.claims import Estimate, GainInterval
-from benchmark.tables.stats import Verdict
+from benchmark.tables import published
+from benchmark.tables.catalogue import in_each_precision, on_real_data
 from benchmark.tables.treatment import Change, Treatment
 from tests.evidence import golden_table, plant
+
+SETTING = answer.Setting(None, 112, 8, "bfloat16", 0.3, 12, None)
 
 
 @pytest.fixture
 def shown():
-    """Two methods at one claim, with other gains; the second did not move its maps."""
+    """Two methods at one claim, one in two settings; the other, and one of these, did not move its maps."""
     table = golden_table()
+    of = [
+        ("icasc-grad_cam", (-2.0, -1.0, 0.0), "applied, effect", SETTING),
+        ("icasc-a_ch", (1.0, 2.0, 3.0), "not applied", SETTING),
+        ("icasc-grad_cam", (-3.0, -2.0), "not applied", SETTING._replace(pixels=299, weight=0.2)),
+    ]
     made = []
-    for method, gain, moved in (("icasc-grad_cam", -1.0, "applied, effect"), ("icasc-a_ch", 2.0, "not applied")):
-        known = Estimate(gain, 0.3, 4.0, 0.2, "seeds and images")
+    for method, gains, moved, setting in of:
+        gain = sum(gains) / len(gains)
+        known = Estimate(gain, len(gains), 0.3, ImageParts(0.2, 0.9), "seeds and images")
         interval = GainInterval(gain - 1, gain + 1, known.over, known)
         cell = dataclasses.replace(
-            table.cells["mAP", method], published=4.0, gain=gain, gains=(gain,) * 3, gain_interval=interval,
-            treatment=Treatment(moved, "", {}), gain_verdict=Verdict("not reproduced", "planted"),
+            table.cells["mAP", method], published=4.0, gain=gain, gains=gains, paired_seeds=tuple(range(len(gains))),
+            gain_interval=interval, treatment=Treatment(moved, "", {}),
+            gain_verdict=Verdict("not reproduced", "planted"),
         )  # fmt: skip
-        made.append(answer.Comparison(table, cell, 4.0, gain, interval))
+        made.append(answer.Comparison(table, cell, 4.0, gain, interval, setting))
     return made
 
 
-def test_only_what_can_be_compared_is_shown(shown):
-    table = shown[0].table
-    cells = {
-        ("mAP", "icasc-grad_cam"): shown[0].cell,
-        ("mAP", "icasc-a_ch"): dataclasses.replace(shown[1].cell, gain=None),
-    }
-    assert answer.comparisons([dataclasses.replace(table, cells=cells)])[0][1:] == shown[0][1:]
-    assert len(answer.comparisons([dataclasses.replace(table, cells=cells)])) == 1
+def test_a_claim_pools_its_pairs_by_seed(shown):
+    """-2, -1, 0 and -3, -2: clusters (-2, -3), (-1, -2), (0)."""
+    grad_cam, a_ch = answer.claims(shown)
+    assert (grad_cam.number, a_ch.number) == (1, 2)
+    assert grad_cam.seeds == [0, 1, 2, 0, 1]
+    assert grad_cam.mean == pytest.approx(-1.6)
+    known = pooled.clustered_mean([-2, -1, 0, -3, -2], [0, 1, 2, 0, 1])
+    assert known.error == pytest.approx(math.sqrt(1.8**2 / 0.6 + 0.2**2 / 0.6 + 1.6**2 / 0.8) / 5)
+    half = known.half(0.2)
+    assert grad_cam.interval == pytest.approx((-1.6 - half, -1.6 + half))
+    assert grad_cam.ahead == 0.5, "a tie is half a pair"
+    assert grad_cam.share_interval == pooled.share_interval([0, 0, 0.5, 0, 0], grad_cam.seeds)
 
 
-def test_the_table_says_what_is_no_test(shown):
+def test_a_claim_of_one_setting_has_that_one_s_interval(shown):
+    (_, a_ch) = answer.claims(shown)
+    assert a_ch.interval == (1.0, 3.0)
+    assert a_ch.mean == 2.0
+
+
+def test_each_pair_weighs_the_same_in_the_claimed_improvement_too(shown):
+    """A setting over other classes has another claim."""
+    first, _, other = shown
+    (claim,) = answer.claims([first, other._replace(claim=9.0)])
+    assert claim.claimed == pytest.approx((3 * 4 + 2 * 9) / 5)
+
+
+def test_what_moved_no_maps_is_no_evidence_however_far_it_lies(shown):
+    grad_cam, a_ch = answer.claims(shown)
+    assert a_ch.word == "no evidence"
+    assert answer.claims([shown[1]._replace(cell=shown[0].cell)])[0].word == "supported in part"
+    assert grad_cam.word == "not supported"
+    assert grad_cam.moved.settings == shown[:1]
+    assert a_ch.moved is None
+
+
+def test_pairs_of_one_seed_have_no_interval_and_are_no_evidence(shown):
+    first, _, other = shown
+    cells = [dataclasses.replace(c.cell, gains=c.cell.gains[:1], paired_seeds=(0,)) for c in (first, other)]
+    (claim,) = answer.claims([c._replace(cell=cell) for c, cell in zip((first, other), cells, strict=True)])
+    assert claim.interval is None
+    assert claim.word == "no evidence"
+    assert claim.difference == "-2.50"
+    assert answer.values([c._replace(cell=cell) for c, cell in zip((first, other), cells, strict=True)])
+    assert figures.answer([claim]).figure.axes
+
+
+def _rows(text):
+    lines = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    return [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_table_has_each_claim_with_its_word_and_its_settings_below(shown):
     text = answer.markdown(shown)
     assert text.startswith("No published number has been tested")
-    first, second = (line for line in text.splitlines() if line.startswith("| mAP"))
-    assert "mAP, mini, + Grad-CAM |" in first
-    assert "A\\_ch ‡" in second
-    assert [part.strip() for part in second.split("|")[2:5]] == ["3", "+2.00 [+1.00, +3.00]†", "+4.00"]
-    assert "‡: the method is not known to have moved its maps" in text
+    rows = _rows(text)
+    assert rows[0][0] == "**1. mAP, + Grad-CAM: not supported**"
+    low, high = pooled.share_interval([0, 0, 0.5, 0, 0], [0, 1, 2, 0, 1])
+    assert rows[0][1:3] == ["**5**", f"**0.5 of 5: 10% [{100 * low:.0f}, {100 * high:.0f}]**"]
+    assert rows[1] == [
+        "112 px, 8 epochs, bfloat16, 30% of images, 12 classes (scale mini)", "3", "0.5 of 3", "-1.00 [-2.00, +0.00]",
+        "+4.00",
+    ]  # fmt: skip
+    assert rows[2][0].startswith("299 px, 8 epochs, bfloat16, 30% of images, 12 classes, weight 0.2 (scale mini); maps")
+    assert rows[3][0] == "**2. mAP, + A\\_ch: no evidence**"
+    assert rows[4][0].endswith("; maps did not move")
+    assert "Without the settings whose maps did not move: mAP, + Grad-CAM: -1.00 [-2.00, +0.00], 3 pairs" in text
+
+
+def test_the_values_for_machines_are_the_table_s(shown):
+    told = answer.values(shown)
+    assert told == json.loads(json.dumps(told)) | {"claims": told["claims"]}
+    for claim, of_claim in zip(told["claims"], answer.claims(shown), strict=True):
+        assert f"{claim['difference']:+.2f} [{claim['low']:+.2f}, {claim['high']:+.2f}]" == of_claim.difference
+        assert (claim["word"], claim["pairs"]) == (of_claim.word, len(of_claim.differences))
+        assert [each["difference"] for each in claim["settings"]] == [c.gain for c in of_claim.settings]
 
 
 def test_seeds_that_are_missing_are_told(shown):
+    cells = [dataclasses.replace(c.cell, planned=len(c.cell.gains)) for c in shown[:2]]
+    shown = [c._replace(cell=cell) for c, cell in zip(shown, cells, strict=False)]
     assert "Not all planned seeds" not in answer.markdown(shown)
-    cell = dataclasses.replace(shown[0].cell, status="partial", gains=(-1.0,))
+    cell = dataclasses.replace(shown[0].cell, status="partial", planned=4)
     text = answer.markdown([shown[0]._replace(cell=cell), shown[1]])
-    assert f"Not all planned seeds have run: mAP, mini, + Grad-CAM (1 of {cell.planned})." in text
+    assert "Not all planned seeds have run: mAP, mini, + Grad-CAM (3 of 4)." in text
 
 
 def test_a_verdict_is_told_where_there_is_one(shown):
     table = dataclasses.replace(shown[0].table, comparable=True)
-    text = answer.markdown([c._replace(table=table) for c in shown])
+    text = answer.markdown([c._replace(table=table) for c in shown[:2]])
     assert text.startswith("mAP, mini, + Grad-CAM: not reproduced; mAP, mini, + A\\_ch: not reproduced.")
-    assert "†: not the paper's protocol" not in text
 
 
 @pytest.fixture
@@ -94,42 +171,69 @@ def test_controls_say_what_they_are_over_and_what_became_of_the_maps(controls):
 
 def test_controls_in_another_precision_stand_under_a_heading_of_their_own(controls):
     (control, *_) = controls
-    matrix = control.matrix.asked_otherwise(overrides={"precision": "bfloat16"})
-    other = control._replace(table=dataclasses.replace(control.table, matrix=matrix))
+    results = control.table.results.asked_otherwise(overrides={"precision": "bfloat16"})
+    other = control._replace(table=dataclasses.replace(control.table, results=results))
     assert other.data == f"{control.data}, precision bfloat16"
     assert answer.controls_markdown([control, other]).count("| + ICASC Grad-CAM ") == 2
 
 
 def test_every_precision_that_ran_is_looked_at(tmp_path):
     matrix = Matrix(grid.load("voc"), "reduced", runs=tmp_path)
-    assert [each.overrides for each in catalogue.in_each_precision(matrix)] == [{}]
+    assert [each.matrix.overrides for each in in_each_precision(Results.read(matrix))] == [{}]
     submit(tmp_path, matrix.jobs[0])
     for precision in ("float32", "tf32"):
         submit(tmp_path, matrix.asked_otherwise(overrides={"precision": precision}).jobs[0])
     damaged = submit(tmp_path, matrix.jobs[1])
     damaged.path("job.json").write_text("{")
     submit(tmp_path, Matrix(grid.load("voc"), "subset", {"precision": "float64"}).jobs[0])
-    assert [each.overrides.get("precision") for each in catalogue.in_each_precision(matrix)] == [
-        None,
-        "float32",
-        "tf32",
-    ]
+    results = Results.read(matrix)
+    found = [each.matrix.overrides.get("precision") for each in in_each_precision(results)]
+    assert found == [None, "float32", "tf32"]
+    assert [str(damaged.path("job.json")) in line for line in results.reader.warnings] == [True]
 
 
-def test_a_claim_has_a_row_in_each_precision_that_its_methods_ran_in(tmp_path):
-    voc = grid.load("voc")
-    plant(tmp_path, lambda job, item: 50.0 + job.seed + (job.method == "icasc-a_ch"), of=voc)
-    plant(tmp_path, lambda job, item: 50.0 + job.seed - (job.method == "icasc-a_ch"), of=voc, precision="tf32")
+def _measured(runs, **planted):
+    """What stands in the answer of runs that were planted so; A_ch a point above the baseline."""
+    plant(runs, lambda job, item: 50.0 + job.seed + (job.method == "icasc-a_ch"), of=grid.load("voc"), **planted)
     home = Path(__file__).parents[1] / "tables"
-    tables = catalogue.on_real_data(published.load("headline", home), tmp_path, home, tmp_path)
-    told = [c.line[0].removesuffix(" ‡") for c in answer.comparisons(tables)]
-    voc_at = "PASCAL VOC 2012, ResNet-18, paper"
-    assert len(told) == 4
-    assert [text.startswith(voc_at + ", precision tf32, ") for text in told] == [False, False, True, True], told
-    gains = {(c.table.scale, c.cell.column): c.gain for c in answer.comparisons(tables)}
-    assert gains["paper", "icasc-a_ch"] == pytest.approx(1)
-    assert gains["paper, precision tf32", "icasc-a_ch"] == pytest.approx(-1)
-    assert [table.comparable for table in tables if table.scale.startswith("paper")] == [True, False]
+    return answer.comparisons(on_real_data(published.load("headline", home), runs, home, runs, Reader()))
+
+
+def test_the_command_prints_the_same_for_machines(tmp_path):
+    shown = _measured(tmp_path / "runs", scale="year2008")
+    for path in (Path(__file__).parents[1] / "tables").glob("*.yaml"):
+        shutil.copy(path, tmp_path)
+    words = ["answer", "--json", "--runs", str(tmp_path / "runs"), "--tables", str(tmp_path)]
+    printed = json.loads(CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout)
+    assert printed == json.loads(json.dumps(answer.values(shown)))
+    assert (tmp_path / "answer.md").read_text() == answer.markdown(shown)
+
+
+def test_every_precision_and_every_scale_enters_by_itself(tmp_path):
+    _measured(tmp_path)
+    _measured(tmp_path, scale="paper", precision="tf32")
+    shown = _measured(tmp_path, scale="year2008")
+    assert [(c.table.scale, c.cell.column) for c in shown] == [
+        (scale, method)
+        for scale in ("paper", "paper, precision tf32", "year2008")
+        for method in ("icasc-grad_cam", "icasc-a_ch")
+    ]
+    assert [c.table.comparable for c in shown] == [True, True, False, False, False, False]
+    (a_ch,) = answer.claims([c for c in shown if c.cell.column == "icasc-a_ch"])
+    assert len(a_ch.settings) == 3
+    assert len(a_ch.differences) == 3 + 3 + 5
+    assert a_ch.mean == pytest.approx(1)
+    assert [c.setting.text for c in a_ch.settings] == [
+        "299 px, 20 epochs, float32", "299 px, 20 epochs, tf32", "299 px, 20 epochs, bfloat16",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", [{"attention_weight": 1.0}, {"second_order": False}, {"epochs": 3}])
+def test_a_variant_never_enters(variant, tmp_path):
+    assert _measured(tmp_path, scale="year2008", **variant) == []
+    entered = _measured(tmp_path, scale="year2008")
+    assert [c.setting.epochs for c in entered] == [20, 20]
+    assert [c.setting.weight for c in entered] == [None, None]
 
 
 def test_a_control_beyond_the_axis_is_an_arrow(controls):
@@ -157,19 +261,46 @@ def test_a_control_of_one_seed_says_that_its_interval_is_over_images_only(contro
     assert "Dotted" not in figures.controls(controls).caption
 
 
-def test_the_picture_has_each_point_at_its_place(shown):
-    drawing = figures.answer(shown)
+def test_the_picture_has_a_line_a_setting_and_a_diamond_a_claim(shown):
+    drawing = figures.answer(answer.claims(shown))
     axes = drawing.figure.axes[0]
-    diagonal, zero = axes.lines[:2]
-    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
-    assert list(zero.get_ydata()) == [0, 0]
-    points = {line.get_label(): line for line in axes.lines if "n = " in str(line.get_label())}
-    assert list(points) == ["mAP, mini, + Grad-CAM, n = 3", "mAP, mini, + A_ch, n = 3 ‡"]
-    at = [(line.get_xdata()[0], line.get_ydata()[0]) for line in points.values()]
-    assert [y for _, y in at] == [-1.0, 2.0]
-    assert sum(x for x, _ in at) / 2 == pytest.approx(4.0)
-    assert 0 < at[1][0] - at[0][0] < 0.2
-    bars = [(list(line.get_ydata()), line.get_linestyle()) for line in axes.lines[2:] if len(line.get_xdata()) == 2]
-    assert bars == [([-2.0, 0.0], "-"), ([1.0, 3.0], ":")]
-    assert len({line.get_fillstyle() for line in points.values()}) == 2  # told apart without colour
+    squares = [line for line in axes.lines if line.get_marker() == "s"]
+    assert [line.get_xdata()[0] for line in squares] == [-1.0, -2.5, 2.0]
+    assert [line.get_color() for line in squares] == ["black", "0.6", "0.6"]
+    heights = [line.get_ydata()[0] for line in squares]
+    bars = {line.get_ydata()[0]: list(line.get_xdata()) for line in axes.lines if line.get_marker() == "None"}
+    assert [bars[y] for y in heights] == [[-2.0, 0.0], [-3.5, -1.5], [1.0, 3.0]]
+    diamonds = [patch.get_xy() for patch in axes.patches]
+    ends = [(xy[:, 0].min(), xy[:, 0].max()) for xy in diamonds]
+    assert ends == [pytest.approx(claim.interval) for claim in answer.claims(shown)]
+    assert heights == sorted(heights)
+    assert heights[1] < diamonds[0][0, 1] < heights[2] < diamonds[1][0, 1]
+    assert {tuple(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "--"} == {(4.0, 4.0)}
+    texts = [text.get_text() for text in axes.texts]
+    assert "1. mAP, + Grad-CAM: not supported" in texts
+    assert "pooled over 5 pairs\nahead in 0.5 of them" in texts
+    assert sum("maps did not move" in text for text in texts) == 2
     assert "None follows the paper's protocol" in drawing.caption
+
+
+def test_no_texts_of_the_picture_overlap(shown):
+    """Nor do any leave it: every setting has a row of its own height."""
+    long = SETTING._replace(network="ResNet-20", pixels=None, epochs=100, weight=0.2)
+    drawing = figures.answer(answer.claims([*shown, shown[0]._replace(setting=long)]))
+    drawing.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in drawing.figure.axes[0].texts]
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+    assert all(drawing.figure.bbox.contains(*corner) for box in boxes for corner in box.corners())
+
+
+def test_an_interval_beyond_the_axis_is_an_arrow(shown):
+    wide = shown[0]._replace(interval=dataclasses.replace(shown[0].interval, low=-60.0))
+    axes = figures.answer(answer.claims([wide, *shown[1:]])).figure.axes[0]
+    (arrow,) = [line for line in axes.lines if line.get_marker() == "<"]
+    assert arrow.get_xdata()[0] == axes.get_xlim()[0] > -13
+
+
+def test_the_picture_has_the_same_bytes_each_time(shown, tmp_path):
+    paths = [figures.write([figures.answer(answer.claims(shown))], tmp_path / name) for name in ("one", "other")]
+    for one, other in zip(*paths, strict=True):
+        assert one.read_bytes() == other.read_bytes()

@@ -15,7 +15,9 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.methods import METHODS, attention, controls, icasc, models
-from benchmark.tables import build, published, stats
+from benchmark.results.results import Results
+from benchmark.stats import intervals
+from benchmark.tables import build, published
 from benchmark.train import batches
 from tests import evidence, networks
 
@@ -298,7 +300,7 @@ def _table_of(tmp_path, gains: dict[str, list[float]]):
         return 50 + job.seed + (0 if job.method == "baseline" else gains[job.method][job.seed])
 
     evidence.plant(tmp_path, value, "mini", method=methods, seed=seeds)
-    return build.build(spec, evidence.golden_matrix("mini", tmp_path, method=[*methods, "cutout"], seed=seeds))
+    return build.build(spec, evidence.golden_results("mini", tmp_path, method=[*methods, "cutout"], seed=seeds))
 
 
 def test_a_controls_gain_is_over_the_baseline_and_in_a_row_of_its_own_over_the_placebo(tmp_path):
@@ -312,11 +314,11 @@ def test_a_controls_gain_is_over_the_baseline_and_in_a_row_of_its_own_over_the_p
     assert table.cells["ResNet-18", "data-half"].status == "not run"
 
 
-def test_a_noisy_control_lends_the_noise_floor_no_spread(tmp_path):
+def test_no_column_lends_another_its_spread(tmp_path):
     quiet = [0.1, -0.1, 0.0]
     table = _table_of(tmp_path, {"aa-a_ch": quiet, "data-half": [-9.0, -4.0, -1.0]})
     found = table.cells["ResNet-18", "aa-a_ch"].gain_interval
-    assert (found.low, found.high) == pytest.approx(stats.t_interval(quiet))
+    assert (found.low, found.high) == pytest.approx(intervals.t_interval(quiet))
 
 
 def test_a_row_over_no_column_is_named(tmp_path):
@@ -395,12 +397,14 @@ def test_what_boxes_cannot_follow_is_refused(make_job, tiny_voc, tmp_path):
 def test_a_reading_that_a_scale_has_instead_of_the_grid_s_is_in_the_rows(tmp_path):
     """A gain at another weight than the grid's must not read as one at the grid's."""
     cifar, spec = grid.load("cifar100"), published.load("cifar100-controls", ROOT / "tables")
-    table = build.build(spec, Matrix(cifar, "controls", runs=tmp_path))
+    table = build.build(spec, Results.read(Matrix(cifar, "controls", runs=tmp_path)))
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20, attention weight 0.2)"
     assert not [note for note in table.notes if "Δ" in note], "it has no such column"
-    table = build.build(spec, Matrix(cifar, "controls", {"attention_weight": 0.4}, runs=tmp_path))
+    table = build.build(spec, Results.read(Matrix(cifar, "controls", {"attention_weight": 0.4}, runs=tmp_path)))
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)", "the override is not the scale's"
     assert any("attention_weight 0.4" in note for note in table.notes)
-    table = build.build(published.load("cifar100", ROOT / "tables"), Matrix(cifar, "reduced", runs=tmp_path))
+    table = build.build(
+        published.load("cifar100", ROOT / "tables"), Results.read(Matrix(cifar, "reduced", runs=tmp_path))
+    )
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)"
     assert "Δ: ours - paper." in table.notes

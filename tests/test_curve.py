@@ -6,8 +6,9 @@ import pytest
 from benchmark.evidence import curve, sensitivity
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Results
 from benchmark.store.run import submit
-from tests.evidence import GOLDEN, SPEC, golden_matrix
+from tests.evidence import GOLDEN, SPEC, golden_matrix, golden_results
 
 
 def line(gain, method="icasc-a_ch", gains=(), mean=50.0, image_error=0.5, **choices):
@@ -27,7 +28,7 @@ def test_a_reading_that_was_tried_is_found_among_the_runs(tmp_path):
             submit(tmp_path, job)
     for job in matrix.asked_otherwise(overrides={"epochs": 9}).jobs:
         submit(tmp_path, job)  # another protocol, and so no reading
-    found = curve.tried(matrix).readings
+    found = curve.tried(Results.read(matrix)).matrix.readings
     assert len(found) == len(tried)
     assert all(reading in found for reading in tried)
 
@@ -37,16 +38,16 @@ def test_an_option_of_a_method_is_a_choice_like_another(tmp_path, monkeypatch):
     reading = {"consistency": 0.0}
     for job in matrix.asked_otherwise(readings=(reading,)).jobs:
         submit(tmp_path, job)
-    found = curve.tried(matrix)
-    assert found.readings == (reading,)
+    found = curve.tried(Results.read(matrix))
+    assert found.matrix.readings == (reading,)
     given = [line(-1.0, **reading), line(-2.0)]
-    monkeypatch.setattr(sensitivity, "readings", lambda matrix: given)
+    monkeypatch.setattr(sensitivity, "readings", lambda results: given)
     assert [each["choices"]["consistency"] for each in curve.measured(found)] == [1.0, 0.0]
 
 
 def test_what_was_declared_is_there_whether_it_ran_or_not(tmp_path):
     matrix = Matrix(grid.load("voc"), "study", runs=tmp_path)
-    assert list(curve.tried(matrix).readings) == matrix.overlay.readings
+    assert list(curve.tried(Results.read(matrix)).matrix.readings) == matrix.overlay.readings
 
 
 def test_worth_is_of_pairs_that_differ_in_one_choice_alone():
@@ -76,8 +77,8 @@ def test_gap_is_the_mean_distance_of_two_draws():
 
 def test_a_gain_over_a_baseline_that_does_not_train_is_told_apart(monkeypatch):
     given = [line(-0.7, mean=11.5, sigma=0.25), line(-1.0, mean=46.0, sigma=0.55)]
-    monkeypatch.setattr(sensitivity, "readings", lambda matrix: given)
-    found = curve.measured(golden_matrix().asked_otherwise(readings=({"sigma": 0.25},)))
+    monkeypatch.setattr(sensitivity, "readings", lambda results: given)
+    found = curve.measured(golden_results().asked_otherwise(readings=({"sigma": 0.25},)))
     assert [(line["gain"], line["untrained"]) for line in found] == [(-1.0, False), (-0.7, True)]
     assert {worth.name for worth in curve.worths(found, [])} == {"other test images"}
 
@@ -99,7 +100,7 @@ def test_the_claim_is_over_the_same_classes(monkeypatch):
         "cow": [57.41, 67.85, 71.12], "sheep": [78.79, 84.93, 86.15], "cat": [93.91, 95.63, 96.28],
     }})  # fmt: skip
     spec = SPEC.model_copy(update={"rows": [row]})
-    found = curve.claimed(spec, golden_matrix(), None)
+    found = curve.claimed(spec, golden_results(), None)
     assert found == pytest.approx({"icasc-grad_cam": (10.44 + 6.14) / 2, "icasc-a_ch": (13.71 + 7.36) / 2})
 
 
@@ -122,19 +123,21 @@ def test_controls_are_drawn_but_are_worth_nothing(monkeypatch):
     """Two readings that differ by 3 points, whose seeds differ by 2; a placebo that differs by more of both."""
     lines = [line(gain, gains=(gain - 1, gain + 1), precision=kind) for gain, kind in ((-4.0, "a"), (-1.0, "b"))]
     lines += [line(8.0, "icasc-placebo", gains=(0.0, 16.0), precision="b")]
-    monkeypatch.setattr(curve, "measured", lambda matrix: lines)
-    monkeypatch.setattr(curve, "tried", lambda matrix: matrix)
-    readings, worth = curve.draw(golden_matrix(), SPEC, None)
+    monkeypatch.setattr(curve, "measured", lambda results: lines)
+    monkeypatch.setattr(curve, "tried", lambda results: results)
+    readings, worth = curve.draw(golden_results(), SPEC, None)
     assert "icasc-placebo" in [text.get_text() for text in readings.figure.legends[0].get_texts()]
     (axes,) = worth.figure.axes
     ticks = [sorted(drawn.get_xdata()) for drawn in axes.lines if drawn.get_marker() == "|"]
     assert ticks == [[3.0], [2.0, 2.0], [curve.GAP * 0.5] * 2]
-    monkeypatch.setattr(curve, "measured", lambda matrix: [line(1.0, "icasc-placebo", precision=kind) for kind in "ab"])
-    assert curve.draw(golden_matrix(), SPEC, None) == [], "no reading of the paper"
+    monkeypatch.setattr(
+        curve, "measured", lambda results: [line(1.0, "icasc-placebo", precision=kind) for kind in "ab"]
+    )
+    assert curve.draw(golden_results(), SPEC, None) == [], "no reading of the paper"
 
 
 def test_one_reading_is_no_curve(tmp_path):
-    assert curve.draw(Matrix(grid.load("voc", GOLDEN), "mini", runs=tmp_path), SPEC, None) == []
+    assert curve.draw(Results.read(Matrix(grid.load("voc", GOLDEN), "mini", runs=tmp_path)), SPEC, None) == []
 
 
 def test_the_caption_tells_of_a_claim_only_where_one_is_drawn():

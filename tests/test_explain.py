@@ -11,8 +11,9 @@ from benchmark import cli
 from benchmark.errors import UserError
 from benchmark.evidence import explain
 from benchmark.matrix import grid
-from benchmark.tables import build, collect, published
-from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_matrix, golden_table, plant, save_scores
+from benchmark.results.pairing import each_over
+from benchmark.tables import build, published
+from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_results, golden_table, plant, save_scores
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +150,7 @@ def test_samples_are_shared_by_runs_of_the_same_images_only(tmp_path):
         save_scores(run, np.zeros(40, int), scores, [f"{ids}{i}" for i in range(40)], top1=0.1, top5=0.5)
     alone = [(run.id,) for run in runs]
     together = tuple(run.id for run in runs[1:])
-    samples = collect.image_samples(golden_matrix("paper", tmp_path), [*alone, together], 30)
+    samples = golden_results("paper", tmp_path).resample([*alone, together], 30)
     first, same, other = (samples[group]["top1"] for group in alone)
     assert (first == same).all()
     assert (first != other).any()
@@ -162,7 +163,7 @@ def test_single_label_runs_are_resampled(tmp_path):
     run = plant(tmp_path, as_published)[0]
     labels, scores = rng.integers(0, 10, 200), rng.normal(size=(200, 10))
     save_scores(run, labels, scores, top1=0.1, top5=0.5)
-    samples = collect.image_samples(golden_matrix("paper", tmp_path), [[run.id]], 50, "top1")[run.id,]
+    samples = golden_results("paper", tmp_path).resample([[run.id]], 50, "top1")[run.id,]
     assert samples["top1"].mean() == pytest.approx(100 * (scores.argmax(axis=1) == labels).mean(), abs=2)
 
 
@@ -170,9 +171,9 @@ def test_samples_are_paired():
     """Two runs of one seed and nearly the same scores: their difference varies far less over images than each."""
     table = golden_table()
     cell = table.cells["mAP", "icasc-a_ch"]
-    samples = collect.image_samples(golden_matrix(), build.groups(table, cell), 100, "mAP")
+    samples = golden_results().resample(build.groups(table, cell), 100, "mAP")
     paired = build.paired_over(samples, table, cell)
-    assert paired.std() < 0.3 * collect.mean_over(samples, cell.runs, "mAP").std()
+    assert paired.std() < 0.3 * each_over(samples, cell.runs, "mAP").std()
 
 
 def test_a_pair_of_two_versions_of_the_code_names_both(tmp_path):

@@ -23,6 +23,7 @@ from benchmark import data
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Results
 from benchmark.store import run as run_module
 from benchmark.store import scores as scores_file
 from benchmark.store.files import write_json
@@ -350,7 +351,7 @@ def test_truncated_result_is_never_tabulated(name, tmp_path):
 
 def _table(runs: Path) -> Table:
     chosen = grid.load("voc", GOLDEN)
-    return build.build(SPEC, Matrix(chosen, "paper", runs=runs))
+    return build.build(SPEC, Results.read(Matrix(chosen, "paper", runs=runs)))
 
 
 # Divergence

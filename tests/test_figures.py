@@ -12,10 +12,10 @@ from benchmark import data
 from benchmark.evidence import figures, maps
 from benchmark.matrix import grid
 from benchmark.methods import overlap
+from benchmark.stats.claims import GainInterval
 from benchmark.store import run as run_module
 from benchmark.store import scores
-from benchmark.tables.claims import GainInterval
-from tests.evidence import GOLDEN, RUNS, SPEC, as_published, golden_matrix, golden_table, plant
+from tests.evidence import GOLDEN, RUNS, SPEC, as_published, golden_results, golden_table, plant
 
 
 def drawn():
@@ -168,7 +168,7 @@ def keep_maps(runs, methods=("baseline", "icasc-a_ch"), seeds=(0, 1), many=True)
 
 
 @pytest.fixture
-def kept(tmp_path):
+def kept(tmp_path, planted_numbers):
     runs = tmp_path / "runs"
     shutil.copytree(RUNS, runs)
     return runs
@@ -176,7 +176,7 @@ def kept(tmp_path):
 
 def test_kept_maps_are_drawn_with_their_images(kept, cache, mini_voc):
     keep_maps(kept)
-    drawing, *others = maps.draw(golden_matrix(runs=kept), None, cache)
+    drawing, *others = maps.draw(golden_results(runs=kept), None, cache)
     assert others == []  # of the other method no run keeps any
     assert drawing.name == "maps-resnet18_narrow-train-icasc-a_ch"
     assert "The first 2 of the held-out test images" in drawing.caption
@@ -192,7 +192,7 @@ def test_kept_maps_are_drawn_with_their_images(kept, cache, mini_voc):
 
 def test_true_classes_are_framed_and_starred(kept, cache, mini_voc):
     keep_maps(kept)
-    (drawing,) = maps.draw(golden_matrix(runs=kept), None, cache)
+    (drawing,) = maps.draw(golden_results(runs=kept), None, cache)
     grid = np.array(drawing.figure.axes).reshape(4, 6)
     titles = [axes.get_title() for axes in grid[:, 1]]
     assert titles == ["boat 0.99 *", "boat 0.99 *", "boat 0.99", "boat 0.99"]
@@ -207,7 +207,7 @@ def test_without_the_photographs_the_maps_alone(kept, tmp_path, monkeypatch):
     """And class numbers where nothing names the classes."""
     keep_maps(kept, many=False)
     monkeypatch.setattr(maps, "_at_hand", lambda *_: None)
-    (drawing,) = maps.draw(golden_matrix(runs=kept), None, tmp_path)
+    (drawing,) = maps.draw(golden_results(runs=kept), None, tmp_path)
     assert "The photographs are not at hand" in drawing.caption
     grid = np.array(drawing.figure.axes).reshape(4, 6)
     assert [len(axes.images) for axes in grid[0]] == [0, 1, 1, 1, 1, 1]
@@ -229,9 +229,9 @@ def test_photographs_are_at_hand_where_their_ids_are(make_job, cache, mini_voc, 
 
 def test_the_first_seed_that_keeps_maps_is_drawn(kept, cache, mini_voc):
     keep_maps(kept, seeds=(1,))
-    (drawing,) = maps.draw(golden_matrix(runs=kept), None, cache)
+    (drawing,) = maps.draw(golden_results(runs=kept), None, cache)
     assert "seed 1" in drawing.caption
-    assert maps.draw(golden_matrix(), None, cache) == []
+    assert maps.draw(golden_results(), None, cache) == []
 
 
 def test_present_of_single_labels():

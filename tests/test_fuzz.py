@@ -23,11 +23,12 @@ from benchmark.data import caltech, cifar, cub, imagenet, loading, mini, voc
 from benchmark.errors import UserError
 from benchmark.executors import view
 from benchmark.matrix import grid, strict_yaml
+from benchmark.results.results import items
 from benchmark.store import run as run_module
 from benchmark.store import scores
 from benchmark.store.files import write_json
 from benchmark.store.run import Run
-from benchmark.tables import collect, published
+from benchmark.tables import published
 from tests.conftest import MAIN
 
 TIMES = int(os.environ.get("FUZZ", "1"))
@@ -168,7 +169,7 @@ def _look(run: Run) -> None:
     run.metrics()
     run.failure()
     if (record := run.result()) is not None:
-        collect.items(record, "area")
+        items(record, "area")
 
 
 @pytest.mark.parametrize("name", ["job.json", "result.json", "metrics.jsonl", "progress.json"])

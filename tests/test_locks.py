@@ -10,7 +10,7 @@ from benchmark.matrix import grid
 from benchmark.store import code
 from benchmark.store.run import all_runs
 from benchmark.tables import build, locks, published
-from tests.evidence import GOLDEN, SPEC, as_published, golden_matrix, golden_table, plant
+from tests.evidence import GOLDEN, SPEC, as_published, golden_matrix, golden_results, golden_table, plant
 
 ROOT = Path(__file__).parents[1]
 TABLES = ROOT / "tables"
@@ -107,7 +107,7 @@ def test_a_verdict_names_its_lock_and_whether_the_runs_came_after_it(tmp_path, m
         record = json.loads(run.path("result.json").read_bytes())
         of = {"version": "1", "commit": commits[i % len(commits)], "training": "x"}
         run.path("result.json").write_text(json.dumps(record | {"code": of}))
-    table = build.build(SPEC, golden_matrix("paper", tmp_path), book)
+    table = build.build(SPEC, golden_results("paper", tmp_path), book)
     cell = table.cells["mAP", "icasc-a_ch"]
     assert cell.gain_verdict.outcome == "reproduced"
     assert outcome in cell.gain_verdict.reason
@@ -144,10 +144,10 @@ def test_a_lock_that_was_edited_is_refused(tmp_path):
 
 
 def test_plan_of_a_scale_is_locked_with_looks_and_variants_of_its_own():
-    planned = locks.terms(CLAIM, CHOSEN, "year2008")
+    planned = locks.terms(CLAIM, grid.load("voc"), "year2008")
     assert (planned.looks, planned.claimed) == ([3, 5], CLAIM.claimed)
     assert planned.readings == [{"precision": "bfloat16"}, {"precision": "float32"}]
-    assert "jobs" in planned.changed_in(locks.terms(CLAIM, CHOSEN))
+    assert "jobs" in planned.changed_in(locks.terms(CLAIM, grid.load("voc")))
     book = locks.read(TABLES)
     assert book.locks[book.last(f"year2008/{CLAIM.address}")].claims[f"year2008/{CLAIM.address}"].terms == planned
 

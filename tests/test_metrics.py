@@ -1,9 +1,13 @@
 """Average precision against hand-worked cases and scikit-learn."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 
+from benchmark.evidence import sensitivity
 from benchmark.store import metrics
 
 SCORES, LABELS = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([1, -1, 1, -1, 1])
@@ -26,6 +30,48 @@ def test_envelope_differs_from_raw_area():
     labels = np.array([-1, 1, 1])  # precision 0, 1/2, 2/3
     assert metrics.average_precision(SCORES[:3], labels, "raw_area") == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert metrics.average_precision(SCORES[:3], labels, "area") == pytest.approx(2 / 3)
+
+
+DEVKIT = json.loads((Path(__file__).parent / "golden" / "devkit_ap.json").read_text())["cases"]
+
+
+def devkit_case(case: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and labels of a golden case, in an order of the list that keeps that of tied images."""
+    groups = case["labels"].split() if case["tied"] else list(case["labels"])
+    scores = np.concatenate([np.full(len(group), -float(k)) for k, group in enumerate(groups)])
+    return scores, np.array([{"+": 1, "0": 0, "-": -1}[sign] for sign in "".join(groups)])
+
+
+@pytest.mark.parametrize("case", DEVKIT, ids=lambda case: case["name"])
+def test_area_is_the_devkit_s_but_for_the_order_of_ties(case):
+    scores, labels = devkit_case(case)
+    found, in_list_order = (
+        metrics.average_precision(of, labels, "area") for of in (scores, sensitivity.in_list_order(scores))
+    )
+    if case["area"] is None:
+        assert found is in_list_order is None
+        return
+    assert in_list_order == pytest.approx(case["area"], abs=1e-12)
+    assert found == pytest.approx(case["area_negatives_first"], abs=1e-12), "tied images count together"
+    assert found - 1e-12 <= case["area"] <= case["area_positives_first"] + 1e-12
+    if not case["tied"]:
+        assert found == pytest.approx(case["area"], abs=1e-12)
+
+
+@pytest.mark.parametrize("case", DEVKIT, ids=lambda case: case["name"])
+def test_11_point_is_the_devkit_s_but_for_ties_and_rounding(case):
+    """In doubles 3, 6 and 7 times 0.1 are above the tenth: the devkit misses a recall that is exactly one of these."""
+    scores, labels = devkit_case(case)
+    if not (labels == 1).any():
+        assert case["11_point"] == 0, "ours has no number there"
+        return
+    curve = metrics.precision_recall(sensitivity.in_list_order(scores), labels)
+    as_octave = [np.max(curve[0], where=curve[1] >= 0.1 * k, initial=0.0) for k in range(11)]
+    assert np.mean(as_octave) == pytest.approx(case["11_point"], abs=1e-12)
+    ours = metrics.eleven_point(*curve)
+    assert ours >= case["11_point"] - 1e-12
+    if (labels == 1).sum() % 10:  # no recall is a tenth
+        assert ours == pytest.approx(case["11_point"], abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -9,6 +9,7 @@ from benchmark.data import DATASETS, voc
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Results
 from benchmark.tables import build, locks, published, summary
 
 TABLES = Path(__file__).parents[1] / "tables"
@@ -91,7 +92,7 @@ def test_typing_a_number_fills_its_cell_and_is_checked(tmp_path, cells, gains, e
     (tmp_path / "cifar100.yaml").write_text(typed)
     spec = published.load("cifar100", tmp_path)
     assert typing_errors(spec) == errors
-    table = build.build(spec, Matrix(grid.load("cifar100"), "paper", runs=tmp_path))
+    table = build.build(spec, Results.read(Matrix(grid.load("cifar100"), "paper", runs=tmp_path)))
     assert [c.published for c in table.cells.values() if c.row == "ResNet-110, top-1"] == spec.rows[0].published
 
 
@@ -213,7 +214,7 @@ def test_of_error_rates_lower_is_better(tmp_path, unit):
     assert spec.rows[0].published_gain == [None, 4.5]
     assert (spec.unit, spec.decimals, spec.tolerance) == ("%", 1, 0.5)
     (tmp_path / "runs").mkdir()
-    table = build.build(spec, Matrix(grid.load("voc"), "mini", runs=tmp_path / "runs"))
+    table = build.build(spec, Results.read(Matrix(grid.load("voc"), "mini", runs=tmp_path / "runs")))
     assert table.cells["first", "icasc-a_ch"].published_gain == pytest.approx(4.5)
     assert table.best("first", published=True) == {"icasc-a_ch"}
     assert any("100 minus the rate" in note for note in table.notes)

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from benchmark import cli
 from benchmark.evidence import figures, report
 from benchmark.matrix import grid
+from benchmark.stats.claims import GainInterval
 from benchmark.store import metrics
-from benchmark.tables import build, collect, published, render, summary
-from benchmark.tables.claims import GainInterval
+from benchmark.tables import build, published, render, summary
 from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, plant, save_scores
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.timeout(900)  # the page of all committed runs draws th
 def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     table = golden_table(scale, runs, spec_changes)
     groups = [group for cell in table.cells.values() for group in build.groups(table, cell)]
-    samples = collect.image_samples(table.matrix, groups, rounds)
+    samples = table.results.resample(groups, rounds)
     drawn = [(d.caption, "image/svg+xml", figures.svg(d)) for d in figures.draw(table)]
-    return report.page([report.Part(table, table.matrix, samples, drawn)])
+    return report.page([report.Part(table, table.results, samples, drawn)])
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_answer_has_a_row_for_every_claim(tmp_path):
     row = golden_table().spec.rows[-1].model_copy(update={"key": "ResNet-18", "item": "mAP"})
     voc = golden_table("paper", tmp_path, {"rows": [row], "name": "voc"})
     headline = summary.headline(specs["headline"], {"voc": voc}, "paper")
-    text = report.page([report.Part(voc, voc.matrix, {}, [])], [headline], specs)
+    text = report.page([report.Part(voc, voc.results, {}, [])], [headline], specs)
     answer = text.partition('aria-label="The claims"')[2].partition("</table>")[0]
     rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', answer)
     untested = [cells for _, cells in rows if "untested" in cells]
@@ -121,7 +121,7 @@ def test_a_gain_of_one_seed_is_never_coloured(over, told):
     cell = replace(table.cells[at], gain=-2.0, gain_interval=GainInterval(-3.0, -1.0, over))
     others = {k: replace(c, gain_interval=None) for k, c in table.cells.items()}
     table = replace(table, cells=others | {at: cell})
-    text = report.page([report.Part(table, table.matrix, {}, [])])
+    text = report.page([report.Part(table, table.results, {}, [])])
     assert ('class="gain down"' in text) is told
 
 
@@ -131,7 +131,7 @@ def test_gain_has_its_interval():
     table = replace(
         table, cells=table.cells | {at: replace(table.cells[at], gain_interval=GainInterval(-1.25, 2.5, "images only"))}
     )
-    text = report.page([report.Part(table, table.matrix, {}, [])])
+    text = report.page([report.Part(table, table.results, {}, [])])
     shown = render.signed(table.cells[at].gain, table), "[-1.25, +2.50]", "(images only)†"
     assert " ".join(f"<span>{render.minus(piece)}</span>" for piece in shown) + "</td>" in text
 
@@ -219,7 +219,7 @@ def test_it_opens_with_the_answer(reduced):
     assert text.index("<img ") > text.index('id="answer"')
     found = [re.sub("<.*?>", "", cell) for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", opening)]
     lines = [line for line in table.splitlines() if line.startswith("|")]
-    cells = [cell.strip().replace("\\", "") for line in lines for cell in line.strip("|").split("|")]
+    cells = [cell.strip(" *").replace("\\", "") for line in lines for cell in line.strip("|").split("|")]
     assert found == [render.minus(cell) for cell in cells if not cell.startswith((":-", "--"))]
     assert "ResNet-110 (as resnet20)" in opening
     assert opening.count("popovertarget") == 4, "a trace for each gain of this scale"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from benchmark.errors import UserError
+from benchmark.results import resampling
 from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
-from benchmark.tables import bootstrap
 from tests import evidence
 
 RNG = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def test_single_label_scores_are_the_best_classes_and_their_log_probabilities(ru
     saved = scores.read(run)
     recorded = metrics.summary(logits, labels, NAMES)
     assert recorded == {f"top{k}": metrics.among_top(saved.predicted, labels, k).mean() for k in (1, 5)}
-    drawn = bootstrap.resampled(saved.predicted, saved.labels, saved.classes, "area", rounds=400)
+    drawn = resampling.resampled(saved.predicted, saved.labels, saved.classes, "area", rounds=400)
     assert all(drawn[item].mean() == pytest.approx(value, abs=0.01) for item, value in recorded.items())
     expected = torch.from_numpy(logits * 1000).double().log_softmax(dim=1).topk(5).values
     with np.load(run.path("scores.npz")) as arrays:

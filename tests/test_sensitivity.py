@@ -12,10 +12,10 @@ from benchmark.errors import UserError
 from benchmark.evidence import sensitivity
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Reader, Results, items
 from benchmark.store import metrics
 from benchmark.store import run as run_module
-from benchmark.tables import collect
-from tests.evidence import GOLDEN, RUNS, golden_matrix, golden_table, plant, save_scores
+from tests.evidence import GOLDEN, RUNS, golden_results, golden_table, plant, save_scores
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +42,9 @@ def test_ap_definitions_come_from_the_scores():
 
 
 def test_difficult_objects_of_the_test_set():
-    run = run_module.all_runs(RUNS)[0]
-    assert sensitivity.rescored(run, "area", 0) == pytest.approx(collect.items(run.result(), "area"))
-    assert sensitivity.rescored(run, "area", 1) != pytest.approx(collect.items(run.result(), "area"))
+    run = Reader().open(run_module.all_runs(RUNS)[0].folder)
+    assert sensitivity.rescored(run, "area", 0) == pytest.approx(items(run.record, "area"))
+    assert sensitivity.rescored(run, "area", 1) != pytest.approx(items(run.record, "area"))
     assert {line["value"] for line in lines("difficult_test")} == {"ignored", "negative", "positive"}
 
 
@@ -58,7 +58,7 @@ def test_the_best_epoch_is_over_all_classes_as_it_was_recorded():
     ]
     assert (best["mean"], best["gain"]) == pytest.approx((means[0], means[0] - means[1]))
     with pytest.raises(UserError, match="only mAP is recorded of that epoch, no cow"):
-        sensitivity.table(golden_matrix(), "checkpoint", ["best_on_test"], "cow")
+        sensitivity.table(golden_results(), "checkpoint", ["best_on_test"], "cow")
 
 
 def test_the_number_of_images_that_a_class_needs(tmp_path):
@@ -71,14 +71,14 @@ def test_the_number_of_images_that_a_class_needs(tmp_path):
     assert [line["value"] for line in found] == [1, 1, least, least]
     record = next(run for run in run_module.all_runs(tmp_path) if "icasc-a_ch-s0" in run.id).result()
     assert 0 < len(record.frequent(least)) < 20
-    expected = collect.items(record, "area", record.frequent(least))["mAP"]
+    expected = items(record, "area", record.frequent(least))["mAP"]
     of_seeds = [run for run in run_module.all_runs(tmp_path) if "icasc-a_ch-s" in run.id]
     assert found[3]["mean"] == pytest.approx(
-        np.mean([collect.items(r.result(), "area", r.result().frequent(least))["mAP"] for r in of_seeds])
+        np.mean([items(r.result(), "area", r.result().frequent(least))["mAP"] for r in of_seeds])
     )
-    assert expected != pytest.approx(collect.items(record, "area")["mAP"])
+    assert expected != pytest.approx(items(record, "area")["mAP"])
     with pytest.raises(UserError, match="a number of images, 1 or more"):
-        sensitivity.table(golden_matrix(), "min_positives", [0])
+        sensitivity.table(golden_results(), "min_positives", [0])
 
 
 def test_what_is_missing_has_a_command():
@@ -196,7 +196,7 @@ def test_readings_pair_with_the_baseline_of_their_own_loss(study, tmp_path):
             if job.method != "icasc-grad_cam":
                 base = 0.4 if job.class_reduction == "mean" else 0.6
                 _finish(runs, job, base + (gain if job.method == "icasc-a_ch" else 0), shown_by=1)
-    lines = sensitivity.readings(Matrix(study, "mini", runs=runs))
+    lines = sensitivity.readings(Results.read(Matrix(study, "mini", runs=runs)))
     assert [(line["reading"], line["method"]) for line in lines] == [
         (reading, method)
         for reading in ({"sigma": 0.25}, {"class_reduction": "sum"})
@@ -216,7 +216,7 @@ def test_readings_pair_with_the_baseline_of_their_own_loss(study, tmp_path):
 
 def test_readings_as_text_hide_nothing(study, tmp_path):
     matrix = Matrix(study, "mini", runs=tmp_path / "runs")
-    lines = sensitivity.readings(matrix)
+    lines = sensitivity.readings(Results.read(matrix))
     text = sensitivity.readings_text(matrix, lines, "pipe")
     assert text.count("not run") == len(lines) == 4
     assert r"sigma 0.25" in text
@@ -228,7 +228,7 @@ def test_one_seed_is_over_images_only_and_other_images_are_no_pair(study, tmp_pa
     for job in study.jobs("mini", readings=[{"sigma": 0.25}], only={"seed": [0]}):
         _finish(tmp_path, job, 0.4, shown_by=1, kind=job.method.removeprefix("icasc-"))
     matrix = Matrix(study, "mini", selection={"seed": [0]}, runs=tmp_path, readings=({"sigma": 0.25},))
-    lines = sensitivity.readings(matrix)
+    lines = sensitivity.readings(Results.read(matrix))
     assert {line["over"] for line in lines} == {"images only"}
     assert "(images only)" in sensitivity.readings_text(matrix, lines, "pipe")
     run = next(run for run in run_module.all_runs(tmp_path) if "grad_cam" in run.id)
@@ -237,7 +237,7 @@ def test_one_seed_is_over_images_only_and_other_images_are_no_pair(study, tmp_pa
     save_scores(
         run, np.ones((40, 3), np.int8), scores, **{k: v for k, v in record.items() if k[:3] in ("ap", "mAP", "num")}
     )
-    other, same = sensitivity.readings(matrix)
+    other, same = sensitivity.readings(Results.read(matrix))
     assert (other["n"], other["state"], same["state"]) == (0, "no pair", "done")
     assert "Not paired: " in sensitivity.readings_text(matrix, [other, same], "pipe")
 

@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
-from benchmark import cli
+from benchmark import cli, data
 from benchmark.bench import meter, session
 from benchmark.errors import UserError
+from benchmark.matrix import grid
 
 SHORT = [
     name for name in session.STAGES if name not in ("tests", "jobs", "times")
@@ -44,6 +45,34 @@ def test_plan_takes_the_ceilings_that_a_session_measured(tmp_path):
     slow, fast = meter.estimate(job, gpu), meter.estimate(job, meter.GPUS["h100"])
     assert slow.hours > 10 * fast.hours
     assert "as measured" in slow.gpu
+
+
+def _of_every_grid_and_scale():
+    for name in grid.names():
+        for scale in grid.load(name).scales:
+            yield from grid.load(name).jobs(scale, {}, {})
+
+
+def test_every_split_of_every_grid_and_scale_has_a_size_before_it_is_read():
+    """Parts of official splits too, whose lists lie with the data: they made a plan end in a KeyError."""
+    gpu, splits = meter.GPUS["h100"], {}
+    for job in _of_every_grid_and_scale():
+        for split in (job.train_split, job.test_split):
+            assert data.most_images(job.dataset, split) > 0
+        splits.setdefault((job.dataset, job.train_split, job.test_split), job)
+    assert {split for _, split, _ in splits} >= {"present_train", "train_45k", "train_2008"}
+    costs = (meter.Cost(0, ()),) * 3
+    for job in splits.values():
+        assert meter._hours(job, gpu, *costs, recorded=False) >= 0
+        assert meter.resident_bytes(job) >= 0
+
+
+def test_a_part_of_a_split_has_no_more_images_than_the_whole():
+    voc = data.find("voc2012")
+    assert data.most_images("voc2012", "train") == 5717
+    assert data.most_images("voc2012", "train_2008") == voc.parts["train_2008"]
+    assert data.most_images("voc2012", "present_train") == max(voc.num_images.values())
+    assert data.most_images("cifar100", "validation_5k") == 5000
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmark.matrix import grid
-from benchmark.tables import claims, published, render, summary
+from benchmark.stats import claims
+from benchmark.stats.intervals import Verdict
+from benchmark.tables import published, render, summary
 from benchmark.tables.cells import Cell
-from benchmark.tables.stats import Verdict
 from tests.evidence import SPEC, as_published, golden_table, plant
 
 TABLES = Path(__file__).parents[1] / "tables"

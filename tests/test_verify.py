@@ -1,6 +1,7 @@
 """A number is believed where its scores give it: what is typed into a record, or put beside it, is named."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmark.store import metrics, scores, verify
 from benchmark.store.files import write_json
 from benchmark.store.run import Run, all_runs
 from benchmark.tables import render
-from tests.evidence import RUNS, golden_matrix, golden_table
+from tests.evidence import RUNS, golden_table
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,11 +72,10 @@ def test_no_reader_shows_a_typed_in_number(runs, call, tmp_path):
     victim = all_runs(runs)[0]
     edit(victim, lambda record: record["mAP"].update(area=0.9876))
     said = f"{victim.path('result.json')}: says mAP.area 0.9876"
-    matrix = golden_matrix(runs=runs)
     table = golden_table(runs=runs)
     trace = explain.text(explain.trace(table, table.cells["mAP", "baseline"], {}))
     assert said in trace
-    assert sensitivity._number(victim, matrix, "ap_definition", "area", None) is None
+    assert sensitivity._number(table.results, victim.job(), "ap_definition", "area", None) is None
     ended = call(tmp_path, "diff", "runs", "runs")
     assert "warning: runs/mini/" in ended.stderr
     assert "says mAP.area 0.9876" in ended.stderr
@@ -83,10 +83,14 @@ def test_no_reader_shows_a_typed_in_number(runs, call, tmp_path):
 
 
 def test_readers_of_numbers_ask_whether_the_scores_give_them():
-    """Only the state, the seconds, the code and the data of a run are read without."""
-    asking = {"report.py": 2, "rerun.py": 2, "as_it_was.py": 2, "at_hand.py": 1}
-    for path in [*(ROOT / "benchmark/tables").glob("*.py"), *(ROOT / "benchmark/evidence").glob("*.py")]:
-        assert path.read_text().count(".result()") == asking.get(path.name, 0), path.name
+    """Only the code and the data of a run are read without; and what shows a number opens no run folder itself."""
+    asking = {"rerun.py": 2, "as_it_was.py": 2, "same_data.py": 1}
+    opening = {"rerun.py", "as_it_was.py", "same_data.py", "results.py"}
+    for room in ("results", "stats", "tables", "evidence"):
+        for path in (ROOT / "benchmark" / room).glob("*.py"):
+            text = path.read_text()
+            assert text.count(".result()") == asking.get(path.name, 0), path.name
+            assert path.name in opening or not re.search(r"\bRun\(", text), path.name
 
 
 def test_what_cannot_be_computed_again_is_called_unverified(runs):

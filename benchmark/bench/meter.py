@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmark.data import DATASETS
+from benchmark.data import find, most_images
 from benchmark.data.voc import CELLS
 from benchmark.errors import UserError
 from benchmark.matrix import grid, study
@@ -231,7 +231,7 @@ def _fake() -> Iterator[Meter]:
 
 
 def num_classes(job: Job) -> int:
-    return DATASETS[job.dataset].num_classes
+    return find(job.dataset).num_classes
 
 
 def batch(job: Job, size: int, device: str) -> tuple[Tensor, Tensor]:
@@ -307,7 +307,7 @@ def paper_kinds() -> dict[str, Job]:
 
 def resident_bytes(job: Job) -> int:
     """Of the training pixels that stay on a GPU."""
-    stored = DATASETS[job.dataset].num_images[job.train_split] * job.image_size**2 * 3
+    stored = most_images(job.dataset, job.train_split) * job.image_size**2 * 3
     return stored if job.resize in ("none", "warp") and stored <= batches.RESIDENT_BYTES else 0
 
 
@@ -335,9 +335,8 @@ def estimate(job: Job, gpu: Gpu) -> Estimate:
 
 def _hours(job: Job, gpu: Gpu, of_step: Cost, of_test: Cost, of_maps: Cost, recorded: bool) -> float:
     """Pictures that are decoded at each read are read meanwhile, and may be what an epoch waits for."""
-    images = DATASETS[job.dataset].num_images
     limits = (job.limit_train, job.train_split), (job.limit_test, job.test_split)
-    trained, tested = (min(limit or math.inf, images[split]) for limit, split in limits)
+    trained, tested = (min(limit or math.inf, most_images(job.dataset, split)) for limit, split in limits)
     decoded = job.resize == "random_resized_crop"
     size = loop.test_batch(torch.device("cuda"), job.image_size)
     training = math.ceil(trained / job.batch_size) * of_step.seconds(gpu, job.precision, recorded)

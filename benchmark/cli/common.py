@@ -4,21 +4,24 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from benchmark.errors import UserError, visible
 from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.grid import Grid
-from benchmark.matrix.job import Job
-from benchmark.matrix.matrix import Matrix, as_yaml
+from benchmark.matrix.job import BACKBONES, Job
+from benchmark.matrix.matrix import as_yaml
+from benchmark.results.results import Reader, Results
 from benchmark.store.files import write_atomic
 from benchmark.tables import catalogue, published
 from benchmark.tables.catalogue import Asked
-from benchmark.tables.cells import Table
+from benchmark.tables.cells import Table, TableOfRuns
 
 
 def home(path: Path | None) -> Path | None:
@@ -45,6 +48,9 @@ Weights = Annotated[
 ]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Use what is there of data that are not whole; sets partial=true")
+]
+AllowOverlap = Annotated[
+    bool, typer.Option("--allow-overlap", help="Test on images that are trained on too; sets overlap=true")
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records", callback=home)]
 Tables = Annotated[
@@ -118,35 +124,56 @@ def selection(only: list[str] | None) -> dict[str, list[Any]]:
     return chosen
 
 
-def asked(scale: str, sets: list[str] | None, weights: Path | None, runs: Path) -> Asked:
-    """What a command was asked of whichever grid."""
-    return Asked(scale, runs, fields(sets), weights)
+def asked(scale: str, sets: list[str] | None, weights: Path | None, runs: Path, reader: Reader | None = None) -> Asked:
+    """What a command was asked of whichever grid. reader: what opens run folders for all of it."""
+    return Asked(scale, runs, fields(sets), weights, reader or Reader())
 
 
 def of_what_is_there(
-    asked: Asked, name: str, only: list[str] | None, data_root: Path | None, cache: Path, allow_partial: bool
-) -> Asked:
-    """What was asked of a grid, with partial=true beside it where its data are not whole. UserError where that was not
-    allowed."""
+    asked: Asked, name: str, only: list[str] | None, data_root: Path | None, cache: Path, allow_partial: bool,
+    allow_overlap: bool = False,
+) -> Asked:  # fmt: skip
+    """What was asked of a grid, with partial=true beside it where its data are not whole, and overlap=true where images
+    are trained on and tested on. UserError where that was not allowed."""
     from benchmark import data
 
     jobs = asked.matrix(name, selection(only)).jobs
-    allowed = allow_partial or all(job.partial for job in jobs)
-    lacking = look_at_data(jobs, data_root, cache)
-    for dataset, missing in lacking.items():
-        if not allowed:
+    seen = look_at_data(jobs, data_root, cache)
+    for dataset, missing in seen.lacking.items():
+        if not (allow_partial or all(job.partial for job in jobs)):
             raise UserError(data.not_whole(dataset, data.locate(dataset, data_root, cache), missing))
         print(f"note: {dataset} is used as far as it is there ({missing}); tables say so", file=sys.stderr)
-    return replace(asked, fields=asked.fields | {"partial": True}) if lacking else asked
+    for dataset, shared in seen.overlapping.items():
+        if not (allow_overlap or all(job.overlap for job in jobs)):
+            raise UserError(data.trained_and_tested(dataset, data.locate(dataset, data_root, cache), shared))
+        print(f"note: {dataset}: {shared}; tables say so", file=sys.stderr)
+    found = {"partial": seen.lacking, "overlap": seen.overlapping}
+    fields = {name: True for name, where in found.items() if where}
+    return replace(asked, fields=asked.fields | fields) if fields else asked
 
 
-def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[str, str]:
-    """What the jobs' data sets lack, by name: counts, else what is not official in them. What is drawn is drawn, what a
-    reader notes is printed. UserError for data that cannot be read, and for labels and limits that do not fit them."""
+class Seen(NamedTuple):
+    """What is to be told of data sets, by name: what they lack, by counts, else what is not official in them; and which
+    images are both trained on and tested on."""
+
+    lacking: dict[str, str]
+    overlapping: dict[str, str]
+
+
+def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> Seen:
+    """Look at what the jobs will read before any of them trains. What is drawn is drawn, what a
+    reader notes is printed.
+
+    Raises:
+        UserError: data cannot be read; splits have other classes, or nothing to tell apart;
+            labels or limits do not fit.
+    """
     from benchmark import data
 
     lacking: dict[str, str] = {}
+    overlapping: dict[str, str] = {}
     notes: dict[str, None] = {}
+    kinds: dict[tuple[str, int], tuple[Job, int]] = {}  # seeds are trained alike
     for key in dict.fromkeys(map(_read_by, jobs)):
         name, seed, *splits = key
         root = data.locate(name, data_root, cache)
@@ -154,6 +181,9 @@ def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[s
         if not missing and data.find(name).source and set(splits) & set(data.find(name).num_images):
             missing = data.verified(name, root, cache)
         lacking |= {name: missing} if missing else {}
+        shared = data.overlap(name, splits, [train, test])
+        overlapping |= {name: shared} if shared else {}
+        data.comparable(name, root, train, test)
         noted = [
             f"note: {name}, {split}: {of.note}" for split, of in zip(splits, (train, test), strict=True) if of.note
         ]
@@ -163,9 +193,24 @@ def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[s
                 labels = "several labels" if train.targets.ndim == 2 else "one label"
                 raise UserError(f"{name} gives an image {labels}, which is not for loss: {job.loss}")
             data.within(job, train, test)
+            kinds[job.model_copy(update={"seed": 0}).canonical_json(), len(train.ids)] = job, len(train.classes)
+    for (_, num_images), (job, num_classes) in kinds.items():
+        refuse_what_cannot_train(job, num_images, num_classes)
     for note in notes:
         print(note, file=sys.stderr)
-    return lacking
+    return Seen(lacking, overlapping)
+
+
+def refuse_what_cannot_train(job: Job, num_images: int, num_classes: int) -> None:
+    """UserError where it is known before training that the job's network and batches do not go together; torch is
+    imported only where that takes a look at the network."""
+    from benchmark.train.batch_sizes import smallest_batch
+
+    if job.backbone not in BACKBONES or smallest_batch(job, num_images) == 1:
+        from benchmark.train import before
+
+        before.refuse_single_values(job, num_images, num_classes)
+        before.refuse_network(job, num_classes)
 
 
 def _read_by(job: Job) -> tuple[str, int, str, str]:
@@ -173,23 +218,28 @@ def _read_by(job: Job) -> tuple[str, int, str, str]:
     return job.dataset, job.seed, job.train_split, job.test_split
 
 
-def measured(scale: str | None, sets: list[str] | None, weights: Path | None, runs: Path) -> Asked:
+def measured(
+    scale: str | None, sets: list[str] | None, weights: Path | None, runs: Path, reader: Reader | None = None
+) -> Asked:
     """Of what has run: without a scale, paper where paper runs are, else mini."""
-    return asked(scale or catalogue.default_scale(runs), sets, weights, runs)
+    return asked(scale or catalogue.default_scale(runs), sets, weights, runs, reader)
 
 
-def build_table(
-    spec: published.Spec, matrix: Matrix, tables: Path, data_root: Path | None = None, cache: Path = CACHE
-) -> Table:
-    """A table of runs, its warnings printed."""
-    return warned(catalogue.build_table(spec, matrix, tables, data_root, cache))
+@contextmanager
+def opened_runs() -> Iterator[Reader]:
+    """What opens run folders for a command, each once. In the end each damaged file is named once."""
+    reader = Reader()
+    try:
+        yield reader
+    finally:
+        for warning in reader.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
 
 
-def warned(table: Table) -> Table:
-    """The table, its warnings printed."""
-    for warning in table.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return table
+def warn_of_unverified(reader: Reader) -> None:
+    """Where a command prints no notes, which name these."""
+    for run, why in reader.unverified.items():
+        print(f"warning: {run}: unverified: {why}", file=sys.stderr)
 
 
 def render_tables(
@@ -204,16 +254,17 @@ def render_tables(
 
     for name in dict.fromkeys(spec.grid for spec in specs if spec.grid):
         if asked.scale in (chosen := grid.load(name)).scales and not chosen.has_tables(asked.scale):
-            print_readings(asked.matrix(name), tables)
+            print_readings(asked.results(name), tables)
     for spec in specs:
         if catalogue.why_not(spec, asked.scale, tables):
             continue
-        built = warned(catalogue.table_at(spec, asked, tables, data_root, cache))
+        built = catalogue.table_at(spec, asked, tables, data_root, cache)
         if not blank and nothing_ran(built):
             continue
-        folder = catalogue.folder(built.matrix, tables) if built.matrix else tables / asked.scale
+        folder = catalogue.folder(built.matrix, tables) if isinstance(built, TableOfRuns) else tables / asked.scale
         paths = render.write(built, folder, again)
-        kept = f"kept: {folder / spec.name}.*, which are of more runs; these instead: {replace_command(spec, asked, tables)}"
+        instead = replace_command(spec, asked, tables)
+        kept = f"kept: {folder / spec.name}.*, which are of more runs; these instead: {instead}"
         told = f"written: {one_name(paths)}" if paths else kept
         width = None if wide else shutil.get_terminal_size().columns
         print(f"\n{render.terminal(built, width)}\n\n{told}")
@@ -233,7 +284,7 @@ def replace_command(spec: published.Spec, asked: Asked, tables: Path) -> str:
 
 def nothing_ran(table: Table) -> bool:
     """Whether it is of an overridden matrix and has no more than the scale's table."""
-    overridden = table.matrix is not None and table.matrix.overrides
+    overridden = isinstance(table, TableOfRuns) and table.matrix.overrides
     return bool(overridden) and all(cell.status in ("not run", "published") for cell in table.cells.values())
 
 
@@ -242,11 +293,11 @@ def one_name(paths: list[Path]) -> str:
     return f"{paths[0].with_suffix('')}.{{{','.join(path.suffix[1:] for path in paths)}}}"
 
 
-def print_readings(matrix: Matrix, tables: Path) -> None:
+def print_readings(results: Results, tables: Path) -> None:
     """Write and print the scale's readings of the method side by side."""
     from benchmark.evidence import sensitivity
 
-    lines = sensitivity.readings(matrix)
+    matrix, lines = results.matrix, sensitivity.readings(results)
     path = catalogue.folder(matrix, tables) / f"{matrix.grid.name}-readings.md"
     told = f"kept: {path}, since nothing has run here"
     if any(line["n"] for line in lines) or not path.exists():

@@ -17,9 +17,10 @@ from benchmark.cli.common import (
     Tables,
     Weights,
     measured,
+    opened_runs,
     print_rows,
     texts,
-    warned,
+    warn_of_unverified,
 )
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import grid
@@ -58,23 +59,28 @@ def diff(
         raise UserError("diff: a second side is missing; 'published', a table's file or a folder of runs")
     if ap_definition not in grid.EVALUATION["ap_definition"]:
         raise UserError(f"--ap-definition {ap_definition}" + nearest(ap_definition, grid.EVALUATION["ap_definition"]))
-    asked = measured(scale, sets, weights, runs)
     built: Table | None = None
     texts_of_sides = (a, b) if a and b else (f"published:{table}", f"generated:{table}")  # --table T alone
     try:
-        specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
-        sides: list[Side | None] = []
-        for text in texts_of_sides:
-            side = _side(text, table, ap_definition, asked, tables, specs)
-            if isinstance(side, Table):
-                built, side = side, diff_module.of_table(side)
-            sides.append(side)
-        named = [side.table for side in sides if side] + [table] + [text.partition(":")[2] for text in texts_of_sides]
-        name = next((name for name in named if name), None)
-        left, right = (side or _published_side(name, built, tables) for side in sides)
-        if tolerance is None:
-            tolerance = _declared(published.load(name, tables)) if name and None in sides else 0.0
-        outcomes = diff_module.compare(left, right, tolerance)
+        with opened_runs() as reader:
+            asked = measured(scale, sets, weights, runs, reader)
+            specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
+            sides: list[Side | None] = []
+            for text in texts_of_sides:
+                side = _side(text, table, ap_definition, asked, tables, specs)
+                if isinstance(side, Table):
+                    built, side = side, diff_module.of_table(side)
+                sides.append(side)
+            named = (
+                [side.table for side in sides if side] + [table] + [text.partition(":")[2] for text in texts_of_sides]
+            )
+            name = next((name for name in named if name), None)
+            if built is None:
+                warn_of_unverified(reader)
+            left, right = (side or _published_side(name, built, tables) for side in sides)
+            if tolerance is None:
+                tolerance = _declared(published.load(name, tables)) if name and None in sides else 0.0
+            outcomes = diff_module.compare(left, right, tolerance)
     except diff_module.UnfitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(UNFIT)
@@ -142,7 +148,7 @@ def _side(
             raise UserError("diff: generated of which table? Say generated:table2")
         return generated(published.load(name, tables), asked, tables)
     if Path(text).is_dir():
-        return diff_module.of_runs(Path(text), ap_definition)
+        return diff_module.of_runs(Path(text), ap_definition, asked.reader)
     if not Path(text).exists():
         raise UserError(f"{text}: no such file or folder; 'published:T' and 'generated:T' name the cells of table T")
     return diff_module.of_file(Path(text), specs)
@@ -157,4 +163,4 @@ def generated(spec: published.Spec, asked: Asked, tables: Path) -> Table:
     """The table from the run folders."""
     if not (spec.grid or spec.of_gains):
         raise UserError(f"{spec.name} holds no numbers that runs produce")
-    return warned(catalogue.table_at(spec, asked, tables))
+    return catalogue.table_at(spec, asked, tables)

@@ -13,6 +13,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowOverlap,
     AllowPartial,
     AsJson,
     Cache,
@@ -49,6 +50,7 @@ def plan(
     only: Only = None,
     data_root: DataRoot = None,
     allow_partial: AllowPartial = False,
+    allow_overlap: AllowOverlap = False,
     weights: Weights = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
@@ -64,12 +66,14 @@ def plan(
 ) -> None:
     """Print the matrix of a grid, or of all: every job, its state, its hours by what jobs like it took, and how many
     seeds its claims take; with --gpu also memory and hours on that GPU, an estimate. Nothing runs."""
-    from benchmark.tables import at_hand
+    from benchmark.results import same_data
 
     if all_grids and grid_name:
         raise UserError(f"--all with --grid {grid_name}: leave one of them out")
     if allow_partial and not grid_name:
         raise UserError("--allow-partial: name the grid with --grid")
+    if allow_overlap and not grid_name:
+        raise UserError("--allow-overlap: name the grid with --grid")
     estimate = estimates(gpu) if gpu else None
     listed: list[dict[str, Any]] = []
     counts, measured = [], cost.epoch_seconds(runs)
@@ -83,11 +87,11 @@ def plan(
             print(f"warning: {name} is left out: {error}", file=sys.stderr)
             continue
         question = asked(its_scale, sets, weights, runs)
-        if allow_partial:
-            question = of_what_is_there(question, name, only, data_root, cache, allow_partial)
+        if allow_partial or allow_overlap:
+            question = of_what_is_there(question, name, only, data_root, cache, allow_partial, allow_overlap)
         matrix = question.matrix(name, selection(only))
         rows: list[dict[str, Any]] = []
-        other = at_hand.others(matrix.jobs, runs, data_root, cache)
+        other = same_data.others(matrix.jobs, runs, data_root, cache)
         for job in matrix.jobs:
             hours, machine = cost.hours(job, measured) or (None, None)
             state = Run(matrix.folder(job)).state()
@@ -168,19 +172,21 @@ def estimated(rows: list[dict[str, Any]]) -> str:
 def print_power(matrix: Matrix, specs: dict[str, Spec]) -> None:
     """The seeds that each claim of a grid takes, where real data run."""
     from benchmark import data
-    from benchmark.tables import build, power
+    from benchmark.results.results import Results
+    from benchmark.tables import build, seeds_needed
 
-    claims = list(power.claims_of_grid(matrix.grid.name, specs))
+    claims = list(seeds_needed.claims_of_grid(matrix.grid.name, specs))
     if not claims or not matrix.grid.has_tables(matrix.scale) or all(data.find(j.dataset).draw for j in matrix.jobs):
         return
     built = {}
     if any(Run(matrix.folder(job)).state() == "done" for job in matrix.jobs):
+        results = Results.read(matrix)
         sources = {claim.source.name: claim.source for claim in claims}
-        built = {name: build.build(spec, matrix, resample=False) for name, spec in sources.items()}
+        built = {name: build.build(spec, results, resample=False) for name, spec in sources.items()}
     rows = []
     for claim in claims:
         cell = built[claim.source.name].cells[claim.of.key, claim.column] if built else None
-        of = power.text(power.needs(claim, cell))
+        of = seeds_needed.text(seeds_needed.needs(claim, cell))
         rows.append({"claim": claim.address, "claimed": f"{claim.claimed:+.2f}", "seeds for a decision in 80%": of})
     print()
     print_rows(rows, tuple(rows[0]))
@@ -213,7 +219,7 @@ def status(
 ) -> None:
     """List the jobs under runs/ by state, whichever executor runs them."""
     from benchmark.executors import local, view
-    from benchmark.tables import at_hand
+    from benchmark.results import same_data
 
     if watch and as_json:
         raise UserError("--watch with --json: leave one of them out")
@@ -242,7 +248,7 @@ def status(
         said = f"pending, {epochs} of {job.epochs} epochs kept" if state == "pending" and kept else state
         if state == "running" and (holder := folder.holder()):
             said = f"running, by process {holder.pid} on {holder.host}"
-        if state == "done" and data_root is not None and at_hand.others([job], runs, data_root, cache):
+        if state == "done" and data_root is not None and same_data.others([job], runs, data_root, cache):
             said = "done, of other data"
         row = {"id": job.id, "scale": job.scale, "state": state, "epoch": f"{epochs}/{job.epochs}"}
         rows.append((row, said))

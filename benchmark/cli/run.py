@@ -15,6 +15,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowOverlap,
     AllowPartial,
     Cache,
     DataRoot,
@@ -29,6 +30,7 @@ from benchmark.cli.common import (
     asked,
     duration,
     of_what_is_there,
+    opened_runs,
     render_tables,
     resolve_scale,
     selection,
@@ -40,7 +42,7 @@ from benchmark.executors.outcome import ALREADY_CLAIMED, OUT_OF_TIME, UNFINISHED
 from benchmark.matrix import study
 from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.store import environment
+from benchmark.store import code, environment
 from benchmark.store.run import Claimed, Run, submit
 from benchmark.tables import catalogue, published
 
@@ -52,6 +54,7 @@ def run(
     only: Only = None,
     data_root: DataRoot = None,
     allow_partial: AllowPartial = False,
+    allow_overlap: AllowOverlap = False,
     weights: Weights = None,
     workers: Annotated[
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1, max=4096)
@@ -95,10 +98,11 @@ def run(
     if cuda_graph and isinstance(place.slots, Slots) and not place.slots.gpus:
         raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
     look_for_weights(matrix.jobs, weights)
-    question = of_what_is_there(question, grid_name, only, data_root, cache, allow_partial)
+    question = of_what_is_there(question, grid_name, only, data_root, cache, allow_partial, allow_overlap)
     matrix = question.matrix(grid_name, selection(only))
     print(f"scale {scale}: {protocol_of(matrix, reason)}", flush=True)
     say_what_gains_lack(matrix)
+    say_what_others_cannot_look_up(matrix)
     specs = tables_of(grid_name, tables)
     catalogue.refuse_unmeasured(specs, matrix, tables)
     say_what_no_table_shows(specs, matrix, tables)
@@ -116,7 +120,8 @@ def run(
     arguments += ["--cuda-graph"] if cuda_graph else []
     arguments += ["--deadline", str(deadline)] if budget else []
     outcomes = execute(executor, folders, arguments, place.slots)
-    render_tables(specs, question, data_root, tables, cache, wide=wide)
+    with opened_runs() as reader:
+        render_tables(specs, replace(question, reader=reader), data_root, tables, cache, wide=wide)
     report_what_is_left(folders, outcomes, budget)
 
 
@@ -129,6 +134,13 @@ def say_what_gains_lack(matrix: Matrix) -> None:
     missing = [job for job in missing if job not in matrix.jobs and Run(matrix.folder(job)).state() != "done"]
     if missing:
         print(f"note: gains will be missing: {len(missing)} jobs of {first} are neither selected nor done")
+
+
+def say_what_others_cannot_look_up(matrix: Matrix) -> None:
+    """Before anything trains: of runs whose code nobody will find."""
+    left = any(Run(matrix.folder(job)).state() != "done" for job in matrix.jobs)
+    if left and (why := code.why_unknown()):
+        print(f"note: 'verify' and 'import' will take none of the runs made now: {why}", flush=True)
 
 
 @dataclass(frozen=True)
@@ -305,13 +317,13 @@ def look_for_weights(jobs: list[Job], weights: Path | None) -> None:
 
 def refuse_other_data(matrix: Matrix, data_root: Path | None, cache: Path) -> None:
     """UserError where finished runs are of other images than the rest would be: a pair of the two measures the data."""
-    from benchmark.tables import at_hand
+    from benchmark.results import same_data
 
-    other = at_hand.others(matrix.jobs, matrix.runs, data_root, cache)
+    other = same_data.others(matrix.jobs, matrix.runs, data_root, cache)
     if other:
         own = matrix.grid.data is not None
         where = "bring back those, as the grid's data name them," if own else "name their folder with --data-root,"
-        raise UserError(f"{at_hand.told(other)}; {where} or other --runs")
+        raise UserError(f"{same_data.departure(other)}; {where} or other --runs")
 
 
 def announce(jobs: list[Job], folders: list[Run], slots: Any) -> None:

@@ -19,6 +19,7 @@ from benchmark.cli.common import (
     Weights,
     Wide,
     asked,
+    opened_runs,
     print_rows,
     render_tables,
 )
@@ -49,15 +50,18 @@ def tables_command(
         published.file(table, tables)  # a wrong name is told before a folder that is not there
     catalogue.look_at(runs)
     with_runs = [s for s in every if any((runs / s).glob("*/job.json"))]
-    for each in [scale] if scale else with_runs or ["mini" if "mini" in known else known[0]]:
-        question = asked(each, sets, weights, runs)
-        specs = [published.load(table, tables)] if table else catalogue.shown(question, tables)
-        problems = [catalogue.why_not(spec, each, tables) for spec in specs]
-        if table and scale and problems[0]:
-            raise UserError(problems[0])
-        if scale and scale not in known and all(problems):
-            raise UserError(f"no method of the study has run at scale '{scale}'; --table NAME prints a built-in table")
-        render_tables(specs, question, data_root, tables, cache, again, wide, blank=table is not None)
+    with opened_runs() as reader:
+        for each in [scale] if scale else with_runs or ["mini" if "mini" in known else known[0]]:
+            question = asked(each, sets, weights, runs, reader)
+            specs = [published.load(table, tables)] if table else catalogue.shown(question, tables)
+            problems = [catalogue.why_not(spec, each, tables) for spec in specs]
+            if table and scale and problems[0]:
+                raise UserError(problems[0])
+            if scale and scale not in known and all(problems):
+                raise UserError(
+                    f"no method of the study has run at scale '{scale}'; --table NAME prints a built-in table"
+                )
+            render_tables(specs, question, data_root, tables, cache, again, wide, blank=table is not None)
 
 
 def published_command(

@@ -15,7 +15,7 @@ from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.store.code import is_commit
 from benchmark.store.records import Code, Environment, Result
 from benchmark.store.run import Run
-from benchmark.tables import collect
+from benchmark.store.verify import checked
 
 FOLDER = Path(".cache/as-it-was")
 DATA, WEIGHTS = Path("DIR"), Path("FILE")  # what is printed where neither is named
@@ -48,7 +48,7 @@ class Made:
 
 def made(run: Run) -> Made:
     """UserError where the run's records do not say how."""
-    record, on = collect.readable(run), run.environment()
+    (record, _), on = checked(run), run.environment()
     code = (record.code if record else None) or (on.code if on else None)
     if record is None or on is None or code is None or code.commit is None:
         raise UserError(f"{run.folder}: its records do not say by which code and packages it was made")

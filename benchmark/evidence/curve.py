@@ -4,7 +4,6 @@ what another seed and other test images are.
 """
 
 import math
-import sys
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -14,14 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
-from benchmark.errors import UserError
 from benchmark.evidence import sensitivity
 from benchmark.evidence.figures import STYLES, Drawing, literal, settings
 from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.store.run import Run, all_runs
-from benchmark.tables import collect
+from benchmark.results.results import Results
 from benchmark.tables.build import shown
 from benchmark.tables.published import Spec
 
@@ -47,20 +44,16 @@ class Worth(NamedTuple):
         return float(np.mean(self.differences))
 
 
-def tried(matrix: Matrix) -> Matrix:
+def tried(results: Results) -> Results:
     """With every reading that was declared at the scale or lies among its runs, so that none can be left out."""
+    matrix = results.matrix
     as_grid = matrix.asked_otherwise(readings=({},))
     readings = list(matrix.readings or matrix.overlay.readings)
     known = {job.id for job in matrix.asked_otherwise(readings=tuple(readings)).jobs} if readings else set()
     by_protocol = {(job.method, _protocol(job, matrix)): job for job in as_grid.jobs}
     first = as_grid.methods[0]
-    for run in all_runs(matrix.runs):
-        if run.folder.parent.name != matrix.scale or run.id in known:
-            continue
-        try:
-            job = run.job()
-        except UserError as error:
-            print(f"warning: {error}", file=sys.stderr)
+    for job in results.reader.jobs(matrix.runs / matrix.scale):
+        if job.id in known:
             continue
         usual = by_protocol.get((job.method, _protocol(job, matrix)))
         if usual is None or job.method == first:
@@ -69,7 +62,7 @@ def tried(matrix: Matrix) -> Matrix:
         of_run = {name: job.value(name) for name in names if job.value(name) != usual.value(name)}
         if of_run not in readings:
             readings.append(of_run)
-    return matrix.asked_otherwise(readings=tuple(readings))
+    return results.asked_otherwise(readings=tuple(readings))
 
 
 def _protocol(job: Job, matrix: Matrix) -> str:
@@ -78,10 +71,11 @@ def _protocol(job: Job, matrix: Matrix) -> str:
     return repr({name: value for name, value in job.model_dump().items() if name not in apart})
 
 
-def measured(matrix: Matrix) -> list[Line]:
+def measured(results: Results) -> list[Line]:
     """The readings that have a gain, the lowest first; `choices`: all that each chose; `untrained`: whether not even
     its baseline trained."""
-    lines = [line for line in sensitivity.readings(matrix) if line["n"]] if matrix.readings else []
+    matrix = results.matrix
+    lines = [line for line in sensitivity.readings(results) if line["n"]] if matrix.readings else []
     names = list(dict.fromkeys(name for line in lines for name in line["reading"]))
     usual = {job.method: job for job in matrix.asked_otherwise(readings=({},)).jobs}
     best = max((line["mean"] - line["gain"] for line in lines), default=0)
@@ -121,10 +115,10 @@ def worths(lines: Sequence[Line], of_seeds: Sequence[Line]) -> list[Worth]:
     return sorted(named, key=lambda worth: -worth.mean)
 
 
-def lines_of_seeds(matrix: Matrix, spec: Spec, lines: Sequence[Line]) -> tuple[str, list[Line]]:
+def lines_of_seeds(results: Results, spec: Spec, lines: Sequence[Line]) -> tuple[str, list[Line]]:
     """Lines of more than one seed, and the scale that they are of: this one, or the grid's with the most seeds of the
     same data set and network. No control's: an A/A is to vary less than a reading does."""
-    own = [line for line in lines if line["n"] > 1]
+    matrix, own = results.matrix, [line for line in lines if line["n"] > 1]
     if own or not lines:
         return matrix.scale, own
     best: tuple[str, list[Line]] = (matrix.scale, [])
@@ -132,18 +126,19 @@ def lines_of_seeds(matrix: Matrix, spec: Spec, lines: Sequence[Line]) -> tuple[s
     for name in matrix.grid.scales:
         other = matrix.asked_otherwise(scale=name, readings=({},), overrides={}, selection={})
         if name != matrix.scale and {(job.dataset, job.backbone) for job in other.jobs} == as_ours:
-            its = [line for line in measured(tried(other)) if line["n"] > 1 and not is_control(line, spec)]
+            others = measured(tried(Results.read(other, results.reader)))
+            its = [line for line in others if line["n"] > 1 and not is_control(line, spec)]
             best = max(best, (name, its), key=lambda at: max((line["n"] for line in at[1]), default=0))
     return best
 
 
-def claimed(spec: Spec, matrix: Matrix, headline: Spec | None) -> dict[str, float]:
+def claimed(spec: Spec, results: Results, headline: Spec | None) -> dict[str, float]:
     """By method the gain that the paper claims: over the classes that ours is over, from its cells; without cells, the
     abstract's one."""
     row = next((row for row in spec.rows if row.claim), None)
     if row is None:
         return {}
-    kept = _classes(matrix)
+    kept = _classes(results)
     found: dict[str, float] = {}
     for i, column in enumerate(spec.columns[1:], start=1):
         ours, first = (row.mean_over(kept, at) if kept else row.published[at] for at in (i, 0))
@@ -156,34 +151,34 @@ def claimed(spec: Spec, matrix: Matrix, headline: Spec | None) -> dict[str, floa
     return {c.key: float(v) for c, v in zip(headline.columns, cells, strict=True) if isinstance(v, int | float)}
 
 
-def _classes(matrix: Matrix) -> set[str]:
+def _classes(results: Results) -> set[str]:
     """The classes that a mean of the first finished run is over; none of images with one label."""
-    for job in matrix.jobs:
-        record = collect.readable(Run(matrix.folder(job)))
-        if record is not None:
-            return set() if record.single_label else record.frequent(matrix.min_positives)
-    return set()
+    first = next(iter(results.finished(job.id for job in results.matrix.jobs)), None)
+    if first is None or first.record.single_label:
+        return set()
+    return first.record.frequent(results.matrix.min_positives)
 
 
-def at_scales(matrix: Matrix, spec: Spec, headline: Spec | None) -> list[Drawing]:
+def at_scales(results: Results, spec: Spec, headline: Spec | None) -> list[Drawing]:
     """The curves of every scale of the grid that reads real data, this one's first."""
+    matrix = results.matrix
     others = [name for name in matrix.grid.scales if name not in (matrix.scale, "mini")]
-    drawings = draw(matrix, spec, headline)
+    drawings = draw(results, spec, headline)
     for name in others if matrix.scale != "mini" else []:
         other = matrix.asked_otherwise(scale=name, overrides={}, selection={}, readings=())
-        drawings += draw(other, spec, headline)
+        drawings += draw(Results.read(other, results.reader), spec, headline)
     return drawings
 
 
-def draw(matrix: Matrix, spec: Spec, headline: Spec | None) -> list[Drawing]:
+def draw(results: Results, spec: Spec, headline: Spec | None) -> list[Drawing]:
     """The curve and the worth of its choices; nothing where fewer than two readings were measured."""
-    matrix = tried(matrix)
-    lines = measured(matrix)
+    results = tried(results)
+    matrix, lines = results.matrix, measured(results)
     of_readings = [line for line in lines if not is_control(line, spec)]
     if not of_readings or len({repr(line["reading"]) for line in lines}) < 2:
         return []
-    scale, of_seeds = lines_of_seeds(matrix, spec, of_readings)
-    stem, claims = f"{matrix.grid.name}-{matrix.scale}", claimed(spec, matrix, headline)
+    scale, of_seeds = lines_of_seeds(results, spec, of_readings)
+    stem, claims = f"{matrix.grid.name}-{matrix.scale}", claimed(spec, results, headline)
     with settings():
         return [
             Drawing(f"{stem}-readings", _told(matrix, lines, bool(claims)), _curve(lines, spec, claims)),

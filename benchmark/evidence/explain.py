@@ -10,13 +10,14 @@ from benchmark.matrix import study
 from benchmark.matrix.grid import EVALUATION
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
+from benchmark.results.pairing import Samples, each_over
+from benchmark.results.results import SINGLE_LABEL, Finished, Missing
+from benchmark.stats import claims, intervals
 from benchmark.store.code import changed_since
 from benchmark.store.records import Code, Environment, Result
-from benchmark.store.run import Run
-from benchmark.store.verify import checked
-from benchmark.tables import claims, collect, published, stats
+from benchmark.tables import published
 from benchmark.tables.build import paired_over, shown
-from benchmark.tables.cells import Cell, Table
+from benchmark.tables.cells import Cell, Table, TableOfRuns
 from benchmark.tables.published import Spec
 
 MAX_NAMES = 8  # of what changed since a run
@@ -39,12 +40,11 @@ def locate(address: str, specs: dict[str, Spec]) -> tuple[Spec, str, str]:
     return spec, row, column
 
 
-def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
+def trace(table: TableOfRuns, cell: Cell, samples: Samples) -> dict[str, Any]:
     """Everything about a cell as plain data; numbers in the table's unit. samples: of its runs and the baseline's."""
     spec, matrix, row = table.spec, table.matrix, table.row(cell)
-    assert matrix is not None, "a table of runs"
     own = matrix.jobs_of(row.where, cell.column)
-    spread = uncertainty(list(cell.values), collect.mean_over(samples, cell.runs, table.item(cell)))
+    spread = uncertainty(list(cell.values), each_over(samples, cell.runs, table.item(cell)))
     baseline = spec.columns[0].key
     column = next(c for c in spec.columns if c.key == cell.column)
     return {
@@ -53,8 +53,8 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "unit": row.unit or spec.unit,
         "status": cell.status,
         "value": {"mean": cell.mean, "std": cell.std, "n": cell.n, "planned": cell.planned}
-        | {"std_binomial": _binomial(matrix, cell, table.item(cell))}
-        | clipped(spread, stats.SHARES),
+        | {"std_binomial": _binomial(table, cell)}
+        | clipped(spread, intervals.SHARES),
         "gain": None if cell.column == baseline else _gain(table, cell, samples),
         "verdicts": {
             "value": cell.verdict and asdict(cell.verdict),
@@ -66,7 +66,7 @@ def trace(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
             "in_one_run": _in_one_run(cell) if table.comparable else None,
             "place": published.place(spec, cell.row, column.header), "discrepancies": spec.discrepancies,
         },
-        "runs": [_run(Run(matrix.folder(job)), job, cell) for job in own],
+        "runs": [_run(table.results.of(job), job, cell) for job in own],
         "assumptions": assumptions(matrix, own),
         "deviations": sorted({text for job in own for text in matrix.grid.deviations(job)}),
         "command": matrix.command([baseline, cell.column], row.where),
@@ -94,7 +94,7 @@ def trace_claim(table: Table, cell: Cell, source: dict[str, Any]) -> dict[str, A
         "size": size, "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
     }  # fmt: skip
     level = claims.level_of_look(spec.looks[0], spec.looks) if spec.looks else None
-    rule = [text.format(looks=", ".join(map(str, spec.looks or ())), level=level or stats.LEVEL) for text in RULE]
+    rule = [text.format(looks=", ".join(map(str, spec.looks or ())), level=level or intervals.LEVEL) for text in RULE]
     told = [note for note in table.notes if note.startswith(("Verdicts", "Lock", "Exploratory"))]
     untested = {"outcome": "not run", "reason": f"untested: {cell.status}", "seeds": None}
     return source | {
@@ -108,13 +108,13 @@ def trace_claim(table: Table, cell: Cell, source: dict[str, Any]) -> dict[str, A
     }  # fmt: skip
 
 
-def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
+def _gain(table: TableOfRuns, cell: Cell, samples: Samples) -> dict[str, Any]:
     interval = cell.gain_interval
     known, claimed = interval.estimate if interval else None, cell.published_gain
     ratio = claims.effect_ratio(known, claimed) if known and claimed else None
     return {
         "over_method": table.row(cell).over.get(cell.column),
-        "mean": cell.gain, "values": list(cell.gains), "std": stats.sample_std(cell.gains),
+        "mean": cell.gain, "values": list(cell.gains), "std": intervals.sample_std(cell.gains),
         "interval": interval and [interval.low, interval.high], "over": interval and interval.over,
         "size": interval and cell.published_gain and claims.claim_size(cell.published_gain, interval),
         "share_of_claim": ratio and {"ratio": ratio[0], "interval": ratio[1]},
@@ -122,9 +122,9 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
         "trained_by": _trained_by(table, cell) if cell.crosses else None,
         "smallest_detectable": known.detectable() if known and len(cell.gains) > 1 else None,
         "treatment": cell.treatment and asdict(cell.treatment) | {"told": cell.treatment.told},
-        "sign_flip_p": stats.sign_flip_p(cell.gains) if cell.gains else None,
+        "sign_flip_p": intervals.sign_flip_p(cell.gains) if cell.gains else None,
     } | {
-        name: value  # the interval of both is the table's, whose spread methods may share
+        name: value  # the interval of both is the table's, above
         for name, value in clipped(
             uncertainty(list(cell.gains), paired_over(samples, table, cell)), claims.BOUNDS
         ).items()
@@ -132,69 +132,69 @@ def _gain(table: Table, cell: Cell, samples: collect.Samples) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _trained_by(table: Table, cell: Cell) -> str:
+def _trained_by(table: TableOfRuns, cell: Cell) -> str:
     """The commits of the cell's runs and of the baseline's."""
-    assert table.matrix is not None, "a table of runs"
-    folder = table.matrix.runs / table.matrix.scale
     sides = []
     for side in (cell, table.baseline(cell)):
-        codes = [record.code for name in side.runs if (record := collect.readable(Run(folder / name)))]
+        codes = [found.record.code for found in table.results.finished(side.runs)]
         commits = [code.commit[:12] if code and code.commit else "an unnamed commit" for code in codes]
         sides.append(", ".join(dict.fromkeys(commits)) or "an unnamed commit")
     return f"{sides[0]}; the baseline by {sides[1]}"
 
 
-def uncertainty(values: list[float], sample_R: np.ndarray | None) -> dict[str, Any]:
-    """Spread over seeds, sampling of test images, and both, each under its own name."""
-    image_std = None if sample_R is None else float(np.nanstd(sample_R, ddof=1))
+def uncertainty(values: list[float], draws_NR: np.ndarray | None) -> dict[str, Any]:
+    """Spread over seeds, sampling of test images, and both, each under its own name. draws_NR: the values, one a seed,
+    in each sample of the test images."""
+    sample_R = None if draws_NR is None else draws_NR.mean(axis=0)
+    both = claims.gain_interval(values, draws_NR, bounds=None) if draws_NR is not None and len(values) > 1 else None
     return {
-        "interval_seeds": stats.t_interval(values),
-        "std_images": image_std,
+        "interval_seeds": intervals.t_interval(values),
+        "std_images": None if sample_R is None else float(np.nanstd(sample_R, ddof=1)),
         "interval_images": _over_images(values, sample_R),
-        "interval_seeds_and_images": None if image_std is None else stats.combined_interval(values, image_std),
+        "interval_seeds_and_images": both and (both.low, both.high),
     }
 
 
-def clipped(measured: dict[str, Any], bounds: stats.Interval) -> dict[str, Any]:
+def clipped(measured: dict[str, Any], bounds: intervals.Interval) -> dict[str, Any]:
     """The uncertainties with each interval cut to what its quantity can be, in percent or in points."""
     return {
-        name: stats.clip(value, bounds) if name.startswith("interval") and value is not None else value
+        name: intervals.clip(value, bounds) if name.startswith("interval") and value is not None else value
         for name, value in measured.items()
     }
 
 
-def _over_images(values: list[float], sample_R: np.ndarray | None) -> stats.Interval | None:
+def _over_images(values: list[float], sample_R: np.ndarray | None) -> intervals.Interval | None:
     if sample_R is None or not values:
         return None
-    return stats.image_interval(float(np.mean(values)), sample_R)
+    return intervals.image_interval(float(np.mean(values)), sample_R)
 
 
-def _binomial(matrix: Matrix, cell: Cell, item: str) -> float | None:
+def _binomial(table: TableOfRuns, cell: Cell) -> float | None:
     """Standard error in points of one run's accuracy, from the number of test images alone; None for AP."""
-    if item not in collect.SINGLE_LABEL or not cell.runs or cell.mean is None:
+    first = next(iter(table.results.finished(cell.runs[:1])), None)
+    if table.item(cell) not in SINGLE_LABEL or first is None or cell.mean is None:
         return None
-    record = collect.readable(Run(matrix.runs / matrix.scale / cell.runs[0]))
-    return 100 * stats.binomial_std(cell.mean / 100, record.num_test) if record and record.num_test else None
+    record = first.record
+    return 100 * intervals.binomial_std(cell.mean / 100, record.num_test) if record.num_test else None
 
 
 def _in_one_run(cell: Cell) -> bool | None:
     """Whether the published number would be an ordinary single run of ours."""
-    interval = stats.prediction_interval(cell.values)
+    interval = intervals.prediction_interval(cell.values)
     return None if interval is None or cell.published is None else interval[0] <= cell.published <= interval[1]
 
 
-def _run(run: Run, job: Job, cell: Cell) -> dict[str, Any]:
-    try:
-        (result, unverified), on, failure = checked(run), run.environment() or Environment(), run.failure()
-        origin = run.origin()
-    except UserError as error:
-        return {"id": run.id, "seed": job.seed, "state": str(error)}
-    record = result or Result(job=run.id)
+def _run(found: Finished | Missing, job: Job, cell: Cell) -> dict[str, Any]:
+    on, origin, failure = found.environment or Environment(), found.origin, found.failure
+    damaged = [line for name, line in found.damage.items() if name.endswith(".json")]
+    if damaged:
+        return {"id": job.id, "seed": job.seed, "state": damaged[0]}
+    record = found.record if isinstance(found, Finished) else Result(job=job.id)
     code = record.code or on.code
     by_seed = dict(zip(cell.seeds, cell.values, strict=True))
     return {
-        "id": run.id, "seed": job.seed, "state": run.state(), "value": by_seed.get(job.seed),
-        "unverified": unverified, "origin": origin and origin.name,
+        "id": job.id, "seed": job.seed, "state": found.state, "value": by_seed.get(job.seed),
+        "unverified": found.unverified if isinstance(found, Finished) else "", "origin": origin and origin.name,
         "seconds": record.seconds, "epoch": record.epoch,
         "best_on_test": record.best_on_test and record.best_on_test.model_dump(exclude_none=True),
         "error": failure and failure.error, "commit": code and code.commit, "dirty": code and code.dirty,
@@ -212,7 +212,7 @@ def code_state(code: Code | None) -> str:
     changed = changed_since(code.commit)
     if changed is None:
         return f"unknown: commit {code.commit[:12]} is not in this checkout"
-    uncommitted = "; it ran with uncommitted changes" if code.dirty else ""
+    uncommitted = "; it ran with uncommitted changes, so 'verify' and 'import' do not take it" if code.dirty else ""
     if not changed:
         return "current" + uncommitted
     more = f" and {len(changed) - MAX_NAMES} more" if len(changed) > MAX_NAMES else ""
@@ -349,6 +349,8 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
         lines.append(f"    {run['error']}")
     if run.get("commit"):
         lines.append(f"    code {run['commit'][:12]}: {run['code']}")
+    elif run.get("value") is not None:
+        lines.append(f"    code {run['code']}, so 'verify' and 'import' do not take it")
     if run.get("packages"):
         machine = (run.get("machine") or {}).get("processor")
         device = run["device"] if run["device"] != "cpu" or not machine else f"cpu ({machine})"

@@ -4,10 +4,12 @@ Methods differ by marker, line and brightness, so print in grey stays readable. 
 """
 
 import io
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,16 +17,16 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
-from benchmark.evidence.answer import Comparison, Control
+from benchmark.evidence.answer import UNMOVED, Claim, Comparison, Control
 from benchmark.matrix.job import Job
-from benchmark.matrix.matrix import Matrix
+from benchmark.results.results import Results
 from benchmark.store.files import write_atomic
 from benchmark.store.records import Epoch
-from benchmark.store.run import Run
-from benchmark.tables.cells import Table
+from benchmark.tables.cells import Table, TableOfRuns
 from benchmark.tables.render import SUBSCRIPT, minus
 
 # Fonts are embedded as TrueType, which stays searchable and which publishers ask for; dates are left out.
@@ -39,6 +41,9 @@ STYLES = (
 )  # fmt: skip
 DPI = 200
 CUT = 12.0  # points; a control that loses more, as one that does not train, is an arrow at the edge
+# The forest plot, in inches: of the whole, and where the lines begin and end between the texts beside them.
+WIDTH, LEFT, RIGHT = 6.4, 2.1, 4.75
+CLAIMED, POOLED = "#b5442e", "#1f5a8c"
 
 
 class Drawing(NamedTuple):
@@ -60,9 +65,9 @@ def settings() -> Iterator[None]:
         yield
 
 
-def draw(table: Table) -> list[Drawing]:
+def draw(table: TableOfRuns) -> list[Drawing]:
     """Every figure that a table of runs gives; none where nothing is measured."""
-    if table.matrix is None or not any(cell.n for cell in table.cells.values()):
+    if not any(cell.n for cell in table.cells.values()):
         return []
     with settings():
         drawings = [forest(table), dots(table)]
@@ -119,40 +124,127 @@ def forest(table: Table) -> Drawing | None:
     return Drawing("gains", caption, figure)
 
 
-def answer(shown: list[Comparison]) -> Drawing:
-    """The published gain against ours: on the diagonal it is reproduced, on the zero line there is none."""
-    with settings(), matplotlib.rc_context({"font.size": 12}):
-        figure = Figure(figsize=(6.0, 6.4), layout="constrained")
-        axes = figure.subplots()
-        end = 1.15 * max(c.claim for c in shown)
-        axes.plot((0, end), (0, end), "--", color="0.35", linewidth=1.2)
-        axes.text(0.55 * end, 0.55 * end, "reproduced ", ha="right", va="bottom", color="0.35")
-        axes.axhline(0, color="black", linewidth=1)
-        axes.text(0.14 * end, -0.1, "no gain", va="top")
-        data, methods = ([*dict.fromkeys(kinds)] for kinds in zip(*((c.data, c.method) for c in shown), strict=True))
-        for c in shown:
-            color, marker, _ = STYLES[data.index(c.data) % len(STYLES)]
-            beside = [other for other in shown if other.claim == c.claim]  # at one claim, around it
-            x = c.claim + (beside.index(c) - (len(beside) - 1) / 2) * 0.025 * end
-            label = literal(f"{c.data}, {c.method}") + f", n = {len(c.cell.gains)}{'' if c.moved else ' ‡'}"
-            fill = "full" if c.method == methods[-1] else "none"
-            axes.plot((x, x), (c.interval.low, c.interval.high), "-" if c.moved else ":", color=color, linewidth=1.6)
-            axes.plot(x, c.gain, marker, color=color, fillstyle=fill, markersize=9, mew=1.6, label=label)
-        axes.set_xlim(0, end)
-        axes.set_ylim(min(-0.5, *(c.interval.low for c in shown)) - 0.3, max(end, *(c.interval.high for c in shown)))
-        axes.set_xlabel("published gain (points)")
-        axes.set_ylabel("our gain (points)")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", fontsize=8.5)
-    caption = "Published gain against ours, with 95% intervals over seeds and test images (with n = 1: images only)."
-    caption += (
-        " Comparisons with one claim are drawn side by side around it."
-        if len(shown) > len({c.claim for c in shown})
-        else ""
+def answer(shown: list[Claim]) -> Drawing:
+    """A forest plot: a panel a claim, a line a setting with its interval, the published improvement as a dashed line,
+    and the pooled difference as a diamond below."""
+    heights, bottom = _panel_heights(shown)
+    with settings(), matplotlib.rc_context({"font.size": 9.2}):
+        height = bottom + 0.95
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((LEFT / WIDTH, 0.95 / height, (RIGHT - LEFT) / WIDTH, bottom / height))
+        low, high = _forest_limits(shown)
+        axes.set_xlim(low, high)
+        axes.set_ylim(bottom, 0)  # in inches
+        axes.grid(axis="x", color="0.92", linewidth=0.6)
+        for claim, (top, *rows, pooled) in zip(shown, heights, strict=True):
+            _panel_title(axes, claim, top)
+            axes.plot((0, 0), (top + 0.44, pooled + 0.2), color="black", linewidth=0.9, zorder=1)
+            for c, (start, y, end) in zip(claim.settings, _rows_around(top + 0.44, rows, pooled - 0.18), strict=True):
+                color = "0.6" if not c.moved else "black"
+                axes.plot((c.claim, c.claim), (start, end), "--", color=CLAIMED, linewidth=1.3)
+                _interval_line(axes, (c.interval.low, c.interval.high), y, color)
+                size = 2.4 * math.sqrt(len(c.cell.gains))  # the square's area is the number of pairs
+                axes.plot(np.clip(c.gain, low, high), y, "s", color=color, markersize=size)
+                labels = [*filter(None, c.setting.lines), *([] if c.moved else [UNMOVED])]
+                _beside(axes, y, "\n".join(labels), f"{c.difference}\n{_counted(len(c.cell.gains), 'seed')}", color)
+            axes.plot((claim.claimed,) * 2, (pooled - 0.18, pooled + 0.2), "--", color=CLAIMED, linewidth=1.3)
+            start, end = np.clip(claim.interval or (claim.mean, claim.mean), low, high)
+            middle = np.clip(claim.mean, low, high)
+            axes.fill((start, middle, end, middle), (pooled, pooled - 0.1, pooled, pooled + 0.1), color=POOLED)
+            pairs = len(claim.differences)
+            label = f"pooled over {_counted(pairs, 'pair')}\nahead in {claim.ahead:g} of them"
+            _beside(axes, pooled, label, claim.difference, POOLED, fontweight="bold")
+        axes.tick_params(axis="y", left=False, labelleft=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("\N{LEFTWARDS ARROW} worse     difference from the baseline, points     "
+                        "better \N{RIGHTWARDS ARROW}")  # fmt: skip
+        figure.legend(handles=_forest_legend(shown), loc="lower center", ncols=2, fontsize=8.8, columnspacing=3)
+    captions = [f"{claim.title}, {minus(claim.difference)} against {claim.claimed:+.2f}" for claim in shown]
+    caption = (
+        f"Difference from the baseline by claim and setting, with 95% intervals. {'; '.join(captions)}. Squares: one "
+        "setting each, its area the number of seeds; diamond: the mean over all pairs; dashed: the paper's improvement."
     )
-    caption += " None follows the paper's protocol on its data." if not any(c.table.comparable for c in shown) else ""
-    caption += " Dotted, ‡: maps not known to have moved." if not all(c.moved for c in shown) else ""
+    caption += f" Grey: {UNMOVED}, so no test of the claim." if any(not c.moved for c in _settings_of(shown)) else ""
+    caption += " None follows the paper's protocol on its data." if not any_comparable(shown) else ""
     return Drawing("answer", caption, figure)
+
+
+def _panel_heights(shown: list[Claim]) -> tuple[list[list[float]], float]:
+    """Of each panel its top and the middles of its rows, the pooled one last; and the lower end. Inches downwards."""
+    panels, y = [], 0.0
+    for claim in shown:
+        at = [y]
+        y += 0.46
+        for c in claim.settings:
+            of_row = 0.37 if c.moved else 0.5
+            at.append(y + of_row / 2)
+            y += of_row
+        at.append(y + 0.2)
+        y += 0.52
+        panels.append(at)
+    return panels, y - 0.08
+
+
+def _rows_around(top: float, rows: list[float], bottom: float) -> list[tuple[float, float, float]]:
+    """Each row's start, middle and end."""
+    edges = [top, *((one + other) / 2 for one, other in pairwise(rows)), bottom]
+    return list(zip(edges, rows, edges[1:], strict=False))
+
+
+def _forest_limits(shown: list[Claim]) -> tuple[float, float]:
+    ends = [end for c in _settings_of(shown) for end in (c.interval.low, c.interval.high, c.claim)]
+    marks = np.clip([0.0, *ends, *(end for claim in shown for end in claim.interval or ())], -CUT, CUT)
+    return float(marks.min()) - 0.4, float(marks.max()) + 0.5
+
+
+def _settings_of(shown: list[Claim]) -> list[Comparison]:
+    return [c for claim in shown for c in claim.settings]
+
+
+def any_comparable(shown: list[Claim]) -> bool:
+    return any(c.table.comparable for c in _settings_of(shown))
+
+
+def _panel_title(axes: Axes, claim: Claim, top: float) -> None:
+    """The claim and its word over the whole width, and what the paper says at the head of its line."""
+    at_the_left = blended_transform_factory(axes.figure.transFigure, axes.transData)
+    axes.text(0.015, top + 0.13, literal(claim.title), fontsize=10.5, fontweight="bold", va="center",
+              transform=at_the_left, bbox={"color": "white", "pad": 1})  # fmt: skip
+    claims = dict.fromkeys(f"{c.claim:+.2f}" for c in claim.settings)
+    axes.text(claim.claimed, top + 0.36, f"paper {' / '.join(claims)}", color=CLAIMED, ha="center", va="center",
+              bbox={"color": "white", "pad": 1})  # fmt: skip
+
+
+def _interval_line(axes: Axes, interval: tuple[float, float], y: float, color: str) -> None:
+    """Cut at the edges, where it goes on as an arrow."""
+    edges = axes.get_xlim()
+    axes.plot(np.clip(interval, *edges), (y, y), color=color, linewidth=1.5, solid_capstyle="butt")
+    for edge, marker, goes_on in zip(edges, "<>", (interval[0] < edges[0], interval[1] > edges[1]), strict=True):
+        if goes_on:
+            axes.plot(edge, y, marker, color=color, markersize=5, clip_on=False)
+
+
+def _beside(axes: Axes, y: float, left: str, right: str, color: str, **style: Any) -> None:
+    """The texts of a row, left and right of the plot."""
+    at_the_side = blended_transform_factory(axes.figure.transFigure, axes.transData)
+    color = "0.4" if color == "0.6" else color  # letters need more contrast than lines
+    for x, text, align in ((0.015, literal(left), "left"), (0.985, minus(right), "right")):
+        axes.text(x, y, text, ha=align, va="center", color=color, linespacing=1.15, transform=at_the_side, **style)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+def _forest_legend(shown: list[Claim]) -> list[Line2D]:
+    drawn: list[tuple[str, dict[str, Any]]] = [
+        ("one setting, 95% CI", {"color": "black", "marker": "s", "linestyle": "-"}),
+        ("all pairs, 95% CI", {"color": POOLED, "marker": "D", "linestyle": "none"}),
+        ("the paper's improvement", {"color": CLAIMED, "linestyle": "--"}),
+    ]
+    if any(not c.moved for c in _settings_of(shown)):
+        drawn.append((UNMOVED, {"color": "0.6", "marker": "s", "linestyle": "-"}))
+    return [Line2D([], [], label=label, markersize=5, **style) for label, style in drawn]
 
 
 def controls(shown: list[Control]) -> Drawing:
@@ -231,10 +323,9 @@ def dots(table: Table) -> Drawing:
     return Drawing("values", caption, figure)
 
 
-def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
+def curves(table: TableOfRuns, jobs: list[Job]) -> list[Drawing]:
     """By epoch: training loss and test score; and how far the maps of the true and the confusing class overlap."""
-    assert table.matrix is not None, "a table of runs"
-    logged = _logged(table.matrix, jobs)
+    logged = _logged(table.results, jobs)
     over = _over_seeds(jobs, logged)
     epochs = [epoch for of_job in logged.values() for epoch in of_job]
     drawings = []
@@ -271,11 +362,13 @@ def curves(table: Table, jobs: list[Job]) -> list[Drawing]:
     return drawings
 
 
-def _logged(matrix: Matrix, jobs: list[Job]) -> dict[str, list[Epoch]]:
+def _logged(results: Results, jobs: list[Job]) -> dict[str, list[Epoch]]:
     """Each job's epochs; of a method one of whose runs has ended, only of those that have, which tables show."""
-    runs = {job: Run(matrix.folder(job)) for job in jobs}
-    ended = {job.method for job, run in runs.items() if run.state() == "done"}
-    return {job.id: [] if job.method in ended and run.state() != "done" else run.metrics() for job, run in runs.items()}
+    runs = {job: results.of(job) for job in jobs}
+    ended = {job.method for job, found in runs.items() if found.state == "done"}
+    return {
+        job.id: [] if job.method in ended and found.state != "done" else found.epochs for job, found in runs.items()
+    }
 
 
 def _over_seeds(jobs: list[Job], logged: dict[str, list[Epoch]]) -> str:

@@ -16,10 +16,9 @@ from benchmark.evidence.figures import Drawing, literal, settings
 from benchmark.matrix import study
 from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.store import scores
+from benchmark.results.results import Results
 from benchmark.store.metrics import TOP
-from benchmark.store.run import Run
-from benchmark.store.scores import Maps
+from benchmark.store.scores import Maps, Scores
 
 KINDS = {"grad_cam": "Grad-CAM", "a_ch": "A_ch"}
 
@@ -54,33 +53,25 @@ def pairs(matrix: Matrix) -> Iterator[tuple[Job, Job]]:
             yield baseline, job
 
 
-def draw(matrix: Matrix, data_root: Path | None, cache: Path) -> list[Drawing]:
+def draw(results: Results, data_root: Path | None, cache: Path) -> list[Drawing]:
     """For each network, split and method the first seed whose runs keep maps: all images that they keep, in their
     order, none chosen by what it shows. Photographs are drawn where the data are at hand."""
     drawings: dict[str, Drawing] = {}
-    for jobs in pairs(matrix):
+    for jobs in pairs(results.matrix):
         name = f"maps-{jobs[1].backbone}-{jobs[1].train_split}-{jobs[1].method}"
         if name in drawings:
             continue
-        runs = [Run(matrix.folder(job)) for job in jobs]
-        kept = [_kept(run) for run in runs]
+        runs = [results.of(job) for job in jobs]
+        kept = [found.maps if found.state == "done" else None for found in runs]
         kind = study.method(jobs[1].method).maps or ""
-        if all(maps is not None and kind in maps.by_kind for maps in kept):
-            images = _images(jobs[1], runs[1], kept[1].at, data_root, cache)  # type: ignore[union-attr]
+        saved = runs[1].scores
+        if saved is not None and all(maps is not None and kind in maps.by_kind for maps in kept):
+            images = _images(jobs[1], saved, kept[1].at, data_root, cache)  # type: ignore[union-attr]
             drawings[name] = _drawing(name, kind, jobs, kept, images)  # type: ignore[arg-type]
     return list(drawings.values())
 
 
-def _kept(run: Run) -> Maps | None:
-    """None too where its record cannot be read: the tables say so, and leave it out."""
-    try:
-        return scores.maps(run) if run.state() == "done" and run.path("scores.npz").exists() else None
-    except UserError:
-        return None
-
-
-def _images(job: Job, run: Run, at: np.ndarray, data_root: Path | None, cache: Path) -> Images:
-    saved = scores.read(run)
+def _images(job: Job, saved: Scores, at: np.ndarray, data_root: Path | None, cache: Path) -> Images:
     ids = [str(saved.ids[i]) for i in at]
     split = _at_hand(job, ids, data_root, cache)
     if split is None:

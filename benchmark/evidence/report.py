@@ -14,19 +14,20 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from benchmark.errors import UserError, visible
+from benchmark.errors import visible
 from benchmark.evidence import answer, explain, figures
 from benchmark.evidence.answer import Comparison
-from benchmark.matrix.job import Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.store.run import Run
-from benchmark.tables import collect, locks, power, render, stats
-from benchmark.tables.cells import Cell, Table
-from benchmark.tables.collect import Samples
+from benchmark.results.pairing import Samples
+from benchmark.results.results import SINGLE_LABEL, Finished, Missing, Results
+from benchmark.stats import intervals
+from benchmark.stats.intervals import Interval
+from benchmark.tables import locks, render, seeds_needed
+from benchmark.tables.cells import Cell, Table, TableOfRuns
 from benchmark.tables.published import Spec
 
 # A sign beside the words, so that no verdict is told by its colour alone.
-SIGNS = dict(zip(stats.OUTCOMES, "✓◐✗?○≠∞–", strict=True))
+SIGNS = dict(zip(intervals.OUTCOMES, "✓◐✗?○≠∞–", strict=True))
 # As grids name a line of somebody's code: `owner/repository 0123abcd, folder/file.py:12-34`.
 SOURCE = re.compile(r"([\w.-]+/[\w.-]+) ([0-9a-f]{8,40}), ([\w./-]+\.\w+):(\d+)(?:-(\d+))?")
 
@@ -35,10 +36,15 @@ SOURCE = re.compile(r"([\w.-]+/[\w.-]+) ([0-9a-f]{8,40}), ([\w./-]+\.\w+):(\d+)(
 class Part:
     """A table of runs with what belongs to it. `figures`: (caption, media type, bytes)."""
 
-    table: Table
-    matrix: Matrix
+    table: TableOfRuns
+    results: Results
     samples: Samples
     figures: Sequence[tuple[str, str, bytes]] = ()
+
+    @property
+    def matrix(self) -> Matrix:
+        """Of all methods of the scale, also of those that the table has no column of."""
+        return self.results.matrix
 
 
 def page(
@@ -94,25 +100,30 @@ def _answer(shown: list[Comparison], parts: list[Part], headlines: Sequence[Tabl
     trace."""
     at_hand = {part.table.spec.name for part in parts}
     scale = parts[0].matrix.called
-    drawing = figures.answer(shown) if shown else None
-    lines = []
-    for c in shown:
-        what, n, ours, paper, share = c.line
-        source = c.table.row(c.cell)
-        here = c.table.scale == scale and source.table in at_hand
-        lines.append({
-            "what": what, "n": n, "ours": ours, "value": c.gain, "paper": paper, "share": share,
-            "sure": _told_from_zero(c.cell),
-            "id": _anchor(f"{source.table}:{source.of}:{c.cell.column}") if here else None,
-        })  # fmt: skip
+    found = answer.claims(shown)
+    lines: list[dict[str, Any]] = []
+    for claim in found:
+        lines.append(_line(claim.line, claim.mean, claim.interval, None) | {"is_claim": True})
+        for c in claim.settings:
+            source = c.table.row(c.cell)
+            here = c.table.scale == scale and source.table in at_hand
+            anchor = _anchor(f"{source.table}:{source.of}:{c.cell.column}") if here else None
+            lines.append(_line(c.line, c.gain, (c.interval.low, c.interval.high), anchor))
+    drawing = figures.answer(found) if shown else None
     return {
         "verdict": answer.verdict(shown),
         "header": answer.HEADER,
         "lines": lines,
-        "notes": answer.notes(shown) if shown else ["No pair of a method and its baseline has run on real data."],
+        "notes": answer.notes(found) if shown else ["No pair of a method and its baseline has run on real data."],
         "picture": drawing and _picture(drawing.caption, "image/svg+xml", figures.svg(drawing)),
         "other_scales": sorted({c.table.scale for c in shown} - {scale}),
     }
+
+
+def _line(texts: Sequence[str], value: float, interval: Interval | None, anchor: str | None) -> dict[str, Any]:
+    """A row of the answer's table; anchor: of the trace that its number opens."""
+    is_sure = interval is not None and not interval[0] <= 0 <= interval[1]
+    return {"texts": texts, "value": value, "sure": is_sure, "id": anchor, "is_claim": False}
 
 
 def _claims(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list[dict[str, Any]]:
@@ -128,7 +139,7 @@ def _claims(headline: Table, parts: list[Part], specs: dict[str, Spec]) -> list[
             "row": answer.named(headline, claim.row), "methods": [method_of[claim.column]],
             "claimed": render.signed(cell.published, headline), "gain": render.value_text(cell, headline),
             "verdict": cell.gain_verdict, "tested": tested, "lock": cell.lock or locks.NOT_LOCKED,
-            "seeds": power.short(power.needs(claim, cell)),
+            "seeds": seeds_needed.short(seeds_needed.needs(claim, cell)),
             "id": _anchor(f"{claim.source.name}:{claim.of.key}:{claim.column}")
             if tested and claim.source.name in shown else None,
         })  # fmt: skip
@@ -273,36 +284,30 @@ def _runs(part: Part) -> dict[str, Any]:
     table = part.table
     scores: dict[str, dict[str, str]] = {}
     for cell in table.cells.values():
-        if (item := table.item(cell)) in (render.MEAN, *collect.SINGLE_LABEL):
+        if (item := table.item(cell)) in (render.MEAN, *SINGLE_LABEL):
             for name, value in zip(cell.runs, cell.values, strict=True):
                 scores.setdefault(item, {})[name] = render.number(value, table)
-    lines = [_run(Run(part.matrix.folder(job)), job) for job in part.matrix.jobs]
+    lines = [_run(part.results.of(job)) for job in part.matrix.jobs]
     return {
         "items": list(scores),
         "lines": [line | {"scores": [of.get(line["id"], render.BLANK) for of in scores.values()]} for line in lines],
     }
 
 
-def _run(run: Run, job: Job) -> dict[str, Any]:
-    try:
-        record, state = run.result(), run.state()
-    except UserError:
-        record, state = None, "corrupt"
+def _run(found: Finished | Missing) -> dict[str, Any]:
+    record = found.record if isinstance(found, Finished) else None
     best = record.best_on_test if record else None
-    return {"id": job.id, "state": state, "seconds": record and record.seconds, "best": best and best.epoch}
+    return {"id": found.id, "state": found.state, "seconds": record and record.seconds, "best": best and best.epoch}
 
 
 def _environments(parts: list[Part]) -> list[dict[str, Any]]:
     """What the runs ran on, each once, with how many runs it made."""
     lines: dict[str, dict[str, Any]] = {}
-    for run in dict.fromkeys(Run(part.matrix.folder(job)) for part in parts for job in part.matrix.jobs):
-        try:
-            record, result = run.environment(), run.result()
-        except UserError:
+    for found in dict.fromkeys(part.results.of(job) for part in parts for job in part.matrix.jobs):
+        record = found.environment
+        if record is None or found.state == "corrupt":
             continue
-        if record is None:
-            continue
-        code = (result and result.code) or record.code
+        code = (found.record.code if isinstance(found, Finished) else None) or record.code
         line = {
             "device": record.device,
             "machine": ", ".join(v for v in (record.machine.processor, record.machine.system) if v),

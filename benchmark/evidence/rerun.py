@@ -11,12 +11,14 @@ import numpy as np
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
+from benchmark.results.results import items
+from benchmark.stats import intervals
 from benchmark.store import environment, scores
 from benchmark.store.code import changed_since
 from benchmark.store.environment import processor
 from benchmark.store.records import Environment
 from benchmark.store.run import Run, all_runs, submit
-from benchmark.tables import claims, collect, stats
+from benchmark.store.verify import checked
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,12 @@ def noise_floor(run: Run) -> float | None:
             its = other.job()
             if its.scale == job.scale:
                 by_kind.setdefault(its.model_copy(update={"seed": 0}).id, []).append(_headline(other))
-    pooled = claims.pooled_std(list(by_kind.values()))
-    return None if pooled is None else stats.t_quantile(pooled.df, (1 + stats.LEVEL) / 2) * pooled.std * math.sqrt(2)
+    several = [values for values in by_kind.values() if len(values) > 1]
+    if not several:
+        return None
+    df = sum(len(values) - 1 for values in several)
+    variance = sum((len(values) - 1) * np.var(values, ddof=1) for values in several) / df
+    return float(intervals.t_quantile(df, (1 + intervals.LEVEL) / 2) * math.sqrt(2 * variance))
 
 
 def differences(before: Environment, now: Environment, commit: str | None, same_code: bool = False) -> list[str]:
@@ -112,8 +118,8 @@ def _commit(run: Run) -> str | None:
 
 def _headline(run: Run) -> float:
     """In percent."""
-    record = collect.readable(run)
-    value = collect.items(record, "area")[record.headline] if record else None
+    record, _ = checked(run)
+    value = items(record, "area")[record.headline] if record else None
     if value is None:
         raise UserError(f"{run.folder}: has no number to compare")
     return value

@@ -9,20 +9,25 @@ from tabulate import tabulate
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import study
 from benchmark.matrix.grid import EVALUATION
-from benchmark.matrix.job import FIELDS
+from benchmark.matrix.job import FIELDS, Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.store import metrics, scores
-from benchmark.store.run import Run
-from benchmark.tables import claims, collect
+from benchmark.results import pairing
+from benchmark.results.pairing import Pairs
+from benchmark.results.results import Finished, Missing, Results
+from benchmark.stats import claims
+from benchmark.store import metrics
 from benchmark.tables.build import shown
 from benchmark.tables.cells import CROSSING
 from benchmark.tables.render import escape_markdown
 
 # What becomes of a test image that shows a class only as a difficult object.
 DIFFICULT_TEST = {"ignored": 0, "negative": -1, "positive": 1}
+# `area` where tied images count in the order of the image list, as the development kit's stable sort has them. Ours
+# count together, which is the lowest AP that an order can have.
+LIST_ORDER = "area_list_order"
 # Read from finished runs, no training.
 FROM_RECORDS: dict[str, tuple[Any, ...]] = {
-    "ap_definition": tuple(metrics.DEFINITIONS),
+    "ap_definition": (*metrics.DEFINITIONS, LIST_ORDER),
     "difficult_test": tuple(DIFFICULT_TEST),
     "checkpoint": ("last_epoch", "best_on_test"),  # over all classes, as the best epoch is recorded
     "min_positives": (1, 5, 15, 30, 50),  # images of a class in each split, fewer of which leave it out of mAP
@@ -54,7 +59,7 @@ def in_use(matrix: Matrix, name: str) -> Any:
     return fields.get(name, matrix.grid.assumptions[name].value)
 
 
-def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None) -> list[dict[str, Any]]:
+def table(results: Results, name: str, values: list[Any], item: str | None = None) -> list[dict[str, Any]]:
     """A line for each value, backbone and method but the baseline: the gain over the baseline, paired by seed.
 
     Columns: value, in_use, backbone, method, n, planned, mean, gain, low, high (95%, over what `over` says), unpaired
@@ -62,24 +67,25 @@ def table(matrix: Matrix, name: str, values: list[Any], item: str | None = None)
     the seeds that both have), command (to make what is missing; None where nothing is). `item` defaults to mAP, or
     top1.
     """
-    used = in_use(matrix, name)
+    used = in_use(results.matrix, name)
     for value in values:
         _check(name, value)
     if name == "checkpoint":
-        matrix = matrix.asked_otherwise(least_positives=1)
+        results = results.asked_otherwise(least_positives=1)
     lines = []
     for value in sorted(values, key=lambda v: v != used):
-        read = matrix
+        read = results
         if name in FIELDS and value != used:
-            read = matrix.asked_otherwise(overrides=matrix.overrides | {name: value})
-        elif name == "ap_definition":
-            read = matrix.asked_otherwise(average_precision=value)
+            read = results.asked_otherwise(overrides=results.matrix.overrides | {name: value})
+        elif name == "ap_definition" and value != LIST_ORDER:
+            read = results.asked_otherwise(average_precision=value)
         elif name == "min_positives":
-            read = matrix.asked_otherwise(least_positives=value)
-        numbers = {job.id: _number(Run(read.folder(job)), read, name, value, item) for job in read.jobs}
-        for backbone in dict.fromkeys(job.backbone for job in read.jobs):
-            # Scores are resampled as recorded: of the last epoch, with their labels. Of others, seeds alone are known.
-            as_recorded = name not in ("difficult_test", "checkpoint") or value == used
+            read = results.asked_otherwise(least_positives=value)
+        numbers = {job.id: _number(read, job, name, value, item) for job in read.matrix.jobs}
+        for backbone in dict.fromkeys(job.backbone for job in read.matrix.jobs):
+            # Scores are resampled as recorded: of the last epoch, with their labels, ties together. Of others, seeds
+            # alone are known.
+            as_recorded = value != LIST_ORDER and (name not in ("difficult_test", "checkpoint") or value == used)
             lines += _lines(read, backbone, numbers, value, item, as_recorded)
     for line in lines:
         line["in_use"] = line["value"] == used
@@ -109,8 +115,9 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def _lines(
-    matrix: Matrix, backbone: str, numbers: dict[str, float | None], value: Any, item: str | None, resample: bool
+    results: Results, backbone: str, numbers: dict[str, float | None], value: Any, item: str | None, resample: bool
 ) -> list[dict[str, Any]]:
+    matrix = results.matrix
     jobs = [job for job in matrix.jobs if job.backbone == backbone]
     by_method = {m: [job for job in jobs if job.method == m] for m in matrix.methods}
     baseline, *methods = [method for method, of in by_method.items() if of]
@@ -118,7 +125,7 @@ def _lines(
         method: {job.seed: (job.id, number) for job in of if (number := numbers[job.id]) is not None}
         for method, of in by_method.items()
     }
-    compared = _gains_over(baseline, measured, matrix, item, resample)
+    compared = _gains_over(baseline, measured, results, item, resample)
     lines = []
     for method in methods:
         pairs, interval = compared[method]
@@ -137,33 +144,27 @@ def _lines(
 
 
 def _gains_over(
-    baseline: str, measured: dict[str, dict[int, tuple[str, float]]], matrix: Matrix, item: str | None,
+    baseline: str, measured: dict[str, dict[int, tuple[str, float]]], results: Results, item: str | None,
     resample: bool = True,
-) -> dict[str, tuple[collect.Pairs, claims.GainInterval | None]]:  # fmt: skip
+) -> dict[str, tuple[Pairs, claims.GainInterval | None]]:  # fmt: skip
     """Each method's pairs with the baseline and the interval of their gain, as a table has them. measured: method ->
     seed -> run and value."""
-    ids = list(dict.fromkeys(run for by_seed in measured.values() for run, _ in by_seed.values()))
-    runs = {name: Run(matrix.runs / matrix.scale / name) for name in ids}
-    records = {name: record for name, run in runs.items() if (record := collect.readable(run))}
-    images = {name: collect.tested_on(runs[name], record) for name, record in records.items()}
     pairs = {
-        method: collect.pair(by_seed, measured[baseline], records, images)
-        for method, by_seed in measured.items()
-        if method != baseline
+        method: results.pairs(by_seed, measured[baseline]) for method, by_seed in measured.items() if method != baseline
     }
-    item = item or next((record.headline for record in records.values()), None)
+    ids = (run for by_seed in measured.values() for run, _ in by_seed.values())
+    item = item or next((found.record.headline for found in results.finished(ids)), None)
 
     def paired_runs(method: str) -> tuple[dict[int, str], dict[int, str]]:
         of = {seed: measured[method][seed][0] for seed in pairs[method].seeds}
         return of, {seed: measured[baseline][seed][0] for seed in of}
 
-    groups = [side for method in pairs for side in collect.sides(*paired_runs(method)) if side and resample]
-    samples = collect.image_samples(matrix, groups, item=item)
-    pooled = claims.pooled_std([of.gains for of in pairs.values()])
+    sides = [side for method in pairs for side in pairing.sides(*paired_runs(method)) if resample]
+    samples = results.resample(pairing.alone(dict.fromkeys(run for side in sides for run in side)), item=item)
     found = {}
     for method, of in pairs.items():
-        drawn = collect.paired_over(samples, *paired_runs(method), item) if item else None
-        found[method] = of, claims.gain_interval(of.gains, drawn, pooled)
+        drawn = pairing.paired_over(samples, *paired_runs(method), item) if item else None
+        found[method] = of, claims.gain_interval(of.gains, drawn)
     return found
 
 
@@ -171,18 +172,21 @@ def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -> float | None:
+def _number(results: Results, job: Job, name: str, value: Any, item: str | None) -> float | None:
     """One run's number in percent, None where it has none: as recorded, or from its saved scores."""
-    record = collect.readable(run)
-    if record is None:
+    found = results.of(job)
+    if isinstance(found, Missing):
         return None
-    kept = collect.counted(matrix, run.job(), record)
-    measured = collect.items(record, matrix.definition, kept)
+    record, measured = found.record, results.items(job)
     if name == "difficult_test":
-        measured = rescored(run, matrix.definition, DIFFICULT_TEST[value], kept)
+        kept = results.classes_in_mean(job)
+        measured = rescored(found, results.matrix.definition, DIFFICULT_TEST[value], kept)
+    if value == LIST_ORDER and not record.single_label:
+        kept = results.classes_in_mean(job)
+        measured = rescored(found, "area", DIFFICULT_TEST["ignored"], kept, list_order=True)
     item = item or record.headline
     if item not in measured:
-        raise UserError(f"{run.id} has no '{item}'" + nearest(item, measured))
+        raise UserError(f"{job.id} has no '{item}'" + nearest(item, measured))
     if value == "best_on_test":
         best = record.best_on_test
         if item != record.headline:
@@ -192,13 +196,27 @@ def _number(run: Run, matrix: Matrix, name: str, value: Any, item: str | None) -
     return measured[item]
 
 
-def rescored(run: Run, definition: str, difficult: int, kept: set[str] | None = None) -> dict[str, float | None]:
-    """As collect.items, with label 0 (only difficult objects) read as `difficult`."""
-    saved, record = scores.read(run), collect.readable(run)
-    if record is None or saved.labels.ndim == 1:
-        raise UserError(f"{run.id}: single-label images have no difficult objects")
+def in_list_order(scores_N: np.ndarray) -> np.ndarray:
+    """Scores without ties (N,): of equal ones the first in the list is the higher."""
+    ranked_N = np.empty(len(scores_N))
+    ranked_N[np.argsort(-scores_N, kind="stable")] = -np.arange(len(scores_N))
+    return ranked_N
+
+
+def rescored(
+    found: Finished, definition: str, difficult: int, kept: set[str] | None = None, list_order: bool = False
+) -> dict[str, float | None]:
+    """As results.items, with label 0 (only difficult objects) read as `difficult`; list_order: see `in_list_order`."""
+    saved = found.scores
+    if saved is None:
+        raise UserError(found.damage.get("scores.npz", f"{found.run.path('scores.npz')}: missing"))
+    if saved.labels.ndim == 1:
+        raise UserError(f"{found.id}: single-label images have no difficult objects")
     labels = np.where(saved.labels == 0, difficult, saved.labels)
-    by_class = zip(saved.classes, metrics.per_class_ap(saved.predicted, labels, definition), strict=True)
+    predicted = saved.predicted
+    if list_order:
+        predicted = np.stack([in_list_order(column) for column in predicted.T], axis=1)
+    by_class = zip(saved.classes, metrics.per_class_ap(predicted, labels, definition), strict=True)
     ap = {name: value if kept is None or name in kept else None for name, value in by_class}
     share = ap | {"mAP": metrics.mean_ap(list(ap.values()))}
     return {name: None if v is None else 100 * v for name, v in share.items()}
@@ -222,7 +240,7 @@ def text_row(line: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def readings(matrix: Matrix) -> list[dict[str, Any]]:
+def readings(results: Results) -> list[dict[str, Any]]:
     """A line for each of the matrix's readings, backbone and method but the baseline. None is left out: what did not
     run has its state.
 
@@ -233,31 +251,31 @@ def readings(matrix: Matrix) -> list[dict[str, Any]]:
     (Epoch.shown_overlap of the method's own kind of map after the last epoch), blank_last (share of blank true maps
     there), and the baseline's as baseline_<name>.
     """
-    lines = []
+    lines, matrix = [], results.matrix
     for reading in matrix.readings or matrix.overlay.readings:
-        read = matrix.asked_otherwise(readings=(reading,))
-        for backbone in dict.fromkeys(job.backbone for job in read.jobs):
+        read = results.asked_otherwise(readings=(reading,))
+        for backbone in dict.fromkeys(job.backbone for job in read.matrix.jobs):
             lines += [{"reading": reading, "backbone": backbone} | line for line in _of_reading(read, backbone)]
     return lines
 
 
-def _of_reading(matrix: Matrix, backbone: str) -> list[dict[str, Any]]:
-    runs: dict[str, dict[int, Run]] = {}
-    for job in matrix.jobs:
+def _of_reading(results: Results, backbone: str) -> list[dict[str, Any]]:
+    runs: dict[str, dict[int, Finished | Missing]] = {}
+    numbers: dict[str, dict[int, tuple[str, float]]] = {}
+    for job in results.matrix.jobs:
         if job.backbone == backbone:
-            runs.setdefault(job.method, {})[job.seed] = Run(matrix.folder(job))
-    numbers = {
-        method: {seed: (run.id, value) for seed, run in of.items() if (value := _headline(run, matrix)) is not None}
-        for method, of in runs.items()
-    }
+            runs.setdefault(job.method, {})[job.seed] = results.of(job)
+            by_seed = numbers.setdefault(job.method, {})
+            if (value := _headline(results, job)) is not None:
+                by_seed[job.seed] = job.id, value
     baseline, *methods = runs
-    compared = _gains_over(baseline, numbers, matrix, None)
+    compared = _gains_over(baseline, numbers, results, None)
     lines = []
     for method in methods:
         pairs, interval = compared[method]
         head = {"method": method, "planned": len(runs[method]), "n": len(pairs.seeds), "unpaired": list(pairs.unpaired)}
         if not pairs.seeds:
-            states = [run.state() for run in runs[method].values()]
+            states = [run.state for run in runs[method].values()]
             found = next((s for s in states if s in ("diverged", "failed", "running")), "not run")
             lines.append(head | {"state": "no pair" if pairs.unpaired else found})
             continue
@@ -275,16 +293,14 @@ def _of_reading(matrix: Matrix, backbone: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _headline(run: Run, matrix: Matrix) -> float | None:
-    record = collect.readable(run) if run.state() == "done" else None
-    if record is None:
-        return None
-    return collect.items(record, matrix.definition, collect.counted(matrix, run.job(), record))[record.headline]
+def _headline(results: Results, job: Job) -> float | None:
+    found = results.of(job)
+    return results.items(job)[found.record.headline] if isinstance(found, Finished) else None
 
 
-def _last_epoch(runs: list[Run], kind: str, prefix: str) -> dict[str, float | None]:
+def _last_epoch(runs: list[Finished | Missing], kind: str, prefix: str) -> dict[str, float | None]:
     """What runs logged after their last epoch, as means; None where some did not."""
-    last = [run.metrics()[-1] for run in runs]
+    last = [run.epochs[-1] for run in runs]
 
     def mean(numbers: list[float | None]) -> float | None:
         known = [number for number in numbers if number is not None]

@@ -7,7 +7,7 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from benchmark.errors import UserError, nearest
 from benchmark.matrix import strict_yaml, study
@@ -21,6 +21,7 @@ from benchmark.matrix.job import (
     Name,
     explain,
     first_problem,
+    in_job,
     make_job,
     settable,
     unread_fields,
@@ -30,7 +31,7 @@ GRIDS = Path(__file__).parents[1] / "grids"
 MINI_WEIGHTS = Path(__file__).parents[1] / "mini_weights"  # <backbone>.safetensors
 
 # Which images a job takes of the data set; the paper takes all.
-OF_DATA = ("limit_train", "limit_test", "partial")
+OF_DATA = ("limit_train", "limit_test", "partial", "overlap")
 # What is decided outside of a job: when tables are made from saved scores, or by a loader.
 EVALUATION = {
     "ap_definition": ("area", "raw_area", "11_point"),
@@ -67,6 +68,8 @@ class Scale(_Strict):
     `readings`: sets of fields, of which each repeats the matrix, so that readings of the paper can be compared.
     `min_positives`: classes with fewer images in either split are left out of tables, and of mAP.
     `plan`: at what numbers of seeds its gains may be read, declared before any run.
+    `looks_taken`: methods to which seeds were added after a look, and the numbers of seeds at which their gain was
+    looked at; its interval is that of so many looks.
     """
 
     why: str
@@ -76,6 +79,7 @@ class Scale(_Strict):
     readings: list[dict[str, Any]] = []
     min_positives: int = 1
     plan: Plan | None = None
+    looks_taken: dict[str, list[Int]] = {}
 
 
 class Data(_Strict):
@@ -108,6 +112,8 @@ class Grid(_Strict):
     data: Data | None = None
     of_study: bool = False  # whether it lies in the folder of --study
     options: dict[str, dict[str, Any]] = {}
+    # What `_made` made, by grid (a copy of one shares this), study and what was asked; the grid, so that it lives on.
+    _known: dict[tuple[int, study.Study, str], tuple["Grid", list[Job]]] = PrivateAttr(default_factory=dict)
 
     @cached_property
     def base(self) -> dict[str, Any]:
@@ -149,19 +155,43 @@ class Grid(_Strict):
 
         An override of an axis replaces the axis; an override of a field wins over scale, tie and assumption.
         """
-        overrides, only = dict(overrides or {}), dict(only or {})
+        overrides, only = overrides or {}, only or {}
         source = f"grid {self.name}, scale {scale}"
         for key in [*overrides, *only]:
             if key not in settable():
                 raise UserError(f"{source}: unknown field '{key}'" + nearest(key, settable()))
-        axes = self.matrix_axes(scale)
+        jobs = self._made(scale, overrides, readings or self.scale_of(scale).readings or [{}], source)
+        stand_ins = self.scale_of(scale).stand_ins
+        # `--only backbone=resnet18` means the network's stand-in where the scale has one.
+        only = {k: [*v, *(stand_ins[x] for x in v if isinstance(x, str) and x in stand_ins)] for k, v in only.items()}
+        selected = [j for j in jobs if all(j.value(k) in v for k, v in only.items())]
+        for key, values in only.items():
+            known = sorted({str(j.value(key)) for j in jobs})
+            for value in values:
+                if str(value) not in known and value not in stand_ins:
+                    raise UserError(f"{source}: no job has {key}={value}" + nearest(value, known))
+        return selected
+
+    def _made(
+        self, scale: str, overrides: dict[str, Any], readings: list[dict[str, Any]], source: str
+    ) -> list[Job]:  # fmt: skip
+        """All of them. A table asks for the same ones many times: they are made once for each study at hand."""
+        asked_for = id(self), study.at_hand(), repr((scale, overrides, readings))
+        if asked_for not in self._known:
+            self._known[asked_for] = self, list(self._jobs(scale, overrides, readings, source).values())
+        return self._known[asked_for][1]
+
+    def _jobs(
+        self, scale: str, overrides: dict[str, Any], readings: list[dict[str, Any]], source: str
+    ) -> dict[str, Job]:  # fmt: skip
+        """By id. UserError for a combination that is no job."""
+        axes, overrides = self.matrix_axes(scale), dict(overrides)
         lists = [k for k, v in overrides.items() if isinstance(v, list) and not (k == "milestones" and _of_numbers(v))]
         axes |= {k: overrides.pop(k) for k in lists}
         axes |= {k: [overrides.pop(k)] for k in list(overrides) if k in axes}
         fields = self.base | self.scale_of(scale).set | {"scale": scale}
 
         jobs: dict[str, Job] = {}
-        readings = readings or self.scale_of(scale).readings or [{}]
         for reading, *values in itertools.product(readings, *axes.values()):
             point = dict(zip(axes, values, strict=True))
             for tied in self.ties:
@@ -172,16 +202,7 @@ class Grid(_Strict):
             options = self.options.get(asked["method"], {}) if isinstance(asked.get("method"), str) else {}
             job = make_job(_resolve_weights(options | asked), source)
             jobs[job.id] = job  # a baseline that an axis or reading repeats that it does not read is one job
-        stand_ins = self.scale_of(scale).stand_ins
-        # `--only backbone=resnet18` means the network's stand-in where the scale has one.
-        only = {k: [*v, *(stand_ins[x] for x in v if isinstance(x, str) and x in stand_ins)] for k, v in only.items()}
-        selected = [j for j in jobs.values() if all(j.value(k) in v for k, v in only.items())]
-        for key, values in only.items():
-            known = sorted({str(j.value(key)) for j in jobs.values()})
-            for value in values:
-                if str(value) not in known and value not in stand_ins:
-                    raise UserError(f"{source}: no job has {key}={value}" + nearest(value, known))
-        return selected
+        return jobs
 
     def _tied(self, tied: dict[str, list[Any]], point: dict[str, Any]) -> dict[str, Any]:
         """Columns of a tie vary together with its first key, which is an axis."""
@@ -209,7 +230,7 @@ class Grid(_Strict):
             accepted = self.axes.get(name) or [base.get(name)]
             if name in self.assumptions:
                 accepted = [self.assumptions[name].value, *self.assumptions[name].alternatives]
-            accepted = [tuple(v) if isinstance(v, list) else v for v in accepted]
+            accepted = [in_job(v) for v in accepted]
             if value not in accepted:
                 instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
                 nothing = "whole set" if name in OF_DATA else "none"
@@ -288,10 +309,12 @@ def is_official(dataset: str) -> bool:
     return dataset not in own_data() and not dataset.endswith("-mini")
 
 
-def own_splits(dataset: str) -> list[str]:
-    """Those that the study's grids train and test on."""
+def own_reads(dataset: str) -> list[tuple[int, str, str]]:
+    """What the study's grids read of a data set of its own: seed, training split and test split of their jobs; the seed
+    is 0 where splits are not drawn, since it then decides nothing."""
     jobs = [job for one in _of_study() for job in one.jobs("paper") if job.dataset == dataset]
-    return list(dict.fromkeys(split for job in jobs for split in (job.train_split, job.test_split)))
+    drawn = bool(own_data()[dataset].splits)
+    return list(dict.fromkeys((job.seed if drawn else 0, job.train_split, job.test_split) for job in jobs))
 
 
 def _of_study() -> list[Grid]:

@@ -168,19 +168,23 @@ class Run:
 
     def state(self) -> str:
         """One of STATES, read from the files that are there: `corrupt` where an outcome cannot be read."""
+        return self.outcome()[0]
+
+    def outcome(self) -> tuple[str, Failure | None, str]:
+        """The state; the failure, where that is the outcome; and why an outcome cannot be read, where one cannot."""
         try:
             if self._has_result():
-                return "done"
+                return "done", None, ""
             if self.path("claim.json").exists():
-                return "running" if self._claim_is_live() else "stale"
+                return "running" if self._claim_is_live() else "stale", None, ""
             failure = self.failure()
-        except UserError:
+        except UserError as error:
             if self.path("claim.json").exists() and self._claim_is_live():
-                return "running"  # which sets aside what is corrupt
-            return "corrupt"
+                return "running", None, ""  # which sets aside what is corrupt
+            return "corrupt", None, str(error)
         if failure is None:
-            return "pending"
-        return "diverged" if failure.kind == "diverged" else "failed"
+            return "pending", None, ""
+        return "diverged" if failure.kind == "diverged" else "failed", failure, ""
 
     def _has_result(self) -> bool:
         """Whether there is one that can be read. What was found good is not read again until it changes: schedulers and

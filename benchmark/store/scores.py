@@ -85,17 +85,6 @@ def digest(ids: np.ndarray, labels: np.ndarray) -> str:
     return content.hexdigest()
 
 
-def tested_on(run: Run, record: Result) -> str | None:
-    """`digest` of the images that a finished run was tested on: as recorded, or from its scores, as records before that
-    need it; None where neither is there."""
-    if record.data is not None:
-        return record.data.test.sha256
-    if not run.path("scores.npz").exists():
-        return None
-    saved = read(run)
-    return digest(saved.ids, saved.labels)
-
-
 def read(run: Run) -> Scores:
     """The saved test scores. UserError where they are missing, damaged, or not the ones the result was made from."""
     record = run.result()
@@ -135,7 +124,11 @@ def parse(run: Run, saved: bytes, record: Result | None) -> Scores:
 
 def maps(run: Run) -> Maps | None:
     """None where a run keeps none, as those before November 2026. UserError as in `read`."""
-    saved = content(run, run.result())
+    return parse_maps(run, content(run, run.result()))
+
+
+def parse_maps(run: Run, saved: bytes) -> Maps | None:
+    """As `maps`, of its scores.npz as it lies there."""
     try:
         with np.load(io.BytesIO(saved)) as arrays:
             if "maps_images" not in arrays:

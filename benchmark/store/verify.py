@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.errors import UserError
 from benchmark.store import metrics, scores
@@ -25,24 +25,51 @@ MEASURED = {"top1", "top5", "ap", "mAP", "num_positive"}
 RESTORE = "restore it, or move the folder away and run the job anew"
 
 
-def checked(run: Run, known: Path | None = CACHE) -> tuple[Result | None, str]:
-    """The run's result and why its numbers are unverified, empty where they were computed again from its scores and are
-    the same. known: the file of what was verified before; None computes in any case.
+class Checked(NamedTuple):
+    """A run as it was read.
 
-    UserError where the record or its scores are corrupt, and where they contradict each other.
+    Attributes:
+        record: Its result.
+        unverified: Why its numbers are unverified; empty where they were computed again and are the same.
+        saved: Its scores.npz; None where the record was not compared with it.
+        parsed: Its scores; None too where an earlier comparison is known.
+    """
+
+    record: Result | None
+    unverified: str
+    saved: bytes | None = None
+    parsed: Scores | None = None
+
+
+def opened(run: Run, known: Path | None = CACHE) -> Checked:
+    """Read the run's result and scores, each once, and compare the two.
+
+    Args:
+        run: Its folder.
+        known: The file of what was verified before; None computes in any case.
+
+    Raises:
+        UserError: The record or its scores are corrupt, or they contradict each other.
     """
     record = run.result()
     if record is None or not record.model_dump(include=MEASURED, exclude_none=True):
-        return record, ""
+        return Checked(record, "")
     if not os.path.lexists(run.path("scores.npz")):
-        return record, "it keeps no scores"
+        return Checked(record, "it keeps no scores")
     saved = scores.content(run, record)
-    key = _key(saved, record)
+    key, parsed = _key(saved, record), None
     if known is None or key not in _lines(known):
-        _compare(run, record, scores.parse(run, saved, record))
+        parsed = scores.parse(run, saved, record)
+        _compare(run, record, parsed)
         if known is not None:
             _remember(known, key)
-    return record, "" if record.scores_sha256 else "it does not name its scores"
+    return Checked(record, "" if record.scores_sha256 else "it does not name its scores", saved, parsed)
+
+
+def checked(run: Run, known: Path | None = CACHE) -> tuple[Result | None, str]:
+    """The run's result and why its numbers are unverified; UserError as in `opened`."""
+    found = opened(run, known)
+    return found.record, found.unverified
 
 
 def recomputed(saved: Scores) -> dict[str, Any]:

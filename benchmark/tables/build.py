@@ -12,27 +12,34 @@ from benchmark.errors import UserError
 from benchmark.matrix import study
 from benchmark.matrix.job import METHOD_FIELDS, Job, settable
 from benchmark.matrix.matrix import Matrix
-from benchmark.store import scores
-from benchmark.store.records import Result
-from benchmark.store.run import Run
-from benchmark.tables import claims, collect, locks, stats
-from benchmark.tables.cells import CROSSING, Cell, Table
+from benchmark.results import pairing
+from benchmark.results.pairing import Group, Samples
+from benchmark.results.results import ROUNDS, Results
+from benchmark.stats import claims, intervals
+from benchmark.stats.intervals import Verdict
+from benchmark.tables import locks
+from benchmark.tables.cells import CROSSING, Cell, Table, TableOfRuns
 from benchmark.tables.published import Row, Spec
-from benchmark.tables.stats import Verdict
 from benchmark.tables.treatment import treatment
 
 TOO_FEW = ("no positives", "few positives")  # of a class, in the test set or in either split
 
 
 def build(
-    spec: Spec, matrix: Matrix, book: locks.Book | None = None, resample: bool = True, other_data: str = ""
-) -> Table:
-    """The table of the matrix's jobs, from what their run folders hold. book: the locks that its verdicts may name.
-    resample: draw test images again; without, gains have their intervals over seeds only, and nothing waits.
-    other_data: what at_hand.told of its runs."""
-    matrix = matrix.of_methods([column.key for column in spec.columns])
-    frame, records, warnings, unverified = collect.collect(matrix)
-    departures = [*_departures(spec, matrix), *_missing_data(matrix, records), *([other_data] if other_data else [])]
+    spec: Spec, results: Results, book: locks.Book | None = None, resample: bool = True, other_data: str = ""
+) -> TableOfRuns:
+    """Make the table of what runs hold.
+
+    Args:
+        spec: Its rows, columns and published cells.
+        results: Of a matrix that has its methods; jobs of others are left out.
+        book: The locks that its verdicts may name.
+        resample: Draw test images again; without, gains have their intervals over seeds only, and nothing waits.
+        other_data: What same_data.departure says of its runs.
+    """
+    results = results.of_methods([column.key for column in spec.columns])
+    matrix, frame = results.matrix, results.frame
+    departures = [*_departures(spec, matrix), *_missing_data(results), *([other_data] if other_data else [])]
     comparable = matrix.scale == "paper" and not departures
     reading = locks.frozen_reading(spec, matrix) if comparable else None
     bar = None
@@ -52,10 +59,10 @@ def build(
         kept = {name for name in row.class_cells if name in by_item and by_item[name]["value"].notna().any()}
         for column in spec.columns:
             cells[row.key, column.key] = _cell(spec, row, column.key, of_row, measured, kept, matrix)
-    table = Table(
-        spec, matrix.scale, cells, (), comparable, tuple(warnings), {}, tuple(departures), ran_as, reading, matrix
+    table = TableOfRuns(
+        spec, matrix.scale, cells, (), comparable, {}, tuple(departures), ran_as, reading, results=results
     )
-    cells |= _with_gains(table, matrix, records, resample)
+    cells |= _with_gains(table, resample)
     claimed = {(c.of.key, c.column): c for c in locks.claims_of(spec, {})} if reading is not None else {}
     for row in spec.rows:
         of_columns = {c.key: cells[row.key, c.key] for c in spec.columns}
@@ -66,17 +73,18 @@ def build(
         order = _order(spec, of_columns, bar)
         orders |= {row.key: order} if order else {}
     table = replace(table, orders=orders)
-    return replace(table, notes=(*_notes(table, matrix, records), *_unverified(unverified)))
+    return replace(table, notes=(*_notes(table), *_unverified(results.unverified)))
 
 
-def paired_over(samples: collect.Samples, table: Table, cell: Cell) -> np.ndarray | None:
-    """The cell's gain in each bootstrap sample of the test images."""
-    return collect.paired_over(samples, *_paired_runs(table, cell), table.item(cell))
+def paired_over(samples: Samples, table: Table, cell: Cell) -> np.ndarray | None:
+    """The cell's gain of each seed in each bootstrap sample of the test images, (seeds, rounds)."""
+    return pairing.paired_over(samples, *_paired_runs(table, cell), table.item(cell))
 
 
-def groups(table: Table, cell: Cell) -> list[collect.Group]:
-    """Of runs whose means on bootstrap samples are shown of a cell: its own, and both sides of its gain."""
-    return [cell.runs, *collect.sides(*_paired_runs(table, cell))]
+def groups(table: Table, cell: Cell) -> list[Group]:
+    """Runs whose numbers on bootstrap samples are shown of a cell: its own, and both sides of its gain."""
+    ours, theirs = pairing.sides(*_paired_runs(table, cell))
+    return pairing.alone(dict.fromkeys([*cell.runs, *ours, *theirs]))
 
 
 def _paired_runs(table: Table, cell: Cell) -> tuple[dict[int, str], dict[int, str]]:
@@ -85,44 +93,39 @@ def _paired_runs(table: Table, cell: Cell) -> tuple[dict[int, str], dict[int, st
     return {seed: run for seed, run in ours.items() if seed in cell.paired_seeds}, theirs
 
 
-def _with_gains(
-    table: Table, matrix: Matrix, records: dict[str, Result], resample: bool
-) -> dict[tuple[str, str], Cell]:
+def _with_gains(table: TableOfRuns, resample: bool) -> dict[tuple[str, str], Cell]:
     """The cells with their gains: of runs of one seed that were tested on the same images."""
-    images = {run: collect.tested_on(Run(matrix.runs / matrix.scale / run), records[run]) for run in _runs(table)}
     cells: dict[tuple[str, str], Cell] = {}
     for at, cell in table.cells.items():
         baseline = table.baseline(cell)
         if cell is baseline or cell.mean is None:
             continue
         ours, theirs = (dict(zip(c.seeds, zip(c.runs, c.values, strict=True), strict=True)) for c in (cell, baseline))
-        pairs = collect.pair(ours, theirs, records, images)
+        pairs = table.results.pairs(ours, theirs)
         cells[at] = replace(
             cell, gains=pairs.gains, paired_seeds=pairs.seeds, gain=pairs.mean, crosses=pairs.crosses,
             unpaired=pairs.unpaired,
         )  # fmt: skip
     paired = replace(table, cells=table.cells | cells)
-    cells |= _with_intervals(paired, matrix, resample)
-    return cells | _with_treatments(replace(table, cells=table.cells | cells), matrix)
+    cells |= _with_intervals(paired, resample)
+    return cells | _with_treatments(replace(table, cells=table.cells | cells))
 
 
-def _with_intervals(table: Table, matrix: Matrix, resample: bool) -> dict[tuple[str, str], Cell]:
-    """Each gain's interval over seeds and test images together; a row's methods share a spread where they may."""
-    cells = dict(table.cells)
-    sides = [collect.sides(*_paired_runs(table, cell)) for cell in cells.values() if cell.gains]
-    samples = collect.image_samples(matrix, [side for both in sides for side in both]) if resample else {}
-    for row in table.spec.rows:
-        of_row = [cells[row.key, column.key] for column in table.spec.columns]
-        # Controls, which are there to differ, lend each other no spread: an A/A's is the noise floor.
-        pooled = None if table.spec.of_controls else claims.pooled_std([cell.gains for cell in of_row])
-        for cell in of_row:
-            if cell.gains:
-                interval = claims.gain_interval(cell.gains, paired_over(samples, table, cell), pooled)
-                cells[row.key, cell.column] = replace(cell, gain_interval=interval)
-    return cells
+def _with_intervals(table: TableOfRuns, resample: bool) -> dict[tuple[str, str], Cell]:
+    """Each gain's interval over seeds and test images together, of its own runs alone."""
+    with_gain = {at: cell for at, cell in table.cells.items() if cell.gains}
+    sides = [pairing.sides(*_paired_runs(table, cell)) for cell in with_gain.values()]
+    runs = dict.fromkeys(run for both in sides for side in both for run in side)
+    samples = table.results.resample(pairing.alone(runs)) if resample else {}
+    cells = {}
+    for at, cell in with_gain.items():
+        level = claims.level_of_looks(table.matrix.overlay.looks_taken.get(cell.column, ()))
+        found = claims.gain_interval(cell.gains, paired_over(samples, table, cell), level)
+        cells[at] = replace(cell, gain_interval=found)
+    return table.cells | cells
 
 
-def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell]:
+def _with_treatments(table: TableOfRuns) -> dict[tuple[str, str], Cell]:
     """The cells of claims and of controls, each with whether its method moved what it is to move."""
     cells: dict[tuple[str, str], Cell] = {}
     for at, cell in table.cells.items():
@@ -134,12 +137,8 @@ def _with_treatments(table: Table, matrix: Matrix) -> dict[tuple[str, str], Cell
             interval = cell.gain_interval
             effect = None if interval is None else not interval.low <= 0 <= interval.high
             over = table.row(cell).over.get(cell.column)
-            cells[at] = replace(cell, treatment=treatment(matrix, ours, theirs, effect, maps, over))
+            cells[at] = replace(cell, treatment=treatment(table.results, ours, theirs, effect, maps, over))
     return cells
-
-
-def _runs(table: Table) -> list[str]:
-    return list(dict.fromkeys(run for cell in table.cells.values() for run in cell.runs))
 
 
 def _ran_as(row: Row, of_row: pd.DataFrame, matrix: Matrix) -> dict[str, str]:
@@ -186,8 +185,8 @@ def _cell(
         values=tuple(float(v) for v in values),
         runs=tuple(ours["job"][values.index]),
         mean=mean,
-        std=stats.sample_std(values.to_numpy()),
-        interval=stats.t_interval(values.to_numpy(), bounds=stats.SHARES),
+        std=intervals.sample_std(values.to_numpy()),
+        interval=intervals.t_interval(values.to_numpy(), bounds=intervals.SHARES),
         delta=mean - head.published if head.published is not None and matrix.has_the_paper_s_test_set else None,
     )
 
@@ -215,15 +214,13 @@ def _blank(states: list[str]) -> str:
     return "not run"
 
 
-def with_lock(cell: Cell, claim: locks.Claim, table: Table, book: locks.Book) -> Cell:
+def with_lock(cell: Cell, claim: locks.Claim, table: TableOfRuns, book: locks.Book) -> Cell:
     """The cell of a claim with what is to be said of its lock, in its verdict too. table: of its runs."""
-    assert table.matrix is not None, "a table of runs"
     baseline = table.cells[claim.of.key, table.spec.columns[0].key]
-    runs = [Run(table.matrix.runs / table.scale / name) for name in (*cell.runs, *baseline.runs)]
-    records = [record for run in runs if (record := collect.readable(run))]
+    records = [found.record for found in table.results.finished((*cell.runs, *baseline.runs))]
     _, said = locks.standing(claim, table.matrix.grid, records, book)
     verdict = cell.gain_verdict
-    if verdict and verdict.outcome in stats.JUDGED:
+    if verdict and verdict.outcome in intervals.JUDGED:
         verdict = replace(verdict, reason=f"{verdict.reason}; {said}")
     return replace(cell, lock=said, gain_verdict=verdict)
 
@@ -241,7 +238,7 @@ def _judged(spec: Spec, row: Row, cell: Cell, bar: Verdict | None) -> Cell:
     open_question = _open(cell, bar)
     verdict = gain_verdict = None
     if cell.published is not None:
-        verdict = open_question or stats.judge_value(list(cell.values), cell.published, spec.tolerance)
+        verdict = open_question or intervals.judge_value(list(cell.values), cell.published, spec.tolerance)
     if row.claim and cell.published_gain is not None:
         gain_verdict = open_question or judged_claim(spec, cell, cell.published_gain)
     return replace(cell, verdict=verdict, gain_verdict=gain_verdict)
@@ -291,7 +288,7 @@ def _order(spec: Spec, cells: dict[str, Cell], bar: Verdict | None) -> Verdict |
     by_seed = {key: dict(zip(cells[key].seeds, cells[key].values, strict=True)) for key in printed}
     shared = [seed for seed in by_seed[best[0]] if all(seed in by_seed[key] for key in printed)]
     leads = {key: [by_seed[best[0]][s] - by_seed[key][s] for s in shared] for key in printed if key != best[0]}
-    return stats.judge_order(best[0], leads)
+    return intervals.judge_order(best[0], leads)
 
 
 def _departures(spec: Spec, matrix: Matrix) -> list[str]:
@@ -304,12 +301,12 @@ def _departures(spec: Spec, matrix: Matrix) -> list[str]:
     ]
 
 
-def _missing_data(matrix: Matrix, records: dict[str, Result]) -> list[str]:
+def _missing_data(results: Results) -> list[str]:
     """What runs read less of than the official data set has, whatever scale they are called by. A limit is a departure
     of its own."""
-    texts = []
+    texts, matrix = [], results.matrix
     for job in matrix.jobs:
-        record, dataset = records.get(job.id), data.find(job.dataset)
+        record, dataset = results.records.get(job.id), data.find(job.dataset)
         if record is None:
             continue
         read, official = [], dataset.official_counts
@@ -320,31 +317,30 @@ def _missing_data(matrix: Matrix, records: dict[str, Result]) -> list[str]:
         if job.limit_test is None:
             read.append((record.num_test, official.get(job.test_split), "test images"))
         lacking = [(n, whole, what) for n, whole, what in read if n is not None and whole is not None and n < whole]
-        if lacking and (tested := _classes_tested(matrix, job)) and tested < dataset.num_classes:
+        if lacking and (tested := _classes_tested(results, job)) and tested < dataset.num_classes:
             lacking.insert(0, (tested, dataset.num_classes, "classes"))
         if lacking:
             texts.append("data: " + ", ".join(f"{n:,} of {whole:,} {what}" for n, whole, what in lacking))
     return list(dict.fromkeys(texts))
 
 
-def _classes_tested(matrix: Matrix, job: Job) -> int | None:
+def _classes_tested(results: Results, job: Job) -> int | None:
     """Of a run with one label an image, as its scores have it; None of others, whose empty classes a note names."""
-    try:
-        labels = scores.read(Run(matrix.folder(job))).labels
-    except UserError:
+    saved = results.of(job).scores
+    if saved is None or saved.labels.ndim != 1 or job.limit_test is not None:
         return None
-    return len(np.unique(labels)) if labels.ndim == 1 and job.limit_test is None else None
+    return len(np.unique(saved.labels))
 
 
-def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str]:
-    spec, seeds = table.spec, matrix.seeds
+def _notes(table: TableOfRuns) -> list[str]:
+    spec, matrix, seeds = table.spec, table.matrix, table.matrix.seeds
     why = "" if table.comparable else "; not comparable with the published cells (†)"
     planned = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
     notes = [
         f"Scale {matrix.scale}: {_about(table, matrix)}{why}.",
         f"Ours: mean ± sample standard deviation over n seeds ({planned} planned), in {spec.unit}; gain: method - "
         "baseline, paired by seed and test images, in brackets its 95% interval over seeds and test images together "
-        f"({collect.ROUNDS:,} bootstrap rounds); bold: ahead of all others beyond it. Last epoch, never the "
+        f"({ROUNDS:,} bootstrap rounds); bold: ahead of all others beyond it. Last epoch, never the "
         "best on the test set.",
     ]
     for row in (row for row in spec.rows if row.over):
@@ -352,7 +348,7 @@ def _notes(table: Table, matrix: Matrix, records: dict[str, Result]) -> list[str
     if not spec.of_controls:  # of which nothing is published that a value could differ from
         no_delta = "No Δ: the test images are not the paper's, and a difference of values would measure these."
         notes.append("Δ: ours - paper." if matrix.has_the_paper_s_test_set else no_delta)
-    notes += _warnings(table, records)
+    notes += _warnings(table)
     if spec.tolerance is not None:
         notes += [verdict_line(table), lock_line(table)]
     notes += [f"Assumptions: {'; '.join(_as_they_ran(matrix))}."] if matrix.grid.assumptions else []
@@ -381,7 +377,7 @@ def treatments(table: Table) -> list[str]:
     return [f"Treatment, {'; '.join(rows)}, {column}: {text}." for (column, text), rows in told.items()]
 
 
-def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
+def _warnings(table: TableOfRuns) -> list[str]:
     """What a reader must know of single numbers, each kind in a line."""
     cells, notes = list(table.cells.values()), []
     over = {cell.published_over for cell in cells if cell.published_over}
@@ -393,6 +389,15 @@ def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
     if any(cell.gain_interval and cell.gain_interval.over == "images only" for cell in cells):
         notes.append(
             "Images only: one seed, so how much the gain varies over seeds is not known and not in the interval."
+        )
+    notes += _by_chance(table)
+    taken = table.matrix.overlay.looks_taken if table.matrix else {}
+    for column in dict.fromkeys(cell.column for cell in cells if cell.gain_interval and cell.column in taken):
+        numbers = " and ".join(map(str, taken[column]))
+        level = claims.level_of_looks(taken[column])
+        notes.append(
+            f"{column}: seeds were added after a look, so its intervals are those of looks at {numbers} seeds: "
+            f"{level:.1%}."
         )
     fewer: dict[str, list[str]] = {}
     for cell in cells:
@@ -407,37 +412,46 @@ def _warnings(table: Table, records: dict[str, Result]) -> list[str]:
         notes.append(f"Not paired: {text}.")
     shown = {run for cell in cells for run in cell.runs}
     notes += _origins(table, shown) + _devices(table, shown)
-    finished = [run for run in records if run not in shown]
+    finished = [run for run in table.results.records if run not in shown]
     if finished:
         notes.append(f"Results in no row of this table: {len(finished)}, such as {finished[0]}.")
     return notes
 
 
-def _origins(table: Table, shown: set[str]) -> list[str]:
+def _by_chance(table: Table) -> list[str]:
+    """What many comparisons give by chance alone, where a table has a row for each class."""
+    rows = {name for row in table.spec.rows for name in row.class_cells}
+    found = [
+        cell.gain_interval
+        for cell in table.cells.values()
+        if cell.row in rows and cell.gain_interval and cell.gain_interval.over != "images only"
+    ]
+    if not found:
+        return []
+    below, above = sum(each.high < 0 for each in found), sum(each.low > 0 for each in found)
+    return [
+        f"Of {len(found)} gains of a class, {below} have an interval below zero and {above} above; without any effect "
+        f"chance gives about {len(found) * (1 - intervals.LEVEL) / 2:.1f} each way. No single one is a finding."
+    ]
+
+
+def _origins(table: TableOfRuns, shown: set[str]) -> list[str]:
     """Whose runs are in the table, where somebody else made them."""
-    assert table.matrix is not None, "a table of runs"
     made: dict[str, int] = {}
-    for run in sorted(shown):
-        try:
-            origin = Run(table.matrix.runs / table.scale / run).origin()
-        except UserError as error:
-            made[f"nobody knows whom ({error})"] = 1
-            continue
-        if origin:
-            made[origin.name] = made.get(origin.name, 0) + 1
+    for found in map(table.results.by_id, sorted(shown)):
+        if found.origin:
+            made[found.origin.name] = made.get(found.origin.name, 0) + 1
+        elif "origin.json" in found.damage:
+            made[f"nobody knows whom ({found.damage['origin.json']})"] = 1
     return [f"Of {len(shown)} runs, made by others: {', '.join(f'{made[o]} by {o}' for o in made)}."] if made else []
 
 
-def _devices(table: Table, shown: set[str]) -> list[str]:
+def _devices(table: TableOfRuns, shown: set[str]) -> list[str]:
     """What the runs were trained on, where it is more than one thing: they round differently, and training can make
     much of a rounding error. A pair within one kind shares it, one of two kinds does not."""
-    assert table.matrix is not None, "a table of runs"
     kinds: dict[str, str] = {}
     for run in sorted(shown):
-        try:
-            on = Run(table.matrix.runs / table.scale / run).environment()
-        except UserError:  # a damaged record: verify names it
-            on = None
+        on = table.results.by_id(run).environment
         kinds[run] = (on and (on.machine.processor if on.device == "cpu" else on.device)) or "not known"
     count = Counter(kinds.values())
     if len(count) < 2:
@@ -491,7 +505,7 @@ def verdict_line(table: Table) -> str:
     """The table's answer in a line, such as `Verdicts: value: 3 reproduced, 18 not run; gain: ...`."""
     parts = []
     for level, counts in table.verdicts().items():
-        told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in stats.OUTCOMES if counts[outcome])
+        told = ", ".join(f"{counts[outcome]} {outcome}" for outcome in intervals.OUTCOMES if counts[outcome])
         parts.append(f"{level}: {told or 'nothing published'}")
     spec = table.spec
     looks = f", at {', '.join(map(str, spec.looks))} seeds" if spec.looks else ""

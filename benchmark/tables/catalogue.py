@@ -1,7 +1,6 @@
 """Which tables there are, which scale has which, and how each is made: one answer for notebooks and for commands."""
 
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ from benchmark.matrix import grid, study
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import IMAGENET1K_V1
 from benchmark.matrix.matrix import Matrix
+from benchmark.results import same_data
+from benchmark.results.results import SINGLE_LABEL, Reader, Results
 from benchmark.store.files import read_regular
-from benchmark.store.run import runs_in
-from benchmark.tables import at_hand, build, locks, published, summary
-from benchmark.tables.cells import Table
+from benchmark.tables import build, locks, published, summary
+from benchmark.tables.cells import Table, TableOfRuns
 from benchmark.tables.published import Spec
-
-SINGLE_LABEL = ("top1", "top5")  # what a run with one label an image is measured by; mAP and classes are of the others
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,14 @@ class Asked:
         runs: Folder of the run folders.
         fields: Of every job, instead of the grid's.
         weights: A file of pretrained weights, or a folder of them.
+        reader: What opens the run folders, each once.
     """
 
     scale: str
     runs: Path
     fields: dict[str, Any] = field(default_factory=dict)
     weights: Path | None = None
+    reader: Reader = field(default_factory=Reader, compare=False, repr=False)
 
     def matrix(self, name: str, selection: dict[str, list[Any]] | None = None) -> Matrix:
         """The grid called `name` as asked. A field that has the asked value anyway is no override: it makes no table
@@ -44,6 +44,10 @@ class Asked:
         asked = Matrix(chosen, self.scale, changed, selection or {}, self.runs)
         as_it_is = asked.asked_otherwise(overrides={})
         return as_it_is if changed and asked.whole.jobs == as_it_is.whole.jobs else asked
+
+    def results(self, name: str) -> Results:
+        """What the runs of that matrix hold."""
+        return Results.read(self.matrix(name), self.reader)
 
 
 def overrides(chosen: Grid, scale: str, fields: dict[str, Any], weights: Path | None) -> dict[str, Any]:
@@ -127,13 +131,13 @@ def why_not(spec: Spec, scale: str, tables: Path) -> str:
 
 
 def build_table(
-    spec: Spec, matrix: Matrix, tables: Path, data_root: Path | None = None, cache: Path = Path(".cache")
-) -> Table:
+    spec: Spec, results: Results, tables: Path, data_root: Path | None = None, cache: Path = Path(".cache")
+) -> TableOfRuns:
     """A table of runs; its departures say where these are of other data than lie here. UserError without a folder of
     runs."""
-    look_at(matrix.runs)
-    other = at_hand.told(at_hand.others(matrix.jobs, matrix.runs, data_root, cache))
-    return build.build(spec, matrix, locks.read(base(matrix.grid, tables)), other_data=other)
+    look_at(results.matrix.runs)
+    other = same_data.departure(same_data.others_of(results, data_root, cache))
+    return build.build(spec, results, locks.read(base(results.matrix.grid, tables)), other_data=other)
 
 
 def table_at(
@@ -147,28 +151,24 @@ def table_at(
     if problem := why_not(spec, asked.scale, tables):
         raise UserError(problem)
     if spec.grid:
-        return build_table(spec, asked.matrix(spec.grid), tables, data_root, cache)
+        return build_table(spec, asked.results(spec.grid), tables, data_root, cache)
     if spec.of_gains:
         sources = sources_of(spec, asked, tables, data_root, cache)
-        return headline(spec, sources, asked.scale, tables)
+        return summary.headline(spec, sources, asked.scale, locks.read(tables))
     return summary.protocol(spec, asked.scale, data_root, cache)
-
-
-def headline(spec: Spec, sources: dict[str, Table], scale: str, tables: Path) -> Table:
-    """The table of gains over these tables of runs, with their warnings."""
-    made = summary.headline(spec, sources, scale, locks.read(tables))
-    warnings = dict.fromkeys(text for source in sources.values() for text in source.warnings)
-    return replace(made, warnings=tuple(warnings))
 
 
 def sources_of(
     spec: Spec, asked: Asked, tables: Path, data_root: Path | None = None, cache: Path = Path(".cache")
-) -> dict[str, Table]:
+) -> dict[str, TableOfRuns]:
     """The tables that a headline's rows name, by name, as their grids have them: those that have this scale."""
-    plain = Asked(asked.scale, asked.runs)
+    plain = replace(asked, fields={}, weights=None)
     parts = [published.load(name, tables) for name in _parts(spec)]
-    parts = [part for part in parts if not why_not(part, asked.scale, tables)]
-    return {part.name: table_at(part, plain, tables, data_root, cache) for part in parts}
+    return {
+        part.name: build_table(part, plain.results(part.grid), tables, data_root, cache)
+        for part in parts
+        if part.grid and not why_not(part, asked.scale, tables)
+    }
 
 
 def at_scale(asked: Asked, table: str | None, tables: Path) -> list[tuple[Spec, Matrix]]:
@@ -224,38 +224,38 @@ def claims_of_the_abstract(tables: Path) -> Spec | None:
     return next(iter(headlines(tables)), None)
 
 
-def in_each_precision(matrix: Matrix) -> list[Matrix]:
+def in_each_precision(results: Results) -> list[Results]:
     """As the scale has it, and in any other precision that its runs have: that is the machine's choice, no reading of
     the paper, so what was measured in it is not left out."""
-    found = set()
-    for run in runs_in(matrix.runs / matrix.scale):
-        with suppress(UserError):  # a damaged record: `verify` names it
-            found.add(run.job().precision)
+    matrix = results.matrix
+    found = {job.precision for job in results.reader.jobs(matrix.runs / matrix.scale)}
     others = sorted(found - {job.precision for job in matrix.jobs})
-    return [matrix, *(matrix.asked_otherwise(overrides={"precision": other}) for other in others)]
+    return [results, *(results.asked_otherwise(overrides={"precision": other}) for other in others)]
 
 
-def on_real_data(spec: Spec, runs: Path, tables: Path, cache: Path) -> list[Table]:
+def on_real_data(spec: Spec, runs: Path, tables: Path, cache: Path, reader: Reader) -> list[Table]:
     """A headline at each scale but mini, in each precision that ran there."""
     parts = [published.load(name, tables) for name in _parts(spec)]
     scales = dict.fromkeys(scale for name in grid.names() for scale in grid.load(name).scales if scale != "mini")
-    by_run: dict[str, dict[str, Table]] = {}  # by what was run, the tables that the headline's rows name
+    by_run: dict[str, dict[str, TableOfRuns]] = {}  # by what was run, the tables that the headline's rows name
     for scale in scales:
         for part in (part for part in parts if part.grid and not why_not(part, scale, tables)):
-            for matrix in in_each_precision(Asked(scale, runs).matrix(part.grid or "")):
-                by_run.setdefault(matrix.called, {})[part.name] = build_table(part, matrix, tables, None, cache)
-    return [headline(spec, sources, called, tables) for called, sources in by_run.items()]
+            for results in in_each_precision(Asked(scale, runs, reader=reader).results(part.grid or "")):
+                sources = by_run.setdefault(results.matrix.called, {})
+                sources[part.name] = build_table(part, results, tables, None, cache)
+    return [summary.headline(spec, sources, called, locks.read(tables)) for called, sources in by_run.items()]
 
 
-def controls(runs: Path, tables: Path) -> list[tuple[Spec, Matrix]]:
-    """Every table of controls with its matrix, at each scale but mini, in each precision that ran there."""
+def controls(runs: Path, tables: Path, reader: Reader) -> list[tuple[Spec, Results]]:
+    """Every table of controls with its runs, at each scale but mini, in each precision that ran there."""
     found = []
     for spec in (published.load(name, tables) for name in published.names(tables)):
         if spec.grid is None or not spec.of_controls:
             continue
         for scale in grid.load(spec.grid).scales:
             if scale != "mini" and not why_not(spec, scale, tables):
-                found += [(spec, matrix) for matrix in in_each_precision(Asked(scale, runs).matrix(spec.grid))]
+                asked = Asked(scale, runs, reader=reader)
+                found += [(spec, results) for results in in_each_precision(asked.results(spec.grid))]
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a table is: cells of numbers with the runs that they came from. tables.py fills it; render.py prints it."""
+"""What a table is: cells of numbers with the runs that they came from. build.py fills it; render.py prints it."""
 
 import math
 from collections import Counter
@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.matrix.matrix import Matrix
-from benchmark.tables.claims import GainInterval
+from benchmark.results.results import Results
+from benchmark.stats.claims import GainInterval
+from benchmark.stats.intervals import Interval, Verdict
 from benchmark.tables.published import Row, Spec
-from benchmark.tables.stats import Interval, Verdict
 from benchmark.tables.treatment import Treatment
 
 CROSSING = "††: not all of its runs were trained by one version of the training code."
@@ -79,12 +80,16 @@ class Table:
     cells: dict[tuple[str, str], Cell]
     notes: tuple[str, ...]
     comparable: bool
-    warnings: tuple[str, ...] = ()
     orders: dict[str, Verdict] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
     ran_as: dict[str, str] = field(default_factory=dict)
     reading: dict[str, Any] | None = None
-    matrix: Matrix | None = None  # whose jobs it shows; a table of tables, or of words, has none
+    sources: "dict[str, TableOfRuns]" = field(default_factory=dict, repr=False)  # by row, of a table of tables
+
+    @property
+    def warnings(self) -> list[str]:
+        """A line for each damaged file of the runs that it rests on."""
+        return list(dict.fromkeys(line for source in self.sources.values() for line in source.warnings))
 
     def to_frame(self) -> Any:
         """A tidy pandas DataFrame, a line a cell: row, column, published, mean, std, ... in the table's unit."""
@@ -146,3 +151,19 @@ class Table:
             "order": list(self.orders.values()),
         }
         return {level: Counter(v.outcome for v in judged[level] if v is not None) for level in LEVELS}
+
+
+@dataclass(frozen=True)
+class TableOfRuns(Table):
+    """A table of what runs hold; a table of tables, or of words, is none."""
+
+    results: Results = field(kw_only=True, repr=False, compare=False)
+
+    @property
+    def matrix(self) -> Matrix:
+        """Whose jobs it shows."""
+        return self.results.matrix
+
+    @property
+    def warnings(self) -> list[str]:
+        return self.results.warnings

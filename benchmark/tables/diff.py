@@ -13,8 +13,9 @@ from typing import Any
 import pandas as pd
 
 from benchmark.errors import UserError
+from benchmark.results.results import Finished, Reader, items
 from benchmark.store.run import runs_in
-from benchmark.tables import collect, published, render
+from benchmark.tables import published, render
 from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
 
@@ -68,15 +69,15 @@ def _ours(table: Table) -> list[tuple[tuple[str, str], Cell]]:
     return [(at, cell) for at, cell in table.cells.items() if table.spec.runs(cell.column)]
 
 
-def of_runs(folder: Path, ap_definition: str) -> Side:
+def of_runs(folder: Path, ap_definition: str, reader: Reader) -> Side:
     """Every finished run under runs/, under one scale's folder of it, or in its own folder."""
     runs = runs_in(folder)
     if not runs:
         raise UnfitError(f"{folder}: holds no run folders")
     cells: dict[tuple[str, str], float | None] = {}
     for run in runs:
-        record = collect.readable(run)
-        values = collect.items(record, ap_definition) if record else {"": None}
+        found = reader.open(run.folder)
+        values = items(found.record, ap_definition) if isinstance(found, Finished) else {"": None}
         cells |= {(run.id, item): value for item, value in values.items()}
     return Side("runs", str(folder), None, None, True, cells)
 

@@ -12,9 +12,9 @@ import pandas as pd
 from tabulate import tabulate
 
 from benchmark.errors import visible
+from benchmark.stats import claims
 from benchmark.store.files import write_atomic
-from benchmark.tables import claims
-from benchmark.tables.cells import Cell, Table
+from benchmark.tables.cells import Cell, Table, TableOfRuns
 from benchmark.tables.published import Spec
 
 SUBSCRIPT = re.compile(r"(\w+)_\{(.+?)\}")
@@ -52,7 +52,7 @@ def is_text(table: Table) -> bool:
 
 def has_delta(table: Table) -> bool:
     """Whether values stand beside published ones of the same test set, so that their difference means something."""
-    return table.matrix is not None and table.matrix.has_the_paper_s_test_set
+    return isinstance(table, TableOfRuns) and table.matrix.has_the_paper_s_test_set
 
 
 def body(table: Table, bold: Callable[[str], str], word: Callable[[str], str] = str) -> list[list[str]]:

@@ -10,17 +10,18 @@ from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.grid import Grid
 from benchmark.matrix.job import Job
-from benchmark.tables import claims, locks, stats
+from benchmark.stats import claims, intervals
+from benchmark.stats.intervals import DECIDED, JUDGED, Verdict
+from benchmark.tables import locks
 from benchmark.tables.build import judged_claim, told_locks, treatments, with_lock
-from benchmark.tables.cells import CROSSING, Cell, Table
+from benchmark.tables.cells import CROSSING, Cell, Table, TableOfRuns
 from benchmark.tables.published import Row, Spec
-from benchmark.tables.stats import DECIDED, JUDGED, Verdict
 
 NOT_AT_HAND = "data not at hand"
 METRICS = {"cross_entropy": "Top-1 Accuracy", "multilabel_soft_margin": "mean Average Precision"}
 
 
-def headline(spec: Spec, tables: dict[str, Table], scale: str, book: locks.Book | None = None) -> Table:
+def headline(spec: Spec, tables: dict[str, TableOfRuns], scale: str, book: locks.Book | None = None) -> Table:
     """The gains of other tables' rows, each method against what the abstract claims. `tables`: by name, those that have
     this scale. book: the locks that its verdicts may name."""
     comparable = all(tables[row.table].comparable for row in spec.rows if row.table in tables)
@@ -32,7 +33,10 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str, book: locks.Book 
         if source and source.reading is not None:
             cells = cells | {at: with_lock(cells[at], claim, source, book or locks.Book())}
     ran_as = {row.key: tables[row.table].ran_as.get(row.of or "", "") for row in spec.rows if row.table in tables}
-    table = Table(spec, scale, cells, (), comparable, ran_as={row: name for row, name in ran_as.items() if name})
+    table = Table(
+        spec, scale, cells, (), comparable, ran_as={row: name for row, name in ran_as.items() if name},
+        sources={row: source for row, source in table_of.items() if source},
+    )  # fmt: skip
     why = "" if comparable else "; not comparable with the published gains (†)"
     notes = [
         f"Scale {scale}{why}.",
@@ -48,7 +52,7 @@ def headline(spec: Spec, tables: dict[str, Table], scale: str, book: locks.Book 
     return replace(table, notes=tuple(notes))
 
 
-def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cell:
+def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, TableOfRuns]) -> Cell:
     """One method's gain. What is claimed is a mean over all classes: where ours leaves some out, it is the paper's gain
     over the same ones."""
     printed = spec.published(row.key, method)
@@ -60,7 +64,7 @@ def _claimed(spec: Spec, row: Row, method: str, tables: dict[str, Table]) -> Cel
     cell = Cell(
         row.key, method, claim, None, source.status if source.gain is not None else _blank(source), source.planned,
         source.paired_seeds, source.gains, _paired_runs(source), source.gain,
-        stats.sample_std(source.gains), gains=source.gains,
+        intervals.sample_std(source.gains), gains=source.gains,
         paired_seeds=source.paired_seeds, gain=source.gain, gain_interval=source.gain_interval,
         published_over=source.published_over, crosses=source.crosses, unpaired=source.unpaired,
         treatment=source.treatment,

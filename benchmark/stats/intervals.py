@@ -1,14 +1,14 @@
 """Intervals and verdicts on cells: pure functions on numbers. Formulas, sources, limits: docs/statistics.md. What is
 said of a paper's claim stands in claims.py.
 
-Two uncertainties, never mixed without a word: the spread over seeds (would the same code, run again, say the same on
-this test set?) and the sampling of test images (would it say so on other images of the same kind?).
+Two uncertainties: the spread over seeds (would the same code, run again, say the same on this test set?) and the
+sampling of test images (would it say so on other images of the same kind?). `half_width` is the one interval of both.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 
 import numpy as np
@@ -17,6 +17,9 @@ LEVEL = 0.95  # of every interval, so that what is shown is what is judged
 POWER = 0.8
 MAX_SEEDS = 1000  # beyond this many "more seeds" is no advice
 SPREADS = 4000  # of samples, one at each of as many equal shares
+STEPS = 50  # of the ratio of both errors over images, in a calibration
+TRUE_SPREADS = 12  # at which a calibration looks
+MARGIN = 0.1  # of the error that a bound on the spread may save: 95% become 95.5% where it binds
 
 Interval = tuple[float, float]
 Numbers = Sequence[float] | np.ndarray
@@ -132,47 +135,141 @@ def image_interval(
     return clip((float(low), float(high)), bounds)
 
 
-def combined_half(
-    seed_error: float | np.ndarray, df: float, image_error: float, level: float = LEVEL
+# Seeds and test images together
+
+
+@dataclass(frozen=True)
+class ImageParts:
+    """What the sampling of test images adds to a number of each seed: two standard errors, in the number's unit.
+
+    Attributes:
+        own: of what all seeds share. No further seed makes it smaller.
+        interaction: of what each seed has for itself. It is in the spread over seeds too, which it bounds below.
+    """
+
+    own: float
+    interaction: float
+
+
+def image_parts(draws_NR: np.ndarray) -> ImageParts:
+    """The parts of the error over test images, from numbers of N seeds on the same R drawn test sets (N, R).
+
+    The variance of the seeds' mean over the draws is own + interaction / N, the mean of their variances own +
+    interaction; the own part is the covariance between seeds, averaged over pairs, and no less than 0. Draws that lack
+    a number of a seed are left out. One seed cannot tell the parts apart: all is own.
+    """
+    draws_NR = draws_NR[:, np.isfinite(draws_NR).all(axis=0)].astype(float)
+    n = len(draws_NR)
+    if draws_NR.shape[1] < 2:
+        return ImageParts(0.0, 0.0)
+    each = float(draws_NR.var(axis=1, ddof=1).mean())
+    if n == 1:
+        return ImageParts(math.sqrt(each), 0.0)
+    own = (n * float(draws_NR.mean(axis=0).var(ddof=1)) - each) / (n - 1)
+    own = min(max(own, 0.0), each)
+    return ImageParts(math.sqrt(own), math.sqrt(each - own))
+
+
+def half_width(
+    std: float | np.ndarray, n: int, images: ImageParts = ImageParts(0.0, 0.0), level: float = LEVEL
 ) -> float | np.ndarray:
-    """Half-width for new seeds and new test images together: those of the two parts add in squares.
+    """Half-width of the interval of a mean over n seeds, for new seeds and new test images together.
 
-    MOVER (Zou and Donner, 2008). seed_error: standard error of the mean, known to `df` degrees of freedom.
+    max(hypot(t std / sqrt(n), w), k), with w and k as `calibrated`: for every spread over seeds of at least
+    `images.interaction` the interval holds the truth in at least `level` of cases. Derived in docs/statistics.md.
+
+    Args:
+        std: sample standard deviation over the seeds, or an array of such; one seed has none, and 0 is given.
+        n: number of seeds. One: the interval is over test images only.
+        images: the errors over test images of one seed's number.
+        level: in (0, 1).
     """
-    of_images = t_quantile(math.inf, (1 + level) / 2) * image_error
-    return np.hypot(t_quantile(df, (1 + level) / 2) * seed_error, of_images)
+    if n < 2:
+        return normal_quantile(level) * math.hypot(images.own, images.interaction)
+    unit = images.interaction / math.sqrt(n)
+    if unit:
+        share = math.ceil(images.own / unit * STEPS) / STEPS  # rounded up: many gains share a calibration
+        addend, least = calibrated(n, level, share)
+        addend, least = unit * addend, unit * least
+    else:
+        addend = least = normal_quantile(level) * images.own
+    seeds = t_quantile(n - 1, (1 + level) / 2) * std / math.sqrt(n)
+    half = np.maximum(np.hypot(seeds, addend), least)
+    return half if isinstance(std, np.ndarray) else float(half)
 
 
-def combined_interval(
-    values: Numbers, image_std: float, level: float = LEVEL, bounds: Interval | None = None
-) -> Interval | None:
-    """Interval of the mean for new seeds and new test images together; None for fewer than two values.
+def normal_quantile(level: float) -> float:
+    return -t_quantile(math.inf, (1 - level) / 2)  # of the lower tail, which has no rounding near a level of 1
 
-    Never narrower than either part (`combined_half`). What seeds and images do together is in both parts: it errs on
-    the wide side.
+
+@lru_cache(maxsize=4096)
+def calibrated(n: int, level: float, own: float) -> tuple[float, float]:
+    """The addend w and the least half-width k of `half_width`, for an interaction of sqrt(n), whose share in the error
+    of the mean is 1: all is in units of that, `own` too.
+
+    w is the smallest with which hypot(t s / sqrt(n), w) misses in at most 1 - level of cases whatever the spread over
+    seeds is, from the interaction's up. k is the largest with which it still misses in 1 - MARGIN of that where the
+    spread is least; where w is already as wide, k adds nothing. By numerical integration over the sample spread.
     """
-    if len(values) < 2:
-        return None
-    half = float(combined_half(_std(values) / math.sqrt(len(values)), len(values) - 1, image_std, level))
-    return clip((float(np.mean(values)) - half, float(np.mean(values)) + half), bounds)
+    df, error = n - 1, 1 - level
+    t, z = t_quantile(df, (1 + level) / 2), normal_quantile(level)
+    chi_X, weight_X = _sample_spreads(df, t)
+    truth_S = np.geomspace(1, 60, TRUE_SPREADS)  # standard errors of the seeds' mean; beyond, the t part is all
+    seeds_SX = t * truth_S[:, None] * chi_X
+    total_S1 = np.hypot(truth_S, own)[:, None]
+
+    def misses(addend: float, least: float, spreads: int = TRUE_SPREADS) -> np.ndarray:
+        half_SX = np.maximum(np.hypot(seeds_SX[:spreads], addend), least)
+        return 2 * (_below(-half_SX / total_S1[:spreads]) @ weight_X)
+
+    def largest(bad: Callable[[float], bool], low: float, high: float) -> float:
+        for _ in range(18):  # to 4e-6 of the range
+            middle = (low + high) / 2
+            low, high = (middle, high) if bad(middle) else (low, middle)
+        return high
+
+    addend = largest(lambda w: misses(w, 0.0).max() > error * 1.002, 0.0, z * own) if own else 0.0
+    least = largest(lambda k: misses(addend, k, 1)[0] > error * (1 - MARGIN), addend, z * math.hypot(1, own))
+    return addend, least
+
+
+def _below(x: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtr
+
+    return ndtr(x)
+
+
+@cache
+def _sample_spreads(df: float, t: float) -> tuple[np.ndarray, np.ndarray]:
+    """What a sample's standard deviation can be, in true ones, and the weight of each: (X,), (X,).
+
+    Equal steps of its logarithm, by the density of a chi: the small spreads, of which an interval misses most, are
+    resolved whatever the level.
+    """
+    step = min(0.12, 0.6 / math.sqrt(2 * df))
+    log_x = np.arange(math.log(1e-3 / max(t, 1.0)), math.log(1 + 8 / math.sqrt(df)), step)
+    log_density = df * log_x - df * np.exp(2 * log_x) / 2
+    weight = np.exp(log_density - log_density.max())
+    return np.exp(log_x), weight / weight.sum()
 
 
 def smallest_detectable(
-    seed_error: float, df: float, image_error: float = 0.0, level: float = LEVEL, power: float = POWER
+    std: float, n: int, images: ImageParts = ImageParts(0.0, 0.0), level: float = LEVEL, power: float = POWER
 ) -> float:
-    """The true effect that the interval of `combined_half` excludes zero for with probability `power`.
+    """The true effect that the interval of `half_width` excludes zero for with probability `power`.
 
-    Mean and sample spread of normal values are independent: the power is the normal one, averaged over the spreads that
-    a sample can have. With df = n - 1 and no error over images it is the noncentral t's (Cohen, 1988).
+    std: the true spread over seeds, as it was measured; no less than the interaction is taken. Mean and sample spread
+    of normal values are independent: the power is the normal one, averaged over the spreads that a sample can have.
+    Without an error over images it is the noncentral t's (Cohen, 1988).
     """
     from scipy.special import chdtri, ndtr
 
-    error = math.hypot(seed_error, image_error)
+    spread = max(std, images.interaction)
+    error = math.hypot(spread / math.sqrt(n), images.own)
     if not error:
         return 0.0
     shares = (np.arange(SPREADS) + 0.5) / SPREADS
-    spreads = np.ones(1) if math.isinf(df) else np.sqrt(chdtri(df, shares) / df)  # a sample's, of the true one
-    half = np.asarray(combined_half(seed_error * spreads, df, image_error, level))
+    half = np.asarray(half_width(spread * np.sqrt(chdtri(n - 1, shares) / (n - 1)), n, images, level))
     low, high = 0.0, float(half.max()) + 20 * error  # the power at the upper end is 1
     while high - low > 1e-6 * error:
         middle = (low + high) / 2
@@ -195,7 +292,32 @@ def judge_value(values: list[float], published: float, tolerance: float) -> Verd
     if low > tolerance or high < -tolerance:
         return Verdict("not reproduced", f"{shown}, all outside {tolerance:g}")
     margin = abs(abs(float(np.mean(values)) - published) - tolerance)
-    return _undecided("inconclusive", f"{shown}, across the tolerance of {tolerance:g}", values, margin)
+    exact = value_rate(len(values), _std(values), tolerance)
+    reason = (
+        f"{shown}, across the tolerance of {tolerance:g}; with {len(values)} seeds of this spread an exact match is "
+        f"called reproduced in {exact:.0%}"
+    )
+    return _undecided("inconclusive", reason, values, margin)
+
+
+def value_rate(n: int, spread: float, tolerance: float, difference: float = 0.0) -> float:
+    """How often a value whose true difference from the published one is `difference` is called reproduced: the whole
+    95% t interval of n seeds of this spread lies within the tolerance.
+
+    All but the difference are known up to chance: by numerical integration over the sample spread.
+    """
+    from scipy.special import chdtri, ndtr
+
+    if n < 2:
+        return 0.0
+    shares = (np.arange(SPREADS) + 0.5) / SPREADS
+    error = spread / math.sqrt(n)
+    half = t_quantile(n - 1, (1 + LEVEL) / 2) * error * np.sqrt(chdtri(n - 1, shares) / (n - 1))
+    room = np.maximum(tolerance - half, 0.0)  # for the mean, on either side
+    if not error:
+        return float(abs(difference) <= tolerance)
+    within = ndtr((room - difference) / error) - ndtr((-room - difference) / error)
+    return float(np.mean(np.where(half < tolerance, within, 0.0)))
 
 
 def judge_order(best: str, leads: dict[str, list[float]]) -> Verdict:

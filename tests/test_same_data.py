@@ -12,9 +12,9 @@ from benchmark import cli, data
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.results import same_data
 from benchmark.store import scores
 from benchmark.store.run import submit
-from benchmark.tables import at_hand
 from tests.conftest import MAIN
 
 
@@ -48,10 +48,10 @@ def files(folder: Path) -> dict[Path, int]:
 def test_only_the_other_folder_makes_a_record_stale(two_folders, tmp_path):
     matrix, first, second = two_folders
     before = files(matrix.runs)
-    assert at_hand.others(matrix.jobs, matrix.runs, first, tmp_path / "cache") == {}
-    found = at_hand.others(matrix.jobs, matrix.runs, second, tmp_path / "cache")
+    assert same_data.others(matrix.jobs, matrix.runs, first, tmp_path / "cache") == {}
+    found = same_data.others(matrix.jobs, matrix.runs, second, tmp_path / "cache")
     assert found == {job.id: ["test"] for job in matrix.jobs[:2]}
-    assert at_hand.others(matrix.jobs, matrix.runs, None, tmp_path / "cache") == {}
+    assert same_data.others(matrix.jobs, matrix.runs, None, tmp_path / "cache") == {}
     assert files(matrix.runs) == before
 
 

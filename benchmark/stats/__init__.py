@@ -1,0 +1,1 @@
+"""Pure mathematics on numbers: intervals, claims, power. It reads no disk."""
