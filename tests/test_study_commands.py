@@ -128,7 +128,7 @@ def commands(grid_name: str, cell: str, dataset: str) -> dict[str, tuple[tuple, 
     "kind", [name if name == "init" else pytest.param(name, marks=pytest.mark.slow) for name in STUDIES]
 )
 @pytest.mark.timeout(900)
-def test_every_command_speaks_of_the_study(call: Callable, tmp_path: Path, small_cache: Path, kind: str):
+def test_every_command_speaks_of_the_study(call: Callable, tmp_path: Path, cache: Path, kind: str):
     folder = STUDIES[kind](tmp_path)
     example = kind == "examples"
     grid_name, table = ("digits", "true") if example else ("mine", "mine")
@@ -141,7 +141,7 @@ def test_every_command_speaks_of_the_study(call: Callable, tmp_path: Path, small
         words, status = typed[name]
         words = [str(next(tmp_path.glob("runs/paper/*"))) if word == "RUN" else word for word in words]
         takes_cache = name in ("run", "plan", "figures", "report") or name.startswith("data")
-        ended = call(tmp_path, *words, "--study", folder, *(["--cache", small_cache] if takes_cache else []))
+        ended = call(tmp_path, *words, "--study", folder, *(["--cache", cache] if takes_cache else []))
         told = ended.stdout + ended.stderr
         if "ran with changes that commit" not in told:  # of a checkout in which somebody works
             assert ended.returncode == status, (name, told)
