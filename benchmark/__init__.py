@@ -99,7 +99,7 @@ def _runs(scale: str | None, runs: Path) -> Any:
             continue
         found, job = reader.open(run.folder), reader.job(run.folder)
         if job is not None:
-            line |= job.model_dump() | {"state": found.state}
+            line |= job.model_dump() | {"normalisation": str(job.normalisation), "state": found.state}
         if job is not None and isinstance(found, Finished):
             result = found.record
             line |= {"top1": result.top1, "top5": result.top5, "seconds": result.seconds}

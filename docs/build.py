@@ -18,6 +18,7 @@ PAGES = {  # in this order; one that is not written yet is left out, one that is
         "reproduction": "All runs, one by one",
         "run": "Run it",
         "own": "Your own",
+        "traps": "Traps",
         "statistics": "How it is measured",
         "reliability": "Reliability",
         "security": "Security",

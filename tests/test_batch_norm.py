@@ -101,3 +101,20 @@ def test_it_is_where_maps_are_differentiated_through(backbone, count):
     found = [name for name, m in model.net.named_modules() if isinstance(m, TwiceDifferentiableBatchNorm2d)]
     assert len(found) == count
     assert all(name.startswith(("layer4", "layer3")) for name in found)
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 1, 1), (1, 6, 1, 2), (2, 6, 1, 1), (1, 6, 3, 3)])
+@pytest.mark.parametrize("leaf", [True, False], ids=["differentiated", "not differentiated"])
+@pytest.mark.parametrize("training", [True, False])
+def test_one_value_a_channel_is_refused_where_pytorch_refuses_it(shape, leaf, training):
+    x, told = _draw(shape, torch.float32, 0, torch.contiguous_format).requires_grad_(leaf), []
+    for module in _both(torch.float32):
+        try:
+            assert module.train(training)(x).isfinite().all()
+            told.append("")
+        except ValueError as error:
+            told.append(str(error))
+        assert all(buffer.isfinite().all() for buffer in module.buffers())
+    assert told[0] == told[1]
+    assert bool(told[0]) == (training and shape == (1, 6, 1, 1))
+    assert not told[0] or "Expected more than 1 value per channel when training" in told[0]

@@ -146,7 +146,8 @@ def test_code_that_cannot_be_known(checkout):
     assert "not in this checkout" in explain.code_state(Code(version="1", commit="0" * 40))
     assert code.same_training(commit, "0" * 40) is None
     assert "names no commit" in explain.code_state(Code(version="1"))
-    assert "uncommitted changes" in explain.code_state(Code(version="1", commit=commit, dirty=True))
+    dirty = explain.code_state(Code(version="1", commit=commit, dirty=True))
+    assert "uncommitted changes, so 'verify' and 'import' do not take it" in dirty
 
 
 def test_the_suite_s_own_training_code_is_found():
@@ -154,3 +155,60 @@ def test_the_suite_s_own_training_code_is_found():
     reached = code.training_now().keys()
     assert {"learning_rate", "predict", "Step", "icasc", "soft_mask", "Draws", "read_warped", "summary"} <= reached
     assert not {"Run", "write_json", "Job", "explain", "markdown", "execute"} & reached
+
+
+@pytest.mark.parametrize("ran", [None, Code(version="1")])
+def test_explain_says_which_runs_others_do_not_take(ran):
+    run = {"id": "x", "seed": 0, "state": "done", "value": 1.0, "commit": None, "code": explain.code_state(ran)}
+    told = "    code unknown: the run names no commit, so 'verify' and 'import' do not take it"
+    assert told in explain._run_lines(run)
+    assert told not in explain._run_lines(run | {"state": "pending", "value": None})
+
+
+@pytest.fixture
+def asked_of(monkeypatch):
+    """asked_of(root): `why_unknown` of a suite that lies there."""
+
+    def asked(root) -> str:
+        monkeypatch.setattr(code, "ROOT", root)
+        code._has_a_repository.cache_clear()
+        said = code.why_unknown()
+        assert len(said.splitlines()) <= 1
+        return said
+
+    yield asked
+    code._has_a_repository.cache_clear()
+
+
+def test_runs_of_code_that_nobody_could_look_up_are_told_why(checkout, asked_of, tmp_path, monkeypatch):
+    commit, root = checkout(FILES), tmp_path / "checkout"
+    assert asked_of(root) == ""
+    (root / "notes.txt").write_text("no code")
+    assert asked_of(root) == ""
+    (root / "benchmark" / "train" / "loop.py").write_text("x = 1\n")
+    assert f"the code differs from commit {commit[:12]} (benchmark/train/loop.py): commit" in asked_of(root)
+    (root / "benchmark" / "new.py").write_text("x = 1\n")
+    assert "(benchmark/train/loop.py and 1 more)" in asked_of(root)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert asked_of(root).startswith(f"git does not read {root}, which belongs to another user, so ")
+    assert asked_of(root).endswith(f": git config --global --add safe.directory {root}")
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert asked_of(root).startswith("git is not on PATH")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["an archive", "inside another repository"])
+def test_a_suite_without_a_repository_of_its_own_is_told(checkout, asked_of, tmp_path, inside):
+    if inside:
+        checkout({"../other.py": "x = 1\n"})
+    downloaded = tmp_path / "checkout" / "icasc-main"
+    (downloaded / "benchmark").mkdir(parents=True)
+    (downloaded / "benchmark" / "loop.py").write_text(LOOP)
+    assert f"{downloaded} is no git clone of the suite" in asked_of(downloaded)
+
+
+def test_a_repository_without_a_commit_is_told(asked_of, tmp_path):
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark" / "loop.py").write_text(LOOP)
+    for words in (["init", "-q"], ["add", "-A"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    assert "has no commit yet" in asked_of(tmp_path)

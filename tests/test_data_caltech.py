@@ -1,5 +1,7 @@
 """Caltech-256's folders, and the splits that are drawn from them."""
 
+import dataclasses
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmark import data
 from benchmark.data import caltech, mini
 from benchmark.errors import UserError
 
@@ -35,6 +38,52 @@ def big(tmp_path_factory):
         for i in range({3: 80, 4: 85}.get(k, 90)):
             (folder / f"{k:03d}.c" / f"{k:03d}_{i + 1:04d}.jpg").touch()
     return folder.parent
+
+
+def named(root, names):
+    """The drawn folders, called by these names."""
+    for path in (root / caltech.FOLDER).iterdir():
+        if (number := int(path.name[:3])) <= caltech.NUM_CLASSES:
+            path.rename(path.with_name(f"{number:03d}.{names[number - 1]}"))
+
+
+def test_the_official_names_are_asked_for_where_the_set_is_the_official_one(root):
+    names = caltech.CATEGORIES
+    assert (len(set(names)), names[0], names[181], names[255]) == (256, "ak47", "self-propelled-lawn-mower", "toad")
+    dataset = data.DATASETS["caltech256"]
+    assert "001.number-000: is not Caltech-256's; its category 001 is ak47" in dataset.verify(root)
+    for partial in (False, True):
+        with pytest.raises(UserError, match=r"001.number-000: is not Caltech-256's"):
+            dataset.load(root, "train1", partial=partial)
+    named(root, names)
+    assert len(dataset.load(root, "train1", num_test=1).ids) == 256
+    assert "images, officially 30607" in dataset.verify(root)
+    path = root / caltech.FOLDER / "007.bat"
+    path.rename(path.with_name("007.accordion"))
+    with pytest.raises(UserError, match=r"007.accordion: is not Caltech-256's; its category 007 is bat"):
+        dataset.load(root, "test1", num_test=1)
+
+
+def test_a_name_that_is_no_utf_8_is_said_before_a_record_cannot_hold_it(root, monkeypatch):
+    load = functools.partial(caltech.load, num_test=1)
+    small = dataclasses.replace(data.DATASETS["caltech256-mini"], load=load)
+    monkeypatch.setitem(data.DATASETS, "caltech256-mini", small)
+    category = root / caltech.FOLDER / "007.number-006"
+    for path in category.iterdir():
+        os.rename(path, os.fsencode(category) + b"/caf\xe9 " + os.fsencode(path.name))
+    with pytest.raises(UserError, match=r"the name 007.number-006/caf\\xe9 007_000\d.jpg is not UTF-8; rename it"):
+        data.present("caltech256-mini", root, ["train1"])
+
+
+def test_what_systems_leave_is_no_category_and_no_image(root):
+    before = caltech.load(root, "train1", num_test=1).ids
+    for place in (root / caltech.FOLDER, *(root / caltech.FOLDER).glob("*.*")):
+        for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+            (place / name).mkdir()
+            (place / name / "001_0001.jpg").touch()
+        (place / "._001_0001.jpg").touch()
+        (place / "Thumbs.db").touch()
+    assert caltech.load(root, "train1", num_test=1).ids == before
 
 
 def test_same_files_and_numbers_as_torchvision(small):

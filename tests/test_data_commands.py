@@ -1,11 +1,13 @@
 """`python -m benchmark data ...` as a person calls it."""
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from benchmark.data import DATASETS, cub, mini
+from benchmark.data import DATASETS, cub, mini, voc
 
 
 @pytest.fixture
@@ -33,7 +35,10 @@ def test_draw_then_verify_then_list(data, cache):
     done = data("draw", "cifar100-mini", cache=cache)
     assert done.returncode == 0, done.stderr
     done = data("verify", "cifar100-mini", "--json", cache=cache)
-    assert (done.returncode, json.loads(done.stdout)["complete"]) == (0, True)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["complete"]) == (0, True)
+    assert found["splits"]["test"] == {"images": 500, "official": 500, "classes": 100}
+    assert (found["sample"]["images"], found["sample"]["lowest"] < 50 < found["sample"]["highest"]) == (100, True)
     rows = {row["name"]: row for row in json.loads(data("list", "--json", cache=cache).stdout)}
     assert (rows["cifar100-mini"]["state"], rows["cifar100-mini"]["command"]) == ("verified", None)
 
@@ -90,6 +95,25 @@ def test_verify_decodes_every_image_when_asked(data, tmp_path):
     assert "1 images cannot be decoded" in done.stdout
     (line,) = json.loads(data(*command, "--decode", "--json").stdout)["undecodable"]
     assert str(broken) in line
+
+
+def test_verify_counts_what_is_there_of_each_split_and_of_the_parts_by_rule(data, tiny_voc):
+    text = data("verify", "voc2012", "--data-root", tiny_voc).stdout
+    assert "voc2012 under" in text
+    assert re.search(r"^train: 20 of 5,717 images, which show \d+ classes$", text, re.MULTILINE)
+    assert re.search(r"^train_2008: \d+ of 2,111 images", text, re.MULTILINE)
+    assert re.search(r"^a sample of \d+ images, as 8-bit RGB: mean \d+\.\d, from \d+ to \d+$", text, re.MULTILINE)
+
+
+def test_a_part_by_rule_that_is_not_the_official_one_is_not_complete(data, tiny_voc, monkeypatch):
+    few = {"train": 20, "val": 10}
+    whole = dataclasses.replace(
+        DATASETS["voc2012"], num_images=few, verify=lambda root: voc.verify(root, few), parts={"train_2008": 7}
+    )
+    monkeypatch.setitem(DATASETS, "voc2012", whole)
+    done = data("verify", "voc2012", "--data-root", tiny_voc)
+    assert done.returncode == 1
+    assert "not complete: of train_2008 there are not the official 7 images" in done.stdout
 
 
 @pytest.mark.parametrize(("name", "count"), [("caltech256-mini", 256 * 12), ("cifar100-mini", 0)])

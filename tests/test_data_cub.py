@@ -94,3 +94,12 @@ def test_all_in_one_split(root):
 def test_verify(small):
     assert cub.verify(small) == "train has 400 images, the official one 5994"
     assert cub.verify(small, {"train": 400, "test": 200}) == ""
+
+
+def test_lists_with_a_byte_order_mark(root):
+    """As some editors save them."""
+    before = cub.load(root, "train")
+    for path in (root / CUB).glob("*.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    after = cub.load(root, "train")
+    assert (after.ids, after.classes) == (before.ids, before.classes)

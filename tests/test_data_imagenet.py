@@ -75,6 +75,29 @@ def test_unpacked_once_and_needs_the_archives_no_more(unpacked):
     assert not list(unpacked.rglob("*.tar"))
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_what_systems_leave_is_no_class_and_no_image(flat, root):
+    if not flat:
+        val_into_class_folders(root)
+    before = [imagenet.load(root, split).ids for split in ("train", "val")]
+    classes = [path for path in root.glob("*/n*") if path.is_dir()]
+    for place in (root / "train", root / "val", *classes):
+        for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir"):
+            (place / name).mkdir()
+            (place / name / "ILSVRC2012_val_00000001.JPEG").touch()
+        (place / "._ILSVRC2012_val_00000001.JPEG").touch()
+        (place / "Thumbs.db").touch()
+    for partial in (False, True):
+        assert [imagenet.load(root, split, partial=partial).ids for split in ("train", "val")] == before
+
+
+def test_a_ground_truth_with_a_byte_order_mark(root):
+    path = root / imagenet.DEVKIT / "data" / imagenet.GROUND_TRUTH
+    before = imagenet.load(root, "val").targets.tolist()
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert imagenet.load(root, "val").targets.tolist() == before
+
+
 def test_a_folder_of_its_own_is_found(unpacked, tmp_path):
     (tmp_path / "ILSVRC2012").symlink_to(unpacked)
     assert imagenet.load(tmp_path, "val").ids == imagenet.load(unpacked, "val").ids

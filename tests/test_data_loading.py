@@ -1,6 +1,8 @@
 """Pixels: the four ways of cutting a square, crops that are keyed, and every kind of picture that can come."""
 
 import hashlib
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -59,6 +61,20 @@ def test_crops_depend_on_seed_epoch_and_index_alone(photos, resize, tmp_path):
     assert (pixels.test_batch(np.arange(5)) == pixels.test_batch(np.arange(5))).all()
 
 
+def test_keys_that_differ_in_trailing_zeros_are_one_stream_and_one_of_five_numbers_is_none_of_them():
+    """What docs/data.md says of numpy, and of how a new kind of draw is to be keyed."""
+
+    def first(key):
+        return np.random.default_rng(key).integers(0, 2**63, 4).tolist()
+
+    for seed in (0, 3, 2**32 - 1):
+        assert first(seed) == first([seed]) == first([seed, 0]) == first([seed, 0, 0]) == first([seed, 0, 0, 0])
+        assert first([seed, 7]) == first([seed, 7, 0]) != first([seed, 0, 7])
+        shorter = [first(key) for key in (seed, [seed, 7], [seed, 7, 9], [seed, 0, 9])]
+        assert first([seed, 0, 0, 0, 0]) not in shorter
+        assert first([1, seed, 0, 0, 0]) not in [*shorter, first([1, seed])]
+
+
 def test_crops_do_not_depend_on_the_number_of_threads(photos, tmp_path, monkeypatch):
     first = open_pixels(photos, 32, "random_resized_crop", tmp_path).train_batch(np.arange(5), 0, 0)
     monkeypatch.setattr(loading, "num_threads", lambda: 7)
@@ -86,6 +102,20 @@ def test_test_view_is_torchvision_s(photos, tmp_path):
     for path, pixels in zip(photos.images, got, strict=True):
         with Image.open(path) as image:
             assert (np.asarray(expected(image)) == pixels).all(), path
+
+
+@pytest.mark.parametrize("size", [(300, 255), (300, 256), (257, 800), (1030, 700)])
+def test_the_test_view_of_large_photographs_is_torchvision_s_bit_for_bit(size, tmp_path):
+    """From four times the resized side on, a JPEG decoder that halves would change pixels."""
+    from benchmark.methods.torchvision_ops import torchvision
+
+    noise = np.random.default_rng(0).integers(0, 60, (size[1], size[0], 3))
+    path = save(tmp_path / "x.jpg", (gradient(*size) // 2 + noise).astype(np.uint8))
+    expected = torchvision.transforms.Compose(
+        [torchvision.transforms.Resize(64), torchvision.transforms.CenterCrop(56)]
+    )
+    with Image.open(path) as image:
+        assert (np.asarray(expected(image)) == loading.read_centre(path, 56)).all()
 
 
 def test_training_crop_is_torchvision_s_for_the_same_box(photos):
@@ -184,6 +214,94 @@ def test_every_mode_becomes_rgb(mode, resize, tmp_path):
     expected = 255 if mode == "1" else 100
     for batch in (pixels.train_batch(np.array([0]), 0, 0), pixels.test_batch(np.array([0]))):
         assert np.abs(batch.astype(int) - expected).max() <= 2
+
+
+def write_png(path, values_HWC):
+    """16 bits a channel, which pillow reads and does not write."""
+    height, width, channels = values_HWC.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values_HWC)
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)), (b"IDAT", zlib.compress(rows))]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in [*chunks, (b"IEND", b"")]
+        )
+    )
+
+
+def write_tiff(path, values_HWC):
+    """Not compressed, as microscopes do: unsigned, signed or floating point by the array's own type."""
+    height, width, channels = values_HWC.shape
+    kind = {"u": 1, "i": 2, "f": 3}[values_HWC.dtype.kind]
+    entries = {256: width, 257: height, 258: values_HWC.itemsize * 8, 259: 1, 262: 2 if channels > 1 else 1, 273: 0,
+               277: channels, 278: height, 279: values_HWC.nbytes, 339: kind}  # fmt: skip
+    at = 8 + 2 + 12 * len(entries) + 4
+    extra = struct.pack(f"<{channels}H", *[entries[258]] * channels) + struct.pack(f"<{channels}H", *[kind] * channels)
+    entries[273] = at + len(extra)
+    table = struct.pack("<H", len(entries))
+    for tag, value in entries.items():
+        count = channels if tag in (258, 339) else 1
+        where = at + (2 * channels if tag == 339 else 0)
+        short = tag in (258, 339)
+        if count * 2 > 4:
+            table += struct.pack("<HHII", tag, 3, count, where)
+        else:
+            table += struct.pack("<HHI", tag, 3 if short else 4, count) + struct.pack("<I", value)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8) + table + bytes(4) + extra + values_HWC.tobytes())
+
+
+def deep(kind, highest, channels=1):
+    """A ramp from 0 to `highest` in numpy's type `kind`."""
+    ramp = np.linspace(0, highest, 40 * 50 * channels).reshape(40, 50, channels)
+    return ramp.astype(kind)
+
+
+WRITE = {".png": write_png, ".tif": write_tiff}
+# Highest value, type, channels, ending -> how many of the file's values are one of 8 bits.
+RIGHT = [
+    (65535, "u2", 1, ".png", 256), (65535, "u2", 3, ".png", 256), (65535, "u2", 4, ".png", 256),
+    (65535, "u2", 1, ".tif", 256), (65535, "u2", 3, ".tif", 256),
+    (65535, "u2", 3, ".tif", 256), (5000, "u2", 1, ".png", 256),
+    (5000, "u2", 3, ".png", 256), (65535, "i4", 1, ".tif", 256), (255, "f4", 1, ".tif", 1), (2, "f4", 1, ".tif", 1),
+    (255, "u1", 1, ".tif", 1), (255, "u1", 3, ".tif", 1), (1, "u1", 3, ".tif", 1), (0, "u2", 1, ".png", 256),
+    (0, "f4", 1, ".tif", 1), (0, "i4", 1, ".tif", 256),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("highest", "kind", "channels", "ending", "step"), RIGHT)
+def test_values_whose_scale_is_known_are_read_by_it(highest, kind, channels, ending, step, tmp_path):
+    values = deep(kind, highest, channels)
+    WRITE[ending](tmp_path / f"x{ending}", values)
+    with Image.open(tmp_path / f"x{ending}") as image:
+        pixels = np.asarray(loading.upright_rgb(image))
+    expected = np.broadcast_to((values // step).astype(np.uint8)[..., :3], pixels.shape)
+    assert np.array_equal(pixels, expected)
+
+
+WRONG = [
+    (1, "f4", 1, ".tif", "holds values from 0 to 1, of which nobody can tell"),
+    (0.25, "f4", 1, ".tif", "from 0 to 0.25"), (300, "f4", 1, ".tif", "from 0 to 300"),
+    (-3, "f4", 1, ".tif", "from -3 to 0"), (np.nan, "f4", 1, ".tif", "nan"),
+    (255, "i4", 1, ".tif", "from 0 to 255"), (1000000.0, "i4", 1, ".tif", r"from 0 to 1e\+06"),
+    (-9, "i4", 1, ".tif", "from -9"), (255, "u2", 1, ".png", "from 0 to 255"),
+    (4095, "u2", 1, ".png", "from 0 to 4095"), (1023, "u2", 1, ".tif", "to 1023"),
+    (255, "u2", 3, ".png", "hardly a value in the upper ones"),
+    (4095, "u2", 4, ".png", "hardly a value"), (255, "u2", 2, ".png", "hardly a value"),
+    (4095, "u2", 3, ".tif", "hardly a value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("resize", FILE_RESIZES)
+@pytest.mark.parametrize(("highest", "kind", "channels", "ending", "said"), WRONG)
+def test_values_whose_scale_nobody_can_tell_are_refused(highest, kind, channels, ending, said, resize, tmp_path):
+    path = tmp_path / f"x{ending}"
+    WRITE[ending](path, deep(kind, highest, channels))
+    with pytest.raises(UserError, match=rf"x{ending}: .*{said}.*; save it with 8 bits a pixel$") as error:
+        open_pixels(image_set([path]), 32, resize, tmp_path / "cache").test_batch(np.array([0]))
+    assert "\n" not in str(error.value)
+    assert loading.undecodable([path]) == [str(error.value)]
 
 
 @pytest.mark.parametrize("resize", FILE_RESIZES)

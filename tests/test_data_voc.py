@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmark import data
-from benchmark.data import mini, voc
+from benchmark.data import loading, mini, voc
 from benchmark.errors import UserError
 from tests.conftest import MAIN, NUM_TINY
 
@@ -78,6 +78,61 @@ def test_annotations_that_are_wrong_are_named(root, text, said):
         assert voc.boxed(images)[0].sum() == 0
         return
     with pytest.raises(UserError, match=re.escape(f"{path}: {said}")):
+        voc.boxed(images)
+
+
+ANNOTATION = """<annotation><size><width>{}</width><height>{}</height></size><object><bndbox>
+<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object></annotation>"""
+
+
+def boxed_picture(folder, orientation, times=1.0, upright=False):
+    """A dark picture of 96 x 64, times larger, with a white box, turned by EXIF; annotated in the
+    pixels of the original as it is stored or, upright, as it is seen."""
+    width, height, (x0, y0, x1, y1) = 96, 64, (12, 8, 54, 24)
+    stored = np.zeros((height, width, 3), np.uint8)
+    stored[y0:y1, x0:x1] = 255
+    picture = Image.fromarray(stored)
+    if times != 1:
+        picture = picture.resize((round(width * times), round(height * times)))
+    exif = Image.Exif()
+    exif[loading.EXIF_ORIENTATION] = orientation
+    for name in ("JPEGImages", "Annotations"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    path = folder / "JPEGImages" / "1.jpg"
+    picture.save(path, quality=100, subsampling=0, exif=exif)
+    size, box = (width, height), (x0, y0, x1, y1)
+    if upright:
+        seen = np.asarray(Image.fromarray(stored).transpose(loading.UPRIGHT[orientation]))[..., 0]
+        ys, xs = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+        size, box = seen.shape[::-1], (xs[0], ys[0], xs[-1] + 1, ys[-1] + 1)
+    (folder / "Annotations" / "1.xml").write_text(ANNOTATION.format(*size, *box))
+    return data.ImageSet(("a",), ("1",), (path,), np.ones((1, 1), np.int8))
+
+
+@pytest.mark.parametrize("times", [1, 0.61, 2.5])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_lie_where_the_picture_shows_them(orientation, times, tmp_path):
+    images = boxed_picture(tmp_path, orientation, times)
+    shown = loading.read_warped(images.images[0], 10 * voc.CELLS)[5::10, 5::10, 0] > 127
+    assert 10 < shown.sum() < 100
+    assert (voc.boxed(images)[0] == shown).all()
+
+
+@pytest.mark.parametrize("orientation", range(5, 9))
+def test_boxes_drawn_on_the_picture_as_it_is_seen_are_not_turned_again(orientation, tmp_path):
+    images = boxed_picture(tmp_path, orientation, upright=True)
+    shown = loading.read_warped(images.images[0], 10 * voc.CELLS)[5::10, 5::10, 0] > 127
+    assert (voc.boxed(images)[0] == shown).all()
+
+
+def test_boxes_of_a_picture_of_other_proportions_are_refused(tmp_path):
+    images = boxed_picture(tmp_path, 1)
+    path = tmp_path / "Annotations" / "1.xml"
+    path.write_text(path.read_text().replace("<width>96", "<width>100"))
+    with pytest.raises(UserError, match=r"1.xml: is of a picture of 100 x 64, 1.jpg has 96 x 64, which are other prop"):
+        voc.boxed(images)
+    images.images[0].write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"1.jpg: cannot be decoded as an image"):
         voc.boxed(images)
 
 
@@ -157,6 +212,8 @@ BREAKS = {
                    r"cow_train.txt:4: unknown id 2008_999999"),
     "unknown value": (lambda r: _edit(r / MAIN / "cow_train.txt", "2008_000003 -1", "2008_000003 2"),
                       r"cow_train.txt:4: expected an id and 1, 0 or -1"),
+    "two values": (lambda r: _edit(r / MAIN / "cow_train.txt", "2008_000003 -1", "2008_000003 -1\n2008_000003 1"),
+                   r"cow_train.txt:5: image 2008_000003 twice, with different labels"),
     "no value": (lambda r: _edit(r / MAIN / "cow_train.txt", "2008_000003 -1", "2008_000003"),
                  r"cow_train.txt:4: expected"),
     "id without label": (lambda r: _edit(r / MAIN / "cow_train.txt", "2008_000003 -1\n", ""),

@@ -184,3 +184,15 @@ def test_a_pair_of_two_versions_of_the_code_names_both(tmp_path):
         run.path("result.json").write_text(json.dumps(record))
     printed = call("explain", "table2:mAP:icasc-a_ch", "--scale", "paper", runs=tmp_path)
     assert f"not all trained by one version of the training code: {'b' * 12}; the baseline by {'a' * 12}" in printed
+
+
+def test_intervals_are_cut_to_what_a_quantity_can_be(tmp_path):
+    """Of accuracies 0 to 100, of gains -100 to 100, though two seeds say next to nothing."""
+    plant(tmp_path, lambda job, item: 1 if (job.seed == 0) == (job.method == "baseline") else 95)
+    table = golden_table("paper", tmp_path)
+    for method in ("baseline", "icasc-a_ch"):
+        made = explain.trace(table, table.cells["mAP", method], {})
+        low, high = made["value"]["interval_seeds"]
+        assert (low, high) == (0.0, 100.0)
+    low, high = made["gain"]["interval_seeds"]
+    assert (low, high) == (-100.0, 100.0)

@@ -1,5 +1,6 @@
 """Ids are stable, bad fields are errors, and an ICASC option orphans no baseline."""
 
+import json
 import subprocess
 import sys
 
@@ -155,3 +156,38 @@ def test_a_grid_varies_options_like_fields(with_options):
     assert len(voc.jobs("mini", asked, {"placebo": [True]})) == 1
     with pytest.raises(UserError, match="unknown field 'placeb'; did you mean 'placebo'"):
         voc.jobs("mini", {"placeb": True})
+
+
+CHANNELS = {"mean": [0.5, 0.25, 0.125], "std": [0.2, 0.3, 0.4]}
+
+
+def test_normalisation_by_values_is_a_job_of_its_own():
+    chosen = grid.load("voc")
+    job = chosen.jobs("paper", {"normalisation": CHANNELS})[0]
+    assert job.id != chosen.jobs("paper")[0].id
+    assert json.loads(job.canonical_json())["normalisation"] == CHANNELS
+    assert Job(**json.loads(job.canonical_json())) == job
+    (told,) = chosen.deviations(job)
+    assert told.startswith("normalisation: mean=(0.5, 0.25, 0.125) std=(0.2, 0.3, 0.4) ")
+    as_protocol = chosen.model_copy(update={"protocol": chosen.protocol | {"normalisation": CHANNELS}})
+    del as_protocol.assumptions["normalisation"]
+    assert as_protocol.deviations(as_protocol.jobs("paper")[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("imagent", "normalisation: 'imagent' is not a valid value; did you mean 'imagenet'?"),
+        (3, "normalisation: 3 is not a valid value; expected one of: imagenet, per_pixel_mean"),
+        (CHANNELS | {"mean": [125.3, 123.0, 113.9]}, "mean.0: Input should be less than or equal to 1 (got 125.3)"),
+        (CHANNELS | {"std": [0.2, 0.3, 0]}, "std.2: Input should be greater than 0 (got 0)"),
+        (CHANNELS | {"std": [0.2, 0.3]}, "'std.2' is missing"),
+        (CHANNELS | {"stdd": [0.2, 0.3, 1]}, "unknown key 'stdd'; did you mean 'std'?"),
+        ({"mean": [0, 0, 0]}, "'std' is missing"),
+    ],
+)
+def test_a_normalisation_that_is_none_is_named(value, said):
+    with pytest.raises(UserError) as error:
+        grid.load("voc").jobs("paper", {"normalisation": value})
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

@@ -20,7 +20,7 @@ SAID = {
     "ended with status 9 and no record; see a/log.txt": Outcome(How.NO_RECORD, status=9, log=Path("a/log.txt")),
     "lost by Ray ({node} died); call again to resume": Outcome(How.LOST_BY_RAY, reason="{node} died"),
     "SLURM job 7_1 ended without a record; see a/log.txt; call again to resume": Outcome(
-        How.GONE_FROM_SLURM, queue_id="7_1", log=Path("a/log.txt")
+        How.GONE_FROM_SLURM, queue_id="7_1", reason="see a/log.txt"
     ),
     "killed by signal 9 (SIGKILL); again in 2 s": Again(Outcome(How.KILLED, signal=9), seconds=2),
     "failed; again, alone on GPU 0": Again(Outcome(How.FAILED, kind="out_of_memory"), alone_on="GPU 0"),

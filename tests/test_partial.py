@@ -307,7 +307,7 @@ def test_what_a_reader_notes_is_printed_once(drawn, tmp_path, monkeypatch, capsy
     root = Path(shutil.copytree(drawn("caltech256"), tmp_path / "root"))
     (root / caltech.FOLDER / "017.number-016" / "017_0002.jpg").unlink()
     jobs = [job_of("caltech256", seed=seed) for seed in (0, 1)]
-    assert look_at_data(jobs, root, tmp_path / "cache") == {}
+    assert look_at_data(jobs, root, tmp_path / "cache") == ({}, {})
     said = "note: caltech256, train2: of 1 categories fewer than 2 images: 017.number-016 (1)\n"
     assert capsys.readouterr().err == said
 
@@ -318,4 +318,4 @@ def test_a_part_that_is_not_official_by_its_checksum_is_no_whole(small, monkeypa
 
     name, root = small
     monkeypatch.setattr(data, "verified", lambda *_: "x has MD5 1, the official one is 2")
-    assert look_at_data([job_of(name)], root, tmp_path) == {name: "x has MD5 1, the official one is 2"}
+    assert look_at_data([job_of(name)], root, tmp_path).lacking == {name: "x has MD5 1, the official one is 2"}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark import data
 from benchmark.bench import references
 from benchmark.bench.compare import replay_apart
 from benchmark.matrix import grid
@@ -218,6 +219,25 @@ def test_pixels_on_the_device_give_the_batches_that_reading_gives(cache):
     for (images, labels, *_), (its_images, its_labels, *_) in pairs:
         assert torch.equal(images, its_images)
         assert torch.equal(labels, its_labels)
+
+
+def test_channels_are_normalised_by_the_values_that_are_given():
+    """ImageNet's typed out are the bits of `imagenet`; others are (x / 255 - mean) / std."""
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), np.uint8)
+    images = data.ImageSet(("a", "b"), tuple("12345"), pixels, np.arange(5) % 2)
+    stored = data.Pixels(images, 6, "none", pixels)
+
+    def seen(normalisation):
+        asked = {"normalisation": normalisation, "method": "baseline"}
+        job = grid.load("caltech256").jobs("mini", asked)[0]
+        return batches.View.of(job, stored, np.arange(5), torch.device("cpu")).plain(pixels)
+
+    values = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    assert torch.equal(seen(values), seen("imagenet"))
+    mean, std = [0.5, 0.25, 0.125], [0.2, 0.3, 0.4]
+    expected = (pixels / 255 - np.array(mean)) / np.array(std)
+    ours = seen({"mean": mean, "std": std}).permute(0, 2, 3, 1)
+    assert np.allclose(ours.numpy(), expected, atol=1e-5)
 
 
 def test_crops_are_cut_where_they_were_drawn():

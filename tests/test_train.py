@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from benchmark import data
 from benchmark.errors import UserError
-from benchmark.matrix import grid
+from benchmark.matrix import grid, study
+from benchmark.matrix.study import Method
 from benchmark.methods import models
+from benchmark.methods.baseline import baseline
 from benchmark.methods.models import BACKBONES
 from benchmark.results import same_data
 from benchmark.store import audit, metrics, scores
@@ -147,6 +149,45 @@ def test_a_run_that_is_stopped_loses_no_step(
         [{k: v for k, v in e.model_dump().items() if k != "seconds"} for e in r.metrics()] for r in (cut, whole)
     )
     assert mine == theirs
+
+
+@pytest.fixture
+def drawing_method():
+    """Of a study: it draws from torch's global generator, as benchmark/methods says it may."""
+
+    def drawing(model, images_BCHW, labels, job, epoch):
+        return baseline(model, images_BCHW + 0.1 * torch.randn_like(images_BCHW), labels, job, epoch)
+
+    built_in = study.built_in()
+    study._at_hand = dataclasses.replace(built_in, methods={**built_in.methods, "drawing": Method(drawing)})
+    yield "drawing"
+    study.use(None)
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_resumed_run_draws_what_an_undisturbed_one_does(
+    how, drawing_method, make_job, execution, undisturbed, tmp_path, monkeypatch
+):
+    job = make_job("baseline", **QUICK).model_copy(update={"method": drawing_method})
+    whole, cut = undisturbed(drawing_method, job, execution), run_module.submit(tmp_path / "cut", job)
+    assert (_scores(whole) != _scores(undisturbed("baseline", make_job("baseline", **QUICK), execution))).any()
+    real, taken, now = loop.Step.__call__, [], {"time": 0.0}
+
+    def step(*args):
+        taken.append(1)
+        if len(taken) == 5 and how == "killed":  # in the second epoch, whose steps are lost
+            raise SystemExit(137)
+        now["time"] = 1e9 if len(taken) == 5 else 0.0
+        return real(*args)
+
+    monkeypatch.setattr(checkpoint, "clock", lambda: now["time"])
+    monkeypatch.setattr(loop.Step, "__call__", step)
+    with pytest.raises(SystemExit if how == "killed" else checkpoint.OutOfTimeError):
+        loop.run_job(cut, dataclasses.replace(execution, deadline=1e6))
+    monkeypatch.undo()
+    torch.manual_seed(99)  # another process's generator stands elsewhere
+    loop.run_job(cut, execution)
+    assert (_scores(cut) == _scores(whole)).all()
 
 
 def test_sigterm_s_own_handler_is_back_afterwards(make_job, execution, tmp_path):

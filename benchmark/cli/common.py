@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from benchmark.errors import UserError, visible
 from benchmark.matrix import grid, strict_yaml, study
 from benchmark.matrix.grid import Grid
-from benchmark.matrix.job import Job
+from benchmark.matrix.job import BACKBONES, Job
 from benchmark.matrix.matrix import as_yaml
 from benchmark.results.results import Reader, Results
 from benchmark.store.files import write_atomic
@@ -48,6 +48,9 @@ Weights = Annotated[
 ]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Use what is there of data that are not whole; sets partial=true")
+]
+AllowOverlap = Annotated[
+    bool, typer.Option("--allow-overlap", help="Test on images that are trained on too; sets overlap=true")
 ]
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records", callback=home)]
 Tables = Annotated[
@@ -127,29 +130,50 @@ def asked(scale: str, sets: list[str] | None, weights: Path | None, runs: Path, 
 
 
 def of_what_is_there(
-    asked: Asked, name: str, only: list[str] | None, data_root: Path | None, cache: Path, allow_partial: bool
-) -> Asked:
-    """What was asked of a grid, with partial=true beside it where its data are not whole. UserError where that was not
-    allowed."""
+    asked: Asked, name: str, only: list[str] | None, data_root: Path | None, cache: Path, allow_partial: bool,
+    allow_overlap: bool = False,
+) -> Asked:  # fmt: skip
+    """What was asked of a grid, with partial=true beside it where its data are not whole, and overlap=true where images
+    are trained on and tested on. UserError where that was not allowed."""
     from benchmark import data
 
     jobs = asked.matrix(name, selection(only)).jobs
-    allowed = allow_partial or all(job.partial for job in jobs)
-    lacking = look_at_data(jobs, data_root, cache)
-    for dataset, missing in lacking.items():
-        if not allowed:
+    seen = look_at_data(jobs, data_root, cache)
+    for dataset, missing in seen.lacking.items():
+        if not (allow_partial or all(job.partial for job in jobs)):
             raise UserError(data.not_whole(dataset, data.locate(dataset, data_root, cache), missing))
         print(f"note: {dataset} is used as far as it is there ({missing}); tables say so", file=sys.stderr)
-    return replace(asked, fields=asked.fields | {"partial": True}) if lacking else asked
+    for dataset, shared in seen.overlapping.items():
+        if not (allow_overlap or all(job.overlap for job in jobs)):
+            raise UserError(data.trained_and_tested(dataset, data.locate(dataset, data_root, cache), shared))
+        print(f"note: {dataset}: {shared}; tables say so", file=sys.stderr)
+    found = {"partial": seen.lacking, "overlap": seen.overlapping}
+    fields = {name: True for name, where in found.items() if where}
+    return replace(asked, fields=asked.fields | fields) if fields else asked
 
 
-def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[str, str]:
-    """What the jobs' data sets lack, by name: counts, else what is not official in them. What is drawn is drawn, what a
-    reader notes is printed. UserError for data that cannot be read, and for labels and limits that do not fit them."""
+class Seen(NamedTuple):
+    """What is to be told of data sets, by name: what they lack, by counts, else what is not official in them; and which
+    images are both trained on and tested on."""
+
+    lacking: dict[str, str]
+    overlapping: dict[str, str]
+
+
+def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> Seen:
+    """Look at what the jobs will read before any of them trains. What is drawn is drawn, what a
+    reader notes is printed.
+
+    Raises:
+        UserError: data cannot be read; splits have other classes, or nothing to tell apart;
+            labels or limits do not fit.
+    """
     from benchmark import data
 
     lacking: dict[str, str] = {}
+    overlapping: dict[str, str] = {}
     notes: dict[str, None] = {}
+    kinds: dict[tuple[str, int], tuple[Job, int]] = {}  # seeds are trained alike
     for key in dict.fromkeys(map(_read_by, jobs)):
         name, seed, *splits = key
         root = data.locate(name, data_root, cache)
@@ -157,6 +181,9 @@ def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[s
         if not missing and data.find(name).source and set(splits) & set(data.find(name).num_images):
             missing = data.verified(name, root, cache)
         lacking |= {name: missing} if missing else {}
+        shared = data.overlap(name, splits, [train, test])
+        overlapping |= {name: shared} if shared else {}
+        data.comparable(name, root, train, test)
         noted = [
             f"note: {name}, {split}: {of.note}" for split, of in zip(splits, (train, test), strict=True) if of.note
         ]
@@ -166,9 +193,24 @@ def look_at_data(jobs: list[Job], data_root: Path | None, cache: Path) -> dict[s
                 labels = "several labels" if train.targets.ndim == 2 else "one label"
                 raise UserError(f"{name} gives an image {labels}, which is not for loss: {job.loss}")
             data.within(job, train, test)
+            kinds[job.model_copy(update={"seed": 0}).canonical_json(), len(train.ids)] = job, len(train.classes)
+    for (_, num_images), (job, num_classes) in kinds.items():
+        refuse_what_cannot_train(job, num_images, num_classes)
     for note in notes:
         print(note, file=sys.stderr)
-    return lacking
+    return Seen(lacking, overlapping)
+
+
+def refuse_what_cannot_train(job: Job, num_images: int, num_classes: int) -> None:
+    """UserError where it is known before training that the job's network and batches do not go together; torch is
+    imported only where that takes a look at the network."""
+    from benchmark.train.batch_sizes import smallest_batch
+
+    if job.backbone not in BACKBONES or smallest_batch(job, num_images) == 1:
+        from benchmark.train import before
+
+        before.refuse_single_values(job, num_images, num_classes)
+        before.refuse_network(job, num_classes)
 
 
 def _read_by(job: Job) -> tuple[str, int, str, str]:
@@ -221,8 +263,8 @@ def render_tables(
             continue
         folder = catalogue.folder(built.matrix, tables) if isinstance(built, TableOfRuns) else tables / asked.scale
         paths = render.write(built, folder, again)
-        command = replace_command(spec, asked, tables)
-        kept = f"kept: {folder / spec.name}.*, which are of more runs; these instead: {command}"
+        instead = replace_command(spec, asked, tables)
+        kept = f"kept: {folder / spec.name}.*, which are of more runs; these instead: {instead}"
         told = f"written: {one_name(paths)}" if paths else kept
         width = None if wide else shutil.get_terminal_size().columns
         print(f"\n{render.terminal(built, width)}\n\n{told}")

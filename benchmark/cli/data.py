@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -41,16 +41,38 @@ def verify(
     decode: Annotated[bool, typer.Option("--decode", help="Decode every image too, which takes a while")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check a data set by counts, names and official checksums. Exit status 0: complete; 1: not complete, or an image
-    cannot be decoded."""
+    """Check a data set by counts, names and official checksums, a study's own also for images that
+    are both trained on and tested on; say how many images and classes each split has, and the mean
+    and range of a sample. Exit status 0: complete; 1: not complete, or an image cannot be decoded."""
     from benchmark import data
+    from benchmark.data import checks
 
     root = data.locate(name, data_root, cache)
-    problem = data.verified(name, root, cache)
+    problem, sample = data.verified(name, root, cache), None
+    sets, official = data.splits_of(name, root), data.find(name).official_counts
+    for split in data.find(name).parts:
+        if not problem and (split not in sets or len(sets[split].ids) != official[split]):
+            problem = f"of {split} there are not the official {official[split]:,} images"
+    try:
+        sample = checks.sample(list(sets.values())) if sets else None
+    except UserError as error:  # an image that is cut short, say; --decode names all of them
+        problem = problem or str(error)
     files = data.image_files(name, root) if decode else []
     if decode:
         print(f"decoding {len(files):,} images", file=sys.stderr, flush=True)
-    report(name, root, problem, as_json, data.undecodable(files) if decode else None)
+    undecodable = data.undecodable(files) if decode else None
+    looked_at = Looked({split: counts(images, official.get(split)) for split, images in sets.items()}, sample)
+    for split, images in sets.items():
+        if images.note:
+            print(f"note: {name}, {split}: {images.note}", file=sys.stderr)
+    report(name, root, problem, as_json, undecodable, looked_at)
+
+
+def counts(images: Any, official: int | None) -> dict[str, int | None]:
+    """How many images of a split are there, how many officially, and how many classes these show."""
+    targets = images.targets
+    shown = len(set(targets.tolist())) if targets.ndim == 1 else int((targets == 1).any(axis=0).sum())
+    return {"images": len(images.ids), "official": official, "classes": shown}
 
 
 def draw(name: Name, cache: Cache = CACHE, as_json: AsJson = False) -> None:
@@ -84,13 +106,33 @@ def get(name: Name, data_root: DataRoot = None, cache: Cache = CACHE, as_json: A
     report(name, data_root, data.verified(name, data_root, cache), as_json)
 
 
-def report(name: str, root: Path, problem: str, as_json: bool, undecodable: list[str] | None = None) -> None:
+class Looked(NamedTuple):
+    """What a data set holds: images and classes of each split, and a data.checks.Sample."""
+
+    splits: dict[str, dict[str, int | None]]
+    sample: Any
+
+
+def report(
+    name: str, root: Path, problem: str, as_json: bool, undecodable: list[str] | None = None,
+    looked: Looked | None = None,
+) -> None:  # fmt: skip
     """Print what was found; exit status 1 where the data set is not whole. undecodable: None where none was decoded."""
+    splits, sample = looked or ({}, None)
     if as_json:
         found = {"name": name, "root": str(root), "complete": not problem, "problem": problem or None}
+        found |= {"splits": splits, "sample": sample and sample._asdict()} if looked else {}
         print(json.dumps(found | ({} if undecodable is None else {"undecodable": undecodable})))
     else:
         print(f"{name} under {root}: {f'not complete: {problem}' if problem else 'complete'}")
+        for split, count in splits.items():
+            whole = "" if count["official"] in (None, count["images"]) else f" of {count['official']:,}"
+            print(f"{split}: {count['images']:,}{whole} images, which show {count['classes']:,} classes")
+        if sample:
+            print(
+                f"a sample of {sample.images} images, as 8-bit RGB: mean {sample.mean:.1f}, "
+                f"from {sample.lowest} to {sample.highest}"
+            )
         for line in undecodable or []:
             print(line)
         if undecodable is not None:

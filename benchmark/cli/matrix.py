@@ -13,6 +13,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowOverlap,
     AllowPartial,
     AsJson,
     Cache,
@@ -49,6 +50,7 @@ def plan(
     only: Only = None,
     data_root: DataRoot = None,
     allow_partial: AllowPartial = False,
+    allow_overlap: AllowOverlap = False,
     weights: Weights = None,
     runs: Runs = RUNS,
     tables: Tables = TABLES,
@@ -70,6 +72,8 @@ def plan(
         raise UserError(f"--all with --grid {grid_name}: leave one of them out")
     if allow_partial and not grid_name:
         raise UserError("--allow-partial: name the grid with --grid")
+    if allow_overlap and not grid_name:
+        raise UserError("--allow-overlap: name the grid with --grid")
     estimate = estimates(gpu) if gpu else None
     listed: list[dict[str, Any]] = []
     counts, measured = [], cost.epoch_seconds(runs)
@@ -83,8 +87,8 @@ def plan(
             print(f"warning: {name} is left out: {error}", file=sys.stderr)
             continue
         question = asked(its_scale, sets, weights, runs)
-        if allow_partial:
-            question = of_what_is_there(question, name, only, data_root, cache, allow_partial)
+        if allow_partial or allow_overlap:
+            question = of_what_is_there(question, name, only, data_root, cache, allow_partial, allow_overlap)
         matrix = question.matrix(name, selection(only))
         rows: list[dict[str, Any]] = []
         other = same_data.others(matrix.jobs, runs, data_root, cache)

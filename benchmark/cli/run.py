@@ -15,6 +15,7 @@ from benchmark.cli.common import (
     CACHE,
     RUNS,
     TABLES,
+    AllowOverlap,
     AllowPartial,
     Cache,
     DataRoot,
@@ -41,7 +42,7 @@ from benchmark.executors.outcome import ALREADY_CLAIMED, OUT_OF_TIME, UNFINISHED
 from benchmark.matrix import study
 from benchmark.matrix.job import IMAGENET1K_V1, Job
 from benchmark.matrix.matrix import Matrix
-from benchmark.store import environment
+from benchmark.store import code, environment
 from benchmark.store.run import Claimed, Run, submit
 from benchmark.tables import catalogue, published
 
@@ -53,6 +54,7 @@ def run(
     only: Only = None,
     data_root: DataRoot = None,
     allow_partial: AllowPartial = False,
+    allow_overlap: AllowOverlap = False,
     weights: Weights = None,
     workers: Annotated[
         int | None, typer.Option(help="Jobs at once; default: one per GPU, else one per core", min=1, max=4096)
@@ -96,10 +98,11 @@ def run(
     if cuda_graph and isinstance(place.slots, Slots) and not place.slots.gpus:
         raise UserError("--cuda-graph: there is no GPU here, or --device cpu says not to use it")
     look_for_weights(matrix.jobs, weights)
-    question = of_what_is_there(question, grid_name, only, data_root, cache, allow_partial)
+    question = of_what_is_there(question, grid_name, only, data_root, cache, allow_partial, allow_overlap)
     matrix = question.matrix(grid_name, selection(only))
     print(f"scale {scale}: {protocol_of(matrix, reason)}", flush=True)
     say_what_gains_lack(matrix)
+    say_what_others_cannot_look_up(matrix)
     specs = tables_of(grid_name, tables)
     catalogue.refuse_unmeasured(specs, matrix, tables)
     say_what_no_table_shows(specs, matrix, tables)
@@ -131,6 +134,13 @@ def say_what_gains_lack(matrix: Matrix) -> None:
     missing = [job for job in missing if job not in matrix.jobs and Run(matrix.folder(job)).state() != "done"]
     if missing:
         print(f"note: gains will be missing: {len(missing)} jobs of {first} are neither selected nor done")
+
+
+def say_what_others_cannot_look_up(matrix: Matrix) -> None:
+    """Before anything trains: of runs whose code nobody will find."""
+    left = any(Run(matrix.folder(job)).state() != "done" for job in matrix.jobs)
+    if left and (why := code.why_unknown()):
+        print(f"note: 'verify' and 'import' will take none of the runs made now: {why}", flush=True)
 
 
 @dataclass(frozen=True)

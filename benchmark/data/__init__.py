@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data import caltech, cifar, cub, imagenet, mini, own, sources, voc
+from benchmark.data import caltech, checks, cifar, cub, imagenet, mini, own, sources, voc
 from benchmark.data.loading import ImageSet, Pixels, decode, limited, open_pixels, undecodable
 from benchmark.data.voc import boxed
 from benchmark.errors import UserError, nearest
@@ -20,8 +20,9 @@ from benchmark.store import scores
 from benchmark.store.files import write_json
 
 __all__ = [
-    "DATASETS", "Dataset", "ImageSet", "Pixels", "boxed", "decode", "digest", "find", "image_files", "limited",
-    "locate", "most_images", "not_whole", "one_split", "open_pixels", "present", "read", "state", "undecodable",
+    "DATASETS", "Dataset", "ImageSet", "Pixels", "boxed", "comparable", "decode", "digest", "find",
+    "image_files", "limited", "locate", "most_images", "not_whole", "one_split", "open_pixels",
+    "overlap", "present", "read", "splits_of", "state", "trained_and_tested", "undecodable",
     "verified", "within",
 ]  # fmt: skip
 
@@ -48,6 +49,7 @@ class Dataset:
     total: int = 0  # of all_images, officially
     folder: Path | None = None  # where a study's own lie, whatever the data root
     parts: dict[str, int] = field(default_factory=dict)
+    twins: int = 0  # test images at most that a training split officially has too, pixel for pixel
 
     @property
     def official_counts(self) -> dict[str, int]:
@@ -68,11 +70,12 @@ IMAGENET_FILES = tuple(
 DATASETS = {
     "cifar100": Dataset(
         load=cifar.load, verify=cifar.verify, num_classes=100, num_images=cifar.NUM_IMAGES, evidence=CIFAR_FILES,
-        source=sources.CIFAR100,
+        source=sources.CIFAR100, twins=cifar.NUM_TWINS,
     ),
     "caltech256": Dataset(
         # Categories of fewer than 85 images give train60 what they have, so it may hold less than Table 1 says.
-        load=caltech.load, verify=caltech.verify, num_classes=256,
+        load=partial(caltech.load, names=caltech.CATEGORIES), verify=partial(caltech.verify, names=caltech.CATEGORIES),
+        num_classes=256,
         num_images={"train30": 7680, "train60": 15360, "test25": 6400}, evidence=CALTECH_FILES,
         all_images=caltech.all_images, total=caltech.NUM_WITHOUT_CLUTTER, source=sources.CALTECH256,
     ),
@@ -129,6 +132,7 @@ def find(name: str) -> Dataset:
         load=partial(own.load, described[name]), verify=partial(own.verify, name, described[name]),
         num_classes=len(described[name].classes),
         num_images={}, evidence=(), folder=own.folder(described[name]),
+        all_images=partial(own.all_images, name, described[name]),
     )  # fmt: skip
 
 
@@ -160,15 +164,15 @@ def locate(name: str, data_root: Path | None, cache: Path) -> Path:
 
 def present(name: str, root: Path, splits: Iterable[str], seed: int = 0) -> tuple[list[ImageSet], str]:
     """What is there of the splits, and what the official ones have beyond it, by counts; nothing where these are whole,
-    drawn, or of a study's own. UserError where nothing can be read."""
+    drawn, or of a study's own. UserError where nothing can be read, and where the splits have other classes."""
     dataset, splits, why = find(name), list(splits), ""
     try:
-        sets = [_load(dataset, root, split, seed, partial=False) for split in splits]
+        sets = _loaded(dataset, root, splits, seed, partial=False)
     except UserError as error:
         if dataset.source is None:
             raise
         why = str(error)
-        sets = [_load(dataset, root, split, seed, partial=True) for split in splits]
+        sets = _loaded(dataset, root, splits, seed, partial=True)
     return sets, _missing(dataset, root, dict(zip(splits, sets, strict=True))) or why
 
 
@@ -178,11 +182,20 @@ def _missing(dataset: Dataset, root: Path, sets: dict[str, ImageSet]) -> str:
     shown = {label for of in sets.values() if of.targets.ndim == 1 for label in np.unique(of.targets).tolist()}
     counts = [(len(shown), dataset.num_classes, "classes")] if shown else []
     if dataset.all_images is not None:
-        counts.append((len(dataset.all_images(root)), dataset.total, "images"))
+        there = len(dataset.all_images(root))
+        counts += [(there, dataset.total, "images")] if there < dataset.total else []  # some copies hold one twice
     else:
         official = dataset.official_counts
         counts += [(len(of.ids), official[s], f"images of {s}") for s, of in sets.items() if s in official]
     return ", ".join(f"{there:,} of {whole:,} {what}" for there, whole, what in counts if there != whole)
+
+
+def _loaded(dataset: Dataset, root: Path, splits: Iterable[str], seed: int, partial: bool) -> list[ImageSet]:
+    sets = [(split, _load(dataset, root, split, seed, partial)) for split in splits]
+    checks.same_classes(root, sets)
+    for _, images in sets:
+        checks.names(root, images)
+    return [images for _, images in sets]
 
 
 def _load(dataset: Dataset, root: Path, split: str, seed: int, partial: bool) -> ImageSet:
@@ -191,15 +204,22 @@ def _load(dataset: Dataset, root: Path, split: str, seed: int, partial: bool) ->
 
 
 def read(job: Job, root: Path) -> tuple[ImageSet, ImageSet]:
-    """What a job is trained on, but for its limit_train, and tested on. UserError where these cannot be read, are not
-    whole and the job is not `partial`, or hold fewer images than the job asks for."""
+    """What a job is trained on, but for its limit_train, and tested on.
+
+    Raises:
+        UserError: these cannot be read; are not whole, and the job is not `partial`; share images
+            by their ids, and the job has no `overlap`; hold fewer images than the job asks for.
+    """
     splits = job.train_split, job.test_split
     if job.partial:
-        train, test = (_load(find(job.dataset), root, split, job.seed, partial=True) for split in splits)
+        train, test = _loaded(find(job.dataset), root, splits, job.seed, partial=True)
     else:
         (train, test), missing = present(job.dataset, root, splits, job.seed)
         if missing:
             raise UserError(not_whole(job.dataset, root, missing))
+    shared = checks.overlap(list(zip(splits, (train, test), strict=True)), content=False)
+    if shared and not job.overlap:
+        raise UserError(trained_and_tested(job.dataset, root, shared))
     within(job, train, test)
     return train, limited(test, job.limit_test)
 
@@ -227,6 +247,30 @@ def not_whole(name: str, root: Path, missing: str) -> str:
     )
 
 
+def overlap(name: str, splits: Iterable[str], sets: list[ImageSet]) -> str:
+    """Say which images a training and a test split share; empty where they share none, but for those that the official
+    files share."""
+    dataset = find(name)
+    # Official sets of files hold a photograph twice here and there, and are what they are.
+    content = dataset.folder is not None or isinstance(sets[0].images, np.ndarray)
+    return checks.overlap(list(zip(splits, sets, strict=True)), dataset.twins, content)
+
+
+def comparable(name: str, root: Path, train: ImageSet, test: ImageSet) -> None:
+    """UserError where test images show nothing that could be told apart, or a study's own what it never trains on."""
+    checks.pair_of_classes(root, test)
+    if find(name).folder is not None:
+        checks.trained_classes(root, train, test)
+
+
+def trained_and_tested(name: str, root: Path, shared: str) -> str:
+    """What is wrong, and what a user can do."""
+    return (
+        f"{name} under {root}: {shared}; take splits that share no image, or let it run with "
+        "--allow-overlap, which tables tell"
+    )
+
+
 def image_files(name: str, root: Path) -> list[Path]:
     """The data set's images that are there, but for pixels that are stored in one array."""
     dataset, files = find(name), dict[Path, None]()
@@ -237,6 +281,21 @@ def image_files(name: str, root: Path) -> list[Path]:
             images = present(name, root, [split])[0][0].images
             files |= {} if isinstance(images, np.ndarray) else dict.fromkeys(images)
     return list(files)
+
+
+def splits_of(name: str, root: Path) -> dict[str, ImageSet]:
+    """Read what is there of the official splits, those made by rule included, or of those that the study's grids read,
+    by their first seed; a split of which nothing can be read is left out."""
+    dataset, seed_of = find(name), {}
+    if dataset.folder is None:
+        seed_of = dict.fromkeys(dataset.official_counts, 0)
+    for seed, *splits in grid.own_reads(name) if dataset.folder is not None else []:
+        seed_of = seed_of | {split: seed for split in splits if split not in seed_of}
+    sets = {}
+    for split, seed in seed_of.items():
+        with suppress(UserError):
+            sets[split] = _load(dataset, root, split, seed, partial=True)
+    return sets
 
 
 def verified(name: str, root: Path, cache: Path) -> str:
@@ -305,7 +364,7 @@ def _evidence(name: str, root: Path) -> list[Path]:
 
 def _note(name: str, root: Path, cache: Path) -> Path:
     dataset = find(name)
-    place = f"{name} {dataset.num_images} {dataset.source} {root.absolute()}"
+    place = f"{name} {dataset.official_counts} {dataset.source} {root.absolute()}"
     key = hashlib.sha256(place.encode(errors="surrogateescape"))
     for path in _evidence(name, root):
         stat = path.lstat()

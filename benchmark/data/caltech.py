@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmark.data.loading import SUFFIXES, ImageSet
+from benchmark.data.loading import SUFFIXES, ImageSet, is_hidden
 from benchmark.errors import UserError
 
 FOLDER = "256_ObjectCategories"
@@ -22,19 +22,58 @@ NUM_TEST = 25  # per category
 NUM_IMAGES = 30607  # with the clutter category's
 NUM_WITHOUT_CLUTTER = NUM_IMAGES - 827
 SPLIT = re.compile(r"(train|test)([1-9]\d{0,3})")
+# Of folders 001 to 256, as the official archive names them.
+CATEGORIES = tuple(
+    """
+    ak47 american-flag backpack baseball-bat baseball-glove basketball-hoop bat bathtub bear
+    beer-mug billiards binoculars birdbath blimp bonsai-101 boom-box bowling-ball bowling-pin
+    boxing-glove brain-101 breadmaker buddha-101 bulldozer butterfly cactus cake calculator
+    camel cannon canoe car-tire cartman cd centipede cereal-box chandelier-101 chess-board chimp
+    chopsticks cockroach coffee-mug coffin coin comet computer-keyboard computer-monitor
+    computer-mouse conch cormorant covered-wagon cowboy-hat crab-101 desk-globe diamond-ring
+    dice dog dolphin-101 doorknob drinking-straw duck dumb-bell eiffel-tower electric-guitar-101
+    elephant-101 elk ewer-101 eyeglasses fern fighter-jet fire-extinguisher fire-hydrant
+    fire-truck fireworks flashlight floppy-disk football-helmet french-horn fried-egg frisbee
+    frog frying-pan galaxy gas-pump giraffe goat golden-gate-bridge goldfish golf-ball goose
+    gorilla grand-piano-101 grapes grasshopper guitar-pick hamburger hammock harmonica harp
+    harpsichord hawksbill-101 head-phones helicopter-101 hibiscus homer-simpson horse
+    horseshoe-crab hot-air-balloon hot-dog hot-tub hourglass house-fly human-skeleton
+    hummingbird ibis-101 ice-cream-cone iguana ipod iris jesus-christ joy-stick kangaroo-101
+    kayak ketch-101 killer-whale knife ladder laptop-101 lathe leopards-101 license-plate
+    lightbulb light-house lightning llama-101 mailbox mandolin mars mattress megaphone
+    menorah-101 microscope microwave minaret minotaur motorbikes-101 mountain-bike mushroom
+    mussels necktie octopus ostrich owl palm-pilot palm-tree paperclip paper-shredder pci-card
+    penguin people pez-dispenser photocopier picnic-table playing-card porcupine pram
+    praying-mantis pyramid raccoon radio-telescope rainbow refrigerator revolver-101 rifle
+    rotary-phone roulette-wheel saddle saturn school-bus scorpion-101 screwdriver segway
+    self-propelled-lawn-mower sextant sheet-music skateboard skunk skyscraper smokestack snail
+    snake sneaker snowmobile soccer-ball socks soda-can spaghetti speed-boat spider spoon
+    stained-glass starfish-101 steering-wheel stirrups sunflower-101 superman sushi swan
+    swiss-army-knife sword syringe tambourine teapot teddy-bear teepee telephone-box tennis-ball
+    tennis-court tennis-racket theodolite toaster tomato tombstone top-hat touring-bike
+    tower-pisa traffic-light treadmill triceratops tricycle trilobite-101 tripod t-shirt
+    tuning-fork tweezer umbrella-101 unicorn vcr video-projector washing-machine watch-101
+    waterfall watermelon welding-mask wheelbarrow windmill wine-bottle xylophone yarmulke yo-yo
+    zebra airplanes-101 car-side-101 faces-easy-101 greyhound tennis-shoes toad
+    """.split()  # noqa: SIM905  # 256 lines otherwise
+)
 IMAGE = re.compile(r"(\d{3})_\d{4}\.jpg")
 
 
-def load(root: Path, split: str, seed: int = 0, num_test: int = NUM_TEST, partial: bool = False) -> ImageSet:
+def load(
+    root: Path, split: str, seed: int = 0, num_test: int = NUM_TEST, partial: bool = False,
+    names: tuple[str, ...] = (),
+) -> ImageSet:  # fmt: skip
     """One split, `train<N>` or `test<N>`: N images of each category, paths and (N,) int64 category numbers from 0.
 
     `num_test` images of each category are kept for testing, and test<N> is the first N of them. A category with fewer
     than N images left gives a training split all of them (80 images are in the smallest: 55 for train60), and the note
-    names it. `partial`: the categories that are there, those without an image to train on left out. UserError names the
-    category folder that is missing, empty, or too small.
+    names it. `partial`: the categories that are there, those without an image to train on left out. `names`: what each
+    category is called, in their order; others are refused. UserError names the category folder that is missing, empty,
+    or too small.
     """
     kind, count = _parse(split, num_test)
-    folders = category_folders(root, partial)
+    folders = category_folders(root, partial, names)
     left_out = [folder for folder in folders if partial and len(_files(folder)) <= num_test]
     folders = [folder for folder in folders if folder not in left_out]
     if not folders:
@@ -58,10 +97,10 @@ def load(root: Path, split: str, seed: int = 0, num_test: int = NUM_TEST, partia
     )
 
 
-def verify(root: Path, num_images: int = NUM_IMAGES) -> str:
-    """Why the complete data set is not under `root`; empty when it is."""
+def verify(root: Path, num_images: int = NUM_IMAGES, names: tuple[str, ...] = ()) -> str:
+    """Why the complete data set is not under `root`; empty when it is. `names`: as in `load`."""
     try:
-        folders = category_folders(root)
+        folders = category_folders(root, names=names)
         clutter = next(iter(sorted((root / FOLDER).glob("257.*"))), None)
         if clutter is None:
             return f"{root / FOLDER}: category 257 (clutter) is missing"
@@ -77,18 +116,21 @@ def all_images(root: Path) -> list[Path]:
     return [path for folder in category_folders(root, partial=True) for path in _files(folder)]
 
 
-def category_folders(root: Path, partial: bool = False) -> list[Path]:
-    """The folders of the 256 categories in their order, the clutter left out; partial: of those that are there."""
+def category_folders(root: Path, partial: bool = False, names: tuple[str, ...] = ()) -> list[Path]:
+    """The folders of the 256 categories in their order, the clutter left out; partial: of those that are there; names:
+    as in `load`."""
     folder = root / FOLDER
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; the data root must hold {FOLDER}")
     folders: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
-        number, dot, _ = path.name.partition(".")
+        number, dot, name = path.name.partition(".")
         if dot and re.fullmatch(r"\d{3}", number) and path.is_dir():
             if int(number) in folders:
                 raise UserError(f"{path}: category {number} is there twice, also as {folders[int(number)].name}")
             folders[int(number)] = path
+            if names and 1 <= int(number) <= NUM_CLASSES and name != names[int(number) - 1]:
+                raise UserError(f"{path}: is not Caltech-256's; its category {number} is {names[int(number) - 1]}")
     missing = [k for k in range(1, NUM_CLASSES + 1) if k not in folders]
     if missing and not (partial and len(missing) < NUM_CLASSES):
         raise UserError(f"{folder}: no folder of category {missing[0]:03d} ({len(missing)} of 256 are missing)")
@@ -108,7 +150,7 @@ def _parse(split: str, num_test: int) -> tuple[str, int]:
 def _files(folder: Path) -> list[Path]:
     """Its images, whatever their names. The archive also holds strays: a folder of somebody's copies, a script."""
     try:
-        return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not is_hidden(p.name))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
@@ -128,6 +170,7 @@ def _id(path: Path) -> str:
 def _draw(paths: list[Path], folder: Path, kind: str, count: int, seed: int, num_test: int) -> list[Path]:
     if len(paths) <= num_test:
         raise UserError(f"{folder}: {len(paths)} images; {num_test} for testing and one for training are the least")
+    # One stream with the order of the epoch of this number: docs/data.md, "What the seed draws".
     order = np.random.default_rng([seed, int(folder.name[:3])]).permutation(len(paths))
     chosen = order[:count] if kind == "test" else order[num_test : num_test + count]
     return [paths[i] for i in np.sort(chosen)]

@@ -24,6 +24,7 @@ NUM_IMAGES = {"train": 50000, "test": 10000}
 # Parts of the training file, for choices that must not look at the test images. The file is in random order; the sizes
 # are those of "Deep Residual Learning for Image Recognition", section 4.2.
 NUM_TRAIN = 45000
+NUM_TWINS = 10  # of test that train has too, pixel for pixel; validation_5k shares 4 with train_45k
 PARTS = {"train_45k": slice(None, NUM_TRAIN), "validation_5k": slice(NUM_TRAIN, None)}
 
 

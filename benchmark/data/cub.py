@@ -74,7 +74,7 @@ def _read_pairs(path: Path, of: dict[str, str] | None = None, values: dict[str, 
     """A file of `number value` lines. `of`: every number of it must have a line, and no other; `values`: what the
     value may be."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UserError(f"{path}: missing; the official archive holds it") from None
     except (OSError, UnicodeDecodeError) as error:

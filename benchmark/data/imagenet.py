@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.data.archives import unpack
-from benchmark.data.loading import ImageSet, incomplete
+from benchmark.data.loading import ImageSet, incomplete, is_hidden
 from benchmark.errors import UserError, nearest
 
 NUM_CLASSES = 1000
@@ -80,7 +80,7 @@ def _unpacked(folder: Path, name: str, tar: str) -> Path:
 def class_folders(folder: Path) -> list[str]:
     """Sorted names of the class folders. UserError for a folder that is not named by a WordNet id, and for none."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
     if not names:
         raise UserError(f"{folder}: holds no class folder (n01440764, ...)")
     wrong = next((name for name in names if not WNID.fullmatch(name)), None)
@@ -91,7 +91,7 @@ def class_folders(folder: Path) -> list[str]:
 
 def _images(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.name.endswith(".JPEG"))
+        names = sorted(entry.name for entry in entries if _is_image(entry.name))
     if not names:
         raise UserError(f"{folder}: holds no image (*.JPEG); complete the data")
     return [folder / name for name in names]
@@ -99,13 +99,17 @@ def _images(folder: Path) -> list[Path]:
 
 def _holds_images(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return any(entry.name.endswith(".JPEG") for entry in entries)
+        return any(_is_image(entry.name) for entry in entries)
+
+
+def _is_image(name: str) -> bool:
+    return name.endswith(".JPEG") and not is_hidden(name)
 
 
 def _val_images(folder: Path, classes: tuple[str, ...], devkit: Path | None, partial: bool) -> dict[str, list[Path]]:
     """Paths of each class, from class folders or, where the images lie flat, from the devkit's ground truth."""
     with os.scandir(folder) as entries:
-        flat = not any(entry.is_dir() for entry in entries)
+        flat = not any(entry.is_dir() and not is_hidden(entry.name) for entry in entries)
     if flat:
         if devkit is None:
             raise UserError(
@@ -170,7 +174,7 @@ def _ground_truth(devkit: Path) -> list[str]:
     """WordNet id of each validation image, in the order of their numbers."""
     path, wnids = devkit / GROUND_TRUTH, _wnids(devkit)
     try:
-        lines = path.read_text().split()
+        lines = path.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     for number, line in enumerate(lines, start=1):

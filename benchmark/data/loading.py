@@ -25,10 +25,12 @@ from benchmark.data.archives import locked
 from benchmark.errors import UserError, nearest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+JUNK = ("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini")  # that systems leave in folders, beside names with a dot
 RESIZES = ("none", "warp", "warp_crop", "random_resized_crop")
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop: share of the area, width by height
 MAX_MAP_BYTES = 8 * 2**30  # a larger split is decoded anew each time it is read, and fills no disk
-EXIF_ORIENTATION = 0x0112
+EXIF_ORIENTATION, TIFF_BITS = 0x0112, 258
+DARKEST_MAXIMUM = 2**12  # of 16 bits: a picture of no higher value is one of fewer bits, or as good as black
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
@@ -50,6 +52,16 @@ class ImageSet:
     images: tuple[Path, ...] | np.ndarray
     targets: np.ndarray
     note: str = ""
+
+
+class ScaleError(ValueError):
+    """A picture whose values do not tell what is black and what is white."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is no class and no image: hidden (`.ipynb_checkpoints`, the `._*` of a
+    Macintosh), or left by a system (`__MACOSX`, `Thumbs.db`)."""
+    return name.startswith(".") or name in JUNK
 
 
 def limited(images: ImageSet, limit: int | None) -> ImageSet:
@@ -93,8 +105,9 @@ class Pixels:
 
     def train_batch(self, indices: np.ndarray, seed: int, epoch: int, out: np.ndarray | None = None) -> np.ndarray:
         """Images `indices` as (B, size, size, 3) uint8, written into `out` where it is given; each crop is drawn from
-        (seed, epoch, index) alone, so it is the same in any batch, order, or number of threads. UserError names an
-        image that cannot be decoded."""
+        (seed, epoch, index) alone, so it is the same in any batch, order, or number of threads. Index 0's is the stream
+        of the epoch's order, since numpy fills a key up with zeros (docs/data.md). UserError names an image that cannot
+        be decoded."""
         rngs = [np.random.default_rng([seed, epoch, int(i)]) for i in indices]
         return self._batch([int(i) for i in indices], rngs, out)
 
@@ -183,7 +196,8 @@ def decode(images: ImageSet, size: int, cache: Path) -> np.ndarray:
     pillow's version. UserError names an image that cannot be decoded.
     """
     assert not isinstance(images.images, np.ndarray)
-    key = hashlib.sha256(f"warp upright {size} pillow {PIL.__version__}".encode())
+    # "in scale": what was decoded before pictures of another scale were refused may hold black ones.
+    key = hashlib.sha256(f"warp upright in scale {size} pillow {PIL.__version__}".encode())
     for path in images.images:
         stat = _stat(path)
         key.update(f"\n{path.absolute()} {stat.st_size} {stat.st_mtime_ns}".encode(errors="surrogateescape"))
@@ -283,7 +297,9 @@ def read_random_resized_crop(path: Path, size: int, rng: np.random.Generator) ->
 
 
 def read_centre(path: Path, size: int) -> np.ndarray:
-    """The shorter side to round(size * 256 / 224), then the central (size, size, 3) uint8 RGB."""
+    """The shorter side to round(size * 256 / 224), then the central (size, size, 3) uint8 RGB: torchvision's Resize and
+    CenterCrop, bit for bit. So the JPEG decoder halves nothing here: `shrink` would change pixels of a picture whose
+    shorter side is four times the resized one or more."""
     side = stored_side(size, "random_resized_crop")
     try:
         with Image.open(path) as image:
@@ -293,7 +309,6 @@ def read_centre(path: Path, size: int) -> np.ndarray:
             assert Image.MAX_IMAGE_PIXELS is not None
             if side * longer > Image.MAX_IMAGE_PIXELS:
                 raise ValueError(f"{width} x {height} is too elongated to resize")
-            shrink(image, side / short)
             resized = (side, longer) if width <= height else (longer, side)
             return crop(np.asarray(upright_rgb(image).resize(resized, Image.Resampling.BILINEAR)), size, None)
     except Exception as error:
@@ -301,6 +316,8 @@ def read_centre(path: Path, size: int) -> np.ndarray:
 
 
 def _undecodable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, ScaleError):
+        return UserError(f"{path}: {error}; save it with 8 bits a pixel")
     return UserError(f"{path}: cannot be decoded as an image ({error}); fetch it again")
 
 
@@ -326,15 +343,50 @@ def shrink(image: Image.Image, factor: float) -> None:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Any kind of picture as 8-bit RGB, rotated as its EXIF data ask. Transparency is given up, not blended."""
+    """Any kind of picture as 8-bit RGB, rotated as its EXIF data ask. Transparency is given up, not blended.
+
+    Integers of more than 8 bits have 0 ... 65535 as black and white, and lose their lower bits; floating point has
+    0 ... 255.
+
+    Raises:
+        ScaleError: values that are beyond that range, or so low that the picture would be read as black: shares from 0
+            to 1, 8 or 12 bits in 16.
+    """
+    deep = not image.mode.startswith(("I", "F")) and bits(image) > 8
     turned = orientation(image)
     if turned != 1:
         image = image.transpose(UPRIGHT[turned])
     if image.mode.startswith("I"):  # 16 bits a pixel; pillow's own conversion would clip them at 255
-        image = Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8))
+        values = np.asarray(image).astype(np.int64)
+        _check_scale(values, DARKEST_MAXIMUM, 65535)
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        _check_scale(np.asarray(image), 1 + 1e-6, 255)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, pillow warns
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    if deep and np.asarray(image).max() < DARKEST_MAXIMUM >> 8:  # pillow gives the upper 8 bits
+        raise ScaleError("has 16 bits a channel and hardly a value in the upper ones, so it would be read as black")
+    return image
+
+
+def bits(image: Image.Image) -> int:
+    """How many bits a channel has in the file; pillow's modes tell it of gray pictures only.
+    8 where it cannot be 16."""
+    if image.format == "PNG":
+        with open(image.filename, "rb") as file:  # type: ignore[attr-defined]
+            return file.read(25)[24]  # of IHDR, the first chunk
+    return int(np.max(getattr(image, "tag_v2", {}).get(TIFF_BITS, 8)))
+
+
+def _check_scale(values: np.ndarray, least: float, most: float) -> None:
+    """ScaleError where values are not numbers from 0 to `most`, or all below `least` and yet not all 0."""
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= most) or 0 < high < least:
+        raise ScaleError(
+            f"holds values from {low:g} to {high:g}, of which nobody can tell what is black and what is white "
+            f"(expected: 0 ... {most}, not all up to {least:.0f})"
+        )
 
 
 def draw_resized_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

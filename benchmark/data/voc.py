@@ -12,12 +12,14 @@ Source of layout and meaning: the VOC 2012 development kit.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
-from benchmark.data.loading import ImageSet, incomplete
+from benchmark.data.loading import ImageSet, incomplete, orientation, upright_size
 from benchmark.errors import UserError
 
 CLASSES = (
@@ -30,6 +32,12 @@ OF_YEAR = re.compile(r"(train|val|trainval)_(20\d\d)")
 PRESENT, DIFFICULT, ABSENT = 1, 0, -1
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 CELLS = 16  # a side, of what `boxed` tells of an image
+Extents = tuple[tuple[float, float], tuple[float, float]]
+# What EXIF's number does to cells (y, x) of the stored picture, as loading.UPRIGHT to the picture.
+TURNED: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda cells: cells, 2: np.fliplr, 3: lambda cells: np.rot90(cells, 2), 4: np.flipud, 5: np.transpose,
+    6: lambda cells: np.rot90(cells, -1), 7: lambda cells: np.rot90(cells, 2).T, 8: np.rot90,
+}  # fmt: skip
 
 
 def load(
@@ -70,25 +78,61 @@ def load(
 
 def boxed(images: ImageSet) -> np.ndarray:
     """Where objects are that are not difficult: (N, CELLS, CELLS) int8, 1 where a cell's centre lies in a box of the
-    whole picture (resize: warp). UserError names the annotation that is missing or wrong."""
+    whole picture (resize: warp), as it is seen: boxes turn where EXIF turns the picture. A picture may be smaller or
+    larger than the one that was annotated.
+
+    Raises:
+        UserError: an annotation is missing, wrong, or of a picture of other proportions.
+    """
     if isinstance(images.images, np.ndarray):
         raise UserError("a method that is guided by boxes needs data in VOC 2012's layout, with Annotations")
     cells = np.zeros((len(images.ids), CELLS, CELLS), np.int8)
     centres = (np.arange(CELLS) + 0.5) / CELLS
     for inside, image in zip(cells, images.images, strict=True):
-        for (x0, x1), (y0, y1) in _read_boxes(image.parents[1] / "Annotations" / f"{image.stem}.xml"):
-            inside |= np.outer((y0 <= centres) & (centres <= y1), (x0 <= centres) & (centres <= x1))
+        annotation = image.parents[1] / "Annotations" / f"{image.stem}.xml"
+        size, boxes = _read_boxes(annotation)
+        turned = _turned(image, annotation, size) if boxes else 1
+        for (x0, x1), (y0, y1) in boxes:
+            held = np.outer((y0 <= centres) & (centres <= y1), (x0 <= centres) & (centres <= x1))
+            inside |= TURNED[turned](held)
     return cells
 
 
-def _read_boxes(path: Path) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Horizontal and vertical extent of each object that is not difficult, as shares of the picture."""
+def _turned(image: Path, annotation: Path, size: tuple[float, float]) -> int:
+    """How boxes of a picture of (width, height) `size` are to be turned, as EXIF numbers it, to lie in
+    the picture as it is seen: as the picture is, or not at all (1) where only the picture as it is
+    seen has their proportions."""
+    try:
+        with Image.open(image) as picture:
+            stored, seen, turned = picture.size, upright_size(picture), orientation(picture)
+    except Exception as error:  # pillow raises many kinds for a broken file
+        raise UserError(f"{image}: cannot be decoded as an image ({error}); fetch it again") from None
+    if _alike(stored, size):
+        return turned
+    if _alike(seen, size):
+        return 1
+    raise UserError(
+        f"{annotation}: is of a picture of {size[0]:g} x {size[1]:g}, {image.name} has {seen[0]} x {seen[1]}, which "
+        "are other proportions; take the annotation of this picture"
+    )
+
+
+def _alike(picture: tuple[int, int], annotated: tuple[float, float]) -> bool:
+    """Whether sizes (width, height) have the same proportions, but for the rounding of one side to a whole pixel."""
+    (w, h), (aw, ah) = picture, annotated
+    return abs(h - w * ah / aw) <= 1 or abs(w - h * aw / ah) <= 1
+
+
+def _read_boxes(path: Path) -> tuple[tuple[float, float], list[Extents]]:
+    """The (width, height) of the picture that was annotated, and horizontal and vertical extent of each object that is
+    not difficult, as shares of it."""
     try:
         tree = ElementTree.parse(path)
         width, height = (float(tree.findtext(f"size/{side}", "")) for side in ("width", "height"))
         boxes = [thing.find("bndbox") for thing in tree.iter("object") if thing.findtext("difficult") != "1"]
         extents = [[float(box.findtext(side, "")) for side in SIDES] for box in boxes if box is not None]
-        return [((x0 / width, x1 / width), (y0 / height, y1 / height)) for x0, y0, x1, y1 in extents]
+        shares = [((x0 / width, x1 / width), (y0 / height, y1 / height)) for x0, y0, x1, y1 in extents]
+        return (width, height), shares
     except FileNotFoundError:
         raise UserError(f"{path}: missing; a method that is guided by boxes needs VOC 2012's Annotations") from None
     except (OSError, ElementTree.ParseError, ValueError, ZeroDivisionError) as error:
@@ -109,11 +153,18 @@ def _folder(root: Path) -> Path:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UserError(f"{path}: missing; VOC 2012's ImageSets/Main holds it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file of ImageSets/Main names images and says nothing of them: such as `small_train.txt`, a split, which
+    is no file of a class `small`."""
+    fields = {len(line.split()) for line in _read_lines(path) if line.strip()}
+    return fields == {1}
 
 
 def _read_ids(path: Path, year: str = "") -> list[str]:
@@ -144,6 +195,8 @@ def _read_labels(path: Path, row_of: dict[str, int]) -> np.ndarray:
             raise UserError(f"{path}:{number}: unknown id {image_id}; the split does not name it")
         if len(rest) != 1 or rest[0] not in ("1", "0", "-1"):
             raise UserError(f"{path}:{number}: expected an id and 1, 0 or -1, found {line.strip()!r}")
+        if labels[row_of[image_id]] not in (99, int(rest[0])):
+            raise UserError(f"{path}:{number}: image {image_id} twice, with different labels")
         labels[row_of[image_id]] = int(rest[0])
     if (labels == 99).any():
         image_id = next(i for i, row in row_of.items() if labels[row] == 99)

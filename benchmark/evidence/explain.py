@@ -212,7 +212,7 @@ def code_state(code: Code | None) -> str:
     changed = changed_since(code.commit)
     if changed is None:
         return f"unknown: commit {code.commit[:12]} is not in this checkout"
-    uncommitted = "; it ran with uncommitted changes" if code.dirty else ""
+    uncommitted = "; it ran with uncommitted changes, so 'verify' and 'import' do not take it" if code.dirty else ""
     if not changed:
         return "current" + uncommitted
     more = f" and {len(changed) - MAX_NAMES} more" if len(changed) > MAX_NAMES else ""
@@ -349,6 +349,8 @@ def _run_lines(run: dict[str, Any]) -> list[str]:
         lines.append(f"    {run['error']}")
     if run.get("commit"):
         lines.append(f"    code {run['commit'][:12]}: {run['code']}")
+    elif run.get("value") is not None:
+        lines.append(f"    code {run['code']}, so 'verify' and 'import' do not take it")
     if run.get("packages"):
         machine = (run.get("machine") or {}).get("processor")
         device = run["device"] if run["device"] != "cpu" or not machine else f"cpu ({machine})"

@@ -39,7 +39,7 @@ SENTENCES = {  # where the name is not all; filled in with an outcome's fields
     How.HUNG: "hung: no progress for {seconds:g} s, killed",
     How.NO_RECORD: "ended with status {status} and no record; see {log}",
     How.LOST_BY_RAY: "lost by Ray ({reason})",
-    How.GONE_FROM_SLURM: "SLURM job {queue_id} ended without a record; see {log}",
+    How.GONE_FROM_SLURM: "SLURM job {queue_id} ended without a record; {reason}",
 }
 RECORDED = (How.DONE, How.FAILED, How.DIVERGED)
 RESUMABLE = (How.TIMED_OUT, How.KILLED, How.HUNG, How.LOST_BY_RAY, How.GONE_FROM_SLURM)  # by the next call

@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
@@ -31,7 +31,17 @@ from benchmark.store.run import Run
 POLL_SECONDS = 0.2
 CONNECT_SECONDS = 10.0
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: its own address is the loopback one, as by default on macOS
+SMALLEST_SHARE = 0.0001  # of a CPU or GPU: Ray counts them in such steps
 RETRIES = 5  # of a job whose node dies: each goes on from the checkpoint
+
+
+def _that_ray_can_give(share: float) -> float:
+    if 0 < share < SMALLEST_SHARE:
+        raise ValueError(f"Ray gives no less than {SMALLEST_SHARE} of one")
+    return share
+
+
+Share = Annotated[Float, AfterValidator(_that_ray_can_give)]
 
 
 class Settings(BaseModel):
@@ -40,8 +50,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str | None = None  # HOST:PORT of the head node, or auto; without one, a cluster on this machine
-    cpus: Annotated[Float, Field(gt=0)] = 1.0  # for each rank of a job
-    gpus: Annotated[Float, Field(ge=0)] = 0.0  # for each rank; 0.5 puts two jobs on one
+    cpus: Annotated[Share, Field(gt=0)] = 1.0  # for each rank of a job
+    gpus: Annotated[Share, Field(ge=0)] = 0.0  # for each rank; 0.5 puts two jobs on one
 
 
 def execute(runs: list[Run], arguments: list[str], settings: Settings, view: View) -> dict[str, Outcome]:

@@ -21,6 +21,7 @@ from benchmark.matrix.job import (
     Name,
     explain,
     first_problem,
+    in_job,
     make_job,
     settable,
     unread_fields,
@@ -30,7 +31,7 @@ GRIDS = Path(__file__).parents[1] / "grids"
 MINI_WEIGHTS = Path(__file__).parents[1] / "mini_weights"  # <backbone>.safetensors
 
 # Which images a job takes of the data set; the paper takes all.
-OF_DATA = ("limit_train", "limit_test", "partial")
+OF_DATA = ("limit_train", "limit_test", "partial", "overlap")
 # What is decided outside of a job: when tables are made from saved scores, or by a loader.
 EVALUATION = {
     "ap_definition": ("area", "raw_area", "11_point"),
@@ -229,7 +230,7 @@ class Grid(_Strict):
             accepted = self.axes.get(name) or [base.get(name)]
             if name in self.assumptions:
                 accepted = [self.assumptions[name].value, *self.assumptions[name].alternatives]
-            accepted = [tuple(v) if isinstance(v, list) else v for v in accepted]
+            accepted = [in_job(v) for v in accepted]
             if value not in accepted:
                 instead_of = original.get(value, accepted[0]) if isinstance(value, str) else accepted[0]
                 nothing = "whole set" if name in OF_DATA else "none"
@@ -308,10 +309,12 @@ def is_official(dataset: str) -> bool:
     return dataset not in own_data() and not dataset.endswith("-mini")
 
 
-def own_splits(dataset: str) -> list[str]:
-    """Those that the study's grids train and test on."""
+def own_reads(dataset: str) -> list[tuple[int, str, str]]:
+    """What the study's grids read of a data set of its own: seed, training split and test split of their jobs; the seed
+    is 0 where splits are not drawn, since it then decides nothing."""
     jobs = [job for one in _of_study() for job in one.jobs("paper") if job.dataset == dataset]
-    return list(dict.fromkeys(split for job in jobs for split in (job.train_split, job.test_split)))
+    drawn = bool(own_data()[dataset].splits)
+    return list(dict.fromkeys((job.seed if drawn else 0, job.train_split, job.test_split) for job in jobs))
 
 
 def _of_study() -> list[Grid]:

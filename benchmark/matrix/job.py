@@ -63,6 +63,36 @@ def _backbone(name: str) -> str:
 
 Backbone = Annotated[Name, AfterValidator(_backbone)]
 
+NORMALISATIONS = ("imagenet", "per_pixel_mean")
+Share = Annotated[Float, Field(ge=0, le=1)]
+
+
+class Channels(BaseModel):
+    """What is taken off each channel (red, green, blue) and what it is divided by, as shares of 255:
+    values from 0 to 1, as transforms.Normalize has them after ToTensor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: tuple[Share, Share, Share]
+    std: tuple[Annotated[Share, Field(gt=0)], Annotated[Share, Field(gt=0)], Annotated[Share, Field(gt=0)]]
+
+
+def in_job(value: Any) -> Any:
+    """A value of a field as a job holds it, where a YAML file has it as a list or a mapping."""
+    if isinstance(value, dict) and value.keys() == Channels.model_fields.keys():
+        return Channels(**value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _normalisation(value: Any) -> Any:
+    if isinstance(value, dict):
+        try:
+            return Channels(**value)
+        except ValidationError as error:
+            raise ValueError(explain(error, tuple(Channels.model_fields))) from None
+    return value if isinstance(value, Channels) else _known(value, NORMALISATIONS)
+
+
 # torchvision's files of ImageNet weights; the tail of a name is the start of the file's SHA-256.
 IMAGENET1K_V1 = {
     "resnet18": "resnet18-f37072fd.pth",
@@ -110,6 +140,7 @@ class Job(BaseModel):
     limit_train: Positive | None = None  # train on this many images, drawn once per seed
     limit_test: Positive | None = None  # test on this many images, the same for all seeds
     partial: StrictBool = False  # both on what is there of a data set that is not whole: --allow-partial
+    overlap: StrictBool = False  # tested on images that are trained on too: --allow-overlap
     backbone: Backbone
     weights: Annotated[str, Field(pattern=r"^(scratch|imagenet1k_v1|mini(@[0-9a-f]{12})?|sha256:[0-9a-f]{64})$")]
     method: Method
@@ -119,7 +150,9 @@ class Job(BaseModel):
     resize: Literal["none", "warp", "warp_crop", "random_resized_crop"]  # data/loading.py defines them
     pad_crop: Positive | None = None  # training: pad by this many pixels, then crop image_size at random
     flip: StrictBool  # random horizontal mirror in training
-    normalisation: Literal["imagenet", "per_pixel_mean"] = "imagenet"
+    normalisation: Annotated[Literal["imagenet", "per_pixel_mean"] | Channels, BeforeValidator(_normalisation)] = (
+        "imagenet"
+    )
     difficult_train: Literal["positive", "negative", "ignore"] | None = None  # VOC's difficult objects, as labels
 
     loss: Literal["multilabel_soft_margin", "cross_entropy"]

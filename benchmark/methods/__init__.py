@@ -12,6 +12,11 @@ A method is a function `(model, images_BCHW, labels, job, epoch) -> (logits_BC, 
     epoch        from 0
     terms        named scalars; their sum is what is differentiated, so weights are already in them
 
+A method that draws takes torch's global generator of the images' device, as dropout does:
+`torch.rand(..., device=images_BCHW.device)`. The loop seeds it by the job's seed and the epoch before each epoch, and a
+checkpoint holds it, so that a run that was stopped draws what an undisturbed one does. Python's and NumPy's generators
+are neither seeded nor kept.
+
 To add one, write the function in a file of this folder and declare it here. The declaration imports torch only when
 it is called:
 

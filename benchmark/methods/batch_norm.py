@@ -16,6 +16,7 @@ output and v that of u. The kernel gives mean(g), mean(g h), mean(v) and mean(v 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -27,13 +28,26 @@ class TwiceDifferentiableBatchNorm2d(nn.BatchNorm2d):
     """torch.nn.BatchNorm2d: the same values and gradient, on the CPU bit for bit; the second derivative faster."""
 
     def forward(self, x_BKHW: Tensor) -> Tensor:
+        """Normalise as torch.nn.BatchNorm2d does.
+
+        Raises:
+            ValueError: As PyTorch's, of one value a channel in training: it has no variance.
+        """
         if not (self.training and x_BKHW.requires_grad):
             return super().forward(x_BKHW)
+        # An assertion, since it changes no number: the runs there are were trained by the same code (store/code.py).
+        assert _has_a_variance(x_BKHW)
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         return _BatchNorm.apply(
             x_BKHW, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps
         )
+
+
+def _has_a_variance(x_BKHW: Tensor) -> bool:
+    """True, or PyTorch's own ValueError: native_batch_norm would make NaN of one value a channel."""
+    F._verify_batch_size(x_BKHW.size())  # type: ignore[attr-defined]
+    return True
 
 
 class _BatchNorm(Function):

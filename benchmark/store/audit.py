@@ -99,7 +99,7 @@ def _problems(run: Run) -> Iterator[str]:
         yield f"is of epoch {record.epoch}, the job has {job.epochs}"
     yield from _of_epochs(record, epochs, job.epochs)
     if not unverified:
-        yield from _of_images(run)
+        yield from _of_images(run, job.overlap)
 
 
 def _of_epochs(record: Result, epochs: list[Epoch], planned: int) -> Iterator[str]:
@@ -127,14 +127,14 @@ def _differ(one: float | None, other: float | None) -> bool:
     return one != other if one is None or other is None else abs(one - other) > NOISE
 
 
-def _of_images(run: Run) -> Iterator[str]:
-    """The scores' images: each once, and none that was trained on."""
+def _of_images(run: Run, may_overlap: bool) -> Iterator[str]:
+    """The scores' images: each once, and none that was trained on, unless the job says that it may."""
     with np.load(io.BytesIO(read_regular(run.path("scores.npz")) or b"")) as arrays:
         tested = set(arrays["ids"].tolist())
         if len(tested) != len(arrays["ids"]):
             yield f"{len(arrays['ids']) - len(tested)} test images are scored twice"
         shared = tested & set(arrays["train_ids"].tolist()) if "train_ids" in arrays else set()
-        if shared:
+        if shared and not may_overlap:
             yield f"{len(shared)} images, such as {min(shared)}, were trained on and tested on"
 
 

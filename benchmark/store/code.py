@@ -15,8 +15,11 @@ versions stand in environment.json; that an edit changes no bit, only running it
 
 import ast
 import hashlib
+import os
 import pickle
 import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -62,6 +65,33 @@ def code_version() -> dict[str, Any]:
     if commit is None or changed is None:
         return {"version": benchmark.__version__, "commit": None, "dirty": None}
     return {"version": benchmark.__version__, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
+
+
+def why_unknown() -> str:
+    """Say why nobody could look up the code of a run that is made now, and what to do; empty where everybody can.
+
+    Such a run is trained and tabulated like others, but `verify` and `import` do not take it.
+    """
+    if shutil.which("git") is None:
+        return "git is not on PATH, so the commit of the code is not known: install git"
+    asked = subprocess.run(
+        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}
+    )
+    if "dubious ownership" in asked.stderr:
+        return (
+            f"git does not read {ROOT}, which belongs to another user, so the commit of the code is not known: "
+            f"git config --global --add safe.directory {shlex.quote(str(ROOT))}"
+        )
+    if not _has_a_repository(ROOT):
+        return f"{ROOT} is no git clone of the suite, so the commit of the code is not known: run it from a clone"
+    changed = (_git("status", "--porcelain", "--", "benchmark") or b"").decode(errors="replace").splitlines()
+    if asked.returncode == 0 and changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return (
+            f"the code differs from commit {asked.stdout[:12]} ({changed[0][3:]}{more}): commit the changes, or put "
+            "them aside with 'git stash'"
+        )
+    return "" if asked.returncode == 0 else f"{ROOT} has no commit yet: commit the code"
 
 
 @cache

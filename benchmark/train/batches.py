@@ -72,7 +72,9 @@ def loaded(count: int, size: int, device: torch.device, read: Callable[[np.ndarr
 
 
 class Draws:
-    """What chance decides in one epoch, from (seed, epoch) alone: baseline and ICASC of a seed see the same data."""
+    """What chance decides in one epoch, from (seed, epoch) alone: baseline and ICASC of a seed see the same data.
+
+    Not independent of all other draws: docs/data.md, "What the seed draws"."""
 
     def __init__(self, job: Job, epoch: int, chosen: np.ndarray, num_images: int) -> None:
         rng = np.random.default_rng([job.seed, epoch])
@@ -108,6 +110,9 @@ class View:
     @classmethod
     def of(cls, job: Job, train: Pixels, chosen: np.ndarray, device: torch.device) -> "View":
         mean, std = MEAN, STD
+        if not isinstance(job.normalisation, str):
+            given = job.normalisation.mean, job.normalisation.std
+            mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in given)
         if job.normalisation == "per_pixel_mean":
             total = sum(
                 train.test_batch(part).sum(0, dtype=np.int64) for part in np.array_split(chosen, 50) if len(part)

@@ -1,11 +1,12 @@
 """One job in several processes, its ranks: each takes its share of every batch, and their gradients are summed.
 
-Gradients are summed explicitly, after `backward`, rather than by DistributedDataParallel. Both are correct for ICASC:
-`autograd.grad` inside the loss, second order or not, accumulates nothing, so neither sees a gradient before the final
-backward. But DDP prepares its reducer in the `forward` of one wrapped module, while methods call a network's pieces;
-it divides by the number of ranks, which is the batch's mean only where all shares are of one size; and it gives every
-rank the first one's BatchNorm statistics before each step. What it saves, communication during backward, matters where
-a gradient is large beside a step's work.
+Gradients are summed explicitly, after `backward`, rather than by DistributedDataParallel. Its default is right for
+ICASC too: `autograd.grad` inside the loss, second order or not, accumulates nothing, so it sees no gradient before the
+final backward. But with `static_graph` or `find_unused_parameters` it hands out views of the outputs, which raises
+where a map's gradient is taken outside `forward`. Pieces called past `forward`, as methods call a network's, keep a
+rank's own gradients without a word. It divides by the number of ranks, which is the batch's mean only where all shares
+are of one size, and gives every rank the first one's BatchNorm statistics before each step. FSDP2 of a stage raises:
+the first-order gradient frees the weights that the second order needs (torch 2.14.1, two processes over gloo).
 
 The sum over ranks of weight x loss, with a rank's share of the batch as its weight, is the loss of the whole batch,
 for every term is a mean over images. BatchNorm is the exception: in training it normalises by a rank's own images, so

@@ -23,7 +23,7 @@ from benchmark.store import metrics, scores
 from benchmark.store.files import write_atomic
 from benchmark.store.records import Progress
 from benchmark.store.run import Run
-from benchmark.train import checkpoint, distributed, recording, weights
+from benchmark.train import before, checkpoint, distributed, recording, weights
 from benchmark.train.batches import Draws, View, ahead, loaded, of_epoch, training_subset
 from benchmark.train.checkpoint import OutOfTimeError, State, Stop
 from benchmark.train.recording import DivergedError
@@ -64,6 +64,8 @@ def run_job(run: Run, execution: Execution) -> None:
                 if distributed.leads():
                     run.path("failure.json").unlink(missing_ok=True)
                 sets = read_splits(job, execution)
+                before.refuse_single_values(job, len(sets[0].ids), len(sets[0].classes))
+                before.refuse_network(job, len(sets[0].classes), device)
                 state = checkpoint.resume(run, lambda: start(job, len(sets[0].classes), execution))
                 train, test = decoded(job, sets, execution.cache)  # only now: weights may be missing
                 if job.partial and (state.epochs or state.partial):
