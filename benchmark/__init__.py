@@ -13,7 +13,9 @@ methods.py does, trains or writes.
 from pathlib import Path
 from typing import Any
 
-__version__ = "0.2.0"
+from benchmark.version import VERSION
+
+__version__ = VERSION
 
 
 def table(
@@ -30,8 +32,8 @@ def table(
     from benchmark.errors import UserError
     from benchmark.matrix import grid
     from benchmark.matrix.matrix import Matrix
-    from benchmark.matrix.study import meanwhile
-    from benchmark.tables import build, locks, published
+    from benchmark.matrix.own import meanwhile
+    from benchmark.tables import build, locks, published, render
 
     with meanwhile(study):
         folder = published.of_study(Path(tables))
@@ -40,14 +42,15 @@ def table(
             raise UserError(f"table {name} is not of runs: 'python -m benchmark tables --table {name}' makes it")
         chosen = grid.load(spec.grid)
         scale = scale or ("mini" if "mini" in chosen.scales else "paper")
-        return build.build(spec, Matrix(chosen, scale, fields, runs=Path(runs)), locks.read(folder))
+        made = build.build(spec, Matrix(chosen, scale, fields, runs=Path(runs)), locks.read(folder))
+        return render.for_notebook(made)
 
 
 def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path | None = None) -> Any:
     """A pandas DataFrame, a line a run under `runs`, of one scale or of all: the job's id, its fields, its state, and
     of a finished one mAP (definition `area`) or top1 and top5, shares in [0, 1], and seconds. One that cannot be read,
     as one of another study's methods, has state `corrupt` and no numbers."""
-    from benchmark.matrix.study import meanwhile
+    from benchmark.matrix.own import meanwhile
 
     with meanwhile(study):
         return _runs(scale, Path(runs))

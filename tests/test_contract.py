@@ -13,6 +13,7 @@ from PIL import Image
 from benchmark.cli import init
 from benchmark.data.voc import CELLS
 from benchmark.matrix import grid, study
+from benchmark.matrix.own import use
 from benchmark.methods import METHODS, models
 from benchmark.store import run as run_module
 from benchmark.store import scores
@@ -109,9 +110,9 @@ def with_pictures(folder: Path) -> None:
 def own(request, tmp_path) -> study.Study:
     """The study at hand."""
     request.param(tmp_path / "mine")
-    study.use(tmp_path / "mine")
+    use(tmp_path / "mine")
     yield study.at_hand()
-    study.use(None)
+    use(None)
 
 
 def test_what_a_study_adds_is_held_to_the_same(own, tmp_path, cache, few_images):

@@ -23,15 +23,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import benchmark
 from benchmark.store.records import Code
+from benchmark.version import VERSION
 
-ROOT = Path(benchmark.__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENTRANCES = ("open_splits", "start", "train_and_test")  # what train/loop.py calls for a job, one after the other
 METHODS = ("benchmark/methods/__init__.py", "METHODS")  # whose functions a job names
 NO_NUMBER = (
     "benchmark/store/", "benchmark/matrix/", "benchmark/train/recording.py", "benchmark/data/archives.py",
-    "benchmark/errors.py",
+    "benchmark/errors.py", "benchmark/version.py",
 )  # fmt: skip
 NUMBERS = ("benchmark/store/metrics.py",)
 
@@ -60,8 +60,8 @@ def code_version() -> dict[str, Any]:
     """Git commit of the suite and whether its code differed from it; the package version where there is no git."""
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "benchmark")
     if commit is None or changed is None:
-        return {"version": benchmark.__version__, "commit": None, "dirty": None}
-    return {"version": benchmark.__version__, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
+        return {"version": VERSION, "commit": None, "dirty": None}
+    return {"version": VERSION, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
 
 
 @cache

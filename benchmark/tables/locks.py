@@ -233,7 +233,7 @@ def unlocked(specs: dict[str, Spec], book: Book) -> dict[str, tuple[Terms, str]]
 
 
 def _lockable(specs: dict[str, Spec]) -> Iterator[tuple[str, Claim, str]]:
-    """Each claim at scale paper and at each scale that has a plan, by its address: `year2008/table2:mAP:icasc-a_ch`."""
+    """Each claim at scale paper and at each scale that has a plan, by its address: `year2008/table2:mAP:mine`."""
     for spec in specs.values():
         for claim in claims_of(spec, specs):
             yield claim.address, claim, "paper"

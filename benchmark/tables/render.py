@@ -224,6 +224,18 @@ def fragment(table: Table) -> str:
     return visible(f"<p>{escape(table.spec.title)}</p>{grid}<ul>{notes}</ul>")
 
 
+class NotebookTable(Table):
+    """A table that a notebook's cell shows."""
+
+    def _repr_html_(self) -> str:
+        return fragment(self)
+
+
+def for_notebook(table: Table) -> NotebookTable:
+    """Return the same table, shown as HTML in a notebook."""
+    return NotebookTable(**vars(table))
+
+
 def escape_markdown(text: str) -> str:
     return re.sub(r"([\\*_\[\]<>`|])", r"\\\1", text.replace("\n", " "))
 
@@ -342,26 +354,6 @@ def html(table: Table) -> str:
     return page.get_template("table.html").render(table=table, groups=groups, rows=body(table, bold), mean=MEAN)
 
 
-def records(table: Table) -> list[dict[str, Any]]:
-    """Tidy: each cell as plain data, intervals and verdicts with it."""
-    return [
-        {
-            "table": table.spec.name, "scale": table.scale, "row": c.row, "column": c.column,
-            "published": c.published, "mean": c.mean, "std": c.std, "n": c.n,
-            "low": c.interval and c.interval[0], "high": c.interval and c.interval[1], "delta": c.delta,
-            "gain": c.gain, "gain_low": c.gain_interval and c.gain_interval.low,
-            "gain_high": c.gain_interval and c.gain_interval.high,
-            "gain_over": c.gain_interval and c.gain_interval.over,
-            "published_gain": c.published_gain, "published_over": c.published_over, "crosses": c.crosses,
-            "status": c.status, "comparable": table.comparable,
-            "verdict": c.verdict and c.verdict.outcome, "gain_verdict": c.gain_verdict and c.gain_verdict.outcome,
-            "order_verdict": table.orders[c.row].outcome if c.row in table.orders else None,
-            "values": list(c.values), "runs": list(c.runs),
-        }
-        for c in table.cells.values()
-    ]  # fmt: skip
-
-
 def inert(value: Any) -> Any:
     """For a CSV cell: what a spreadsheet would take for a formula becomes text, by an apostrophe before it."""
     if not isinstance(value, str):
@@ -374,7 +366,7 @@ def csv(table: Table) -> str:
     lines = [
         {name: inert(value) for name, value in r.items()}
         | {"values": " ".join(f"{v:.6f}" for v in r["values"]), "runs": " ".join(r["runs"])}
-        for r in records(table)
+        for r in table.records()
     ]
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
@@ -385,7 +377,7 @@ def json(table: Table) -> str:
         "table": table.spec.name, "title": table.spec.title, "scale": table.scale, "unit": table.spec.unit,
         "decimals": table.spec.decimals, "comparable": table.comparable,
         "verdicts": {level: dict(counts) for level, counts in table.verdicts().items()},
-        "notes": list(table.notes), "cells": _rounded(records(table)),
+        "notes": list(table.notes), "cells": _rounded(table.records()),
     }  # fmt: skip
     return json_text.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
