@@ -93,10 +93,11 @@ test-slow: setup ## run the tests that make test leaves out
 test-faults: setup ## kill, fill and damage 50 times, feed 10 times as many broken files (docs/reliability.md)
 	FAULT_ROUNDS=50 FUZZ=10 PROPERTIES=50 $(PYTEST) --timeout 3600 $(ATTACKED:%=tests/test_%.py)
 
-lint: setup ## check style, format and types
+lint: setup ## check style, format, types and which room imports which
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo --no-cache
 
 format: setup ## apply style and format
 	.venv/bin/ruff check --fix .
