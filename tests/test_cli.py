@@ -19,6 +19,7 @@ from benchmark.errors import UserError
 from benchmark.executors import EXECUTORS
 from benchmark.executors.outcome import How, Outcome, recorded
 from benchmark.matrix import grid
+from benchmark.store import claim as claim_module
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
 from tests.conftest import MAIN
@@ -294,7 +295,7 @@ def test_stopping_is_clean(workplace, cache_option, how):
     assert "Traceback" not in printed
     assert not list(runs.glob("*/*/claim.json")), "claims are released"
     for pid in pids:
-        assert run_module._process_start(pid) is None, "workers are gone"
+        assert claim_module.process_start(pid) is None, "workers are gone"
     assert {r.state() for r in run_module.all_runs(runs)} <= {"pending", "done"}
 
 

@@ -23,6 +23,7 @@ from benchmark import data
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
+from benchmark.store import claim as claim_module
 from benchmark.store import run as run_module
 from benchmark.store import scores as scores_file
 from benchmark.store.files import write_json
@@ -459,12 +460,12 @@ def test_a_host_that_no_longer_exists(tmp_path, job, monkeypatch):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     if process.stdout.readline() != "held\n":
         pytest.skip(f"no other host can be made here: {process.communicate()[1].strip()}")
-    monkeypatch.setattr(run_module, "STALE_AFTER_SECONDS", 2.0)
-    monkeypatch.setattr(run_module, "WATCH_SECONDS", 8.0)
+    monkeypatch.setattr(claim_module, "STALE_AFTER_SECONDS", 2.0)
+    monkeypatch.setattr(claim_module, "WATCH_SECONDS", 8.0)
     try:
         assert json.loads(run.path("claim.json").read_bytes())["host"].startswith("elsewhere ")
         wait_for(lambda: run.state() == "stale")  # between two beats, with so short a limit
-        with pytest.raises(run_module.Claimed), run.claim():
+        with pytest.raises(claim_module.Claimed), run.claim():
             pass
     finally:
         process.kill()

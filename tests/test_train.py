@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmark import data
+from benchmark.checks import audit
 from benchmark.errors import UserError
 from benchmark.matrix import grid
 from benchmark.methods import models
 from benchmark.methods.models import BACKBONES
-from benchmark.store import audit, metrics, scores
+from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.records import Progress
 from benchmark.store.run import Run

@@ -84,8 +84,10 @@ def test_no_reader_shows_a_typed_in_number(runs, call, tmp_path):
 
 def test_readers_of_numbers_ask_whether_the_scores_give_them():
     """Only the state, the seconds, the code and the data of a run are read without."""
-    asking = {"report.py": 2, "rerun.py": 2, "as_it_was.py": 2, "at_hand.py": 1}
-    for path in [*(ROOT / "benchmark/tables").glob("*.py"), *(ROOT / "benchmark/evidence").glob("*.py")]:
+    asking = {"report.py": 2, "retrain.py": 2, "rebuild.py": 2, "at_hand.py": 1, "audit.py": 1}
+    for path in (
+        path for room in ("tables", "evidence", "checks") for path in (ROOT / "benchmark" / room).glob("*.py")
+    ):
         assert path.read_text().count(".result()") == asking.get(path.name, 0), path.name
 
 
