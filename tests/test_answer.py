@@ -1,7 +1,6 @@
 """The answer: every comparison stands in it at its place, and says no more than its tables do."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
@@ -117,7 +116,7 @@ def test_a_claim_has_a_row_in_each_precision_that_its_methods_ran_in(tmp_path):
     voc = grid.load("voc")
     plant(tmp_path, lambda job, item: 50.0 + job.seed + (job.method == "icasc-a_ch"), of=voc)
     plant(tmp_path, lambda job, item: 50.0 + job.seed - (job.method == "icasc-a_ch"), of=voc, precision="tf32")
-    home = Path(__file__).parents[1] / "tables"
+    home = published.BUILT_IN
     tables = on_real_data(published.load("headline", home), tmp_path, home, tmp_path)
     told = [c.line[0].removesuffix(" ‡") for c in answer.comparisons(tables)]
     voc_at = "PASCAL VOC 2012, ResNet-18, paper"

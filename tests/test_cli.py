@@ -36,10 +36,7 @@ def cache_option(small_cache) -> list[str]:
 
 @pytest.fixture
 def workplace(tmp_path) -> Path:
-    """An empty folder with the table files, so that nothing is written into the checkout."""
-    (tmp_path / "tables").mkdir()
-    for path in (ROOT / "tables").glob("*.yaml"):
-        shutil.copy(path, tmp_path / "tables")
+    """An empty folder, so that nothing is written into the checkout."""
     return tmp_path
 
 
@@ -102,7 +99,6 @@ def scores(runs: Path) -> dict[str, np.ndarray]:
 def finished(tmp_path_factory, cache_option) -> tuple[Path, str]:
     """A small grid run to its end once, in this process, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
-    shutil.copytree(ROOT / "tables", folder / "tables", ignore=shutil.ignore_patterns("mini", "paper", "subset"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setitem(EXECUTORS, "local", in_this_process)
@@ -481,8 +477,6 @@ def test_what_cannot_succeed_is_one_line_and_starts_nothing(words, message, call
 
 
 def test_a_table_asked_for_where_it_is_not_made_is_named(tmp_path):
-    for path in Path("tables").glob("*.yaml"):
-        shutil.copy(path, tmp_path)
     words = ["tables", "--table", "voc-controls", "--scale", "mini", "--tables", str(tmp_path)]
     with pytest.raises(UserError, match="made at scale controls, reduced, subset, not at 'mini'"):
         CliRunner().invoke(cli.app, words, catch_exceptions=False)

@@ -1,13 +1,11 @@
 """Seeds that a claim takes: at assumed and at measured spreads."""
 
-from pathlib import Path
-
 import pytest
 
 from benchmark.tables import claims, locks, power, published
 from tests.evidence import SPEC, golden_table, plant
 
-TABLES = Path(__file__).parents[1] / "tables"
+TABLES = published.BUILT_IN
 SPECS = {name: published.load(name, TABLES) for name in published.names(TABLES)}
 CLAIM = next(c for c in locks.claims_of(SPEC, {}) if c.column == "icasc-a_ch")
 

@@ -11,7 +11,7 @@ from benchmark.matrix import grid
 from benchmark.matrix.matrix import Matrix
 from benchmark.tables import build, published, summary
 
-TABLES = Path(__file__).parents[1] / "tables"
+TABLES = published.BUILT_IN
 SUPPLEMENT = Path(__file__).parents[2] / "shared" / "paper" / "supplement.txt"
 TABLE2 = published.load("table2", TABLES)
 

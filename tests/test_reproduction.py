@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,6 @@ STUDY = ROOT / "tables" / "study"
     ("folder", "grids"), [("study", {"cifar100", "voc"}), ("terms", {"voc"}), ("terms/precision=float32", {"voc"})]
 )
 def test_tables_of_a_study_are_its_readings_alone(folder, grids, tmp_path):
-    for path in (ROOT / "tables").glob("*.yaml"):
-        shutil.copy(path, tmp_path)
     scale, _, changed = folder.partition("/")
     words = ["tables", "--scale", scale, "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
     words += ["--set", changed] if changed else []
@@ -59,8 +56,6 @@ def test_readings_of_the_document_are_the_tables_rows():
     ],
 )  # fmt: skip
 def test_committed_tables_of_real_runs_are_made_from_the_committed_records(folder, table, tmp_path):
-    for path in (ROOT / "tables").glob("*.yaml"):
-        shutil.copy(path, tmp_path)
     scale, _, changed = folder.partition("/")
     words = ["tables", "--scale", scale, "--table", table, "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
     words += ["--set", changed] if changed else []
@@ -72,8 +67,6 @@ def test_committed_tables_of_real_runs_are_made_from_the_committed_records(folde
 
 
 def test_the_answer_s_table_is_made_from_the_committed_records(tmp_path):
-    for path in (ROOT / "tables").glob("*.yaml"):
-        shutil.copy(path, tmp_path)
     words = ["answer", "--runs", str(ROOT / "runs"), "--tables", str(tmp_path)]
     assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
     for name in ("answer", "answer-controls"):

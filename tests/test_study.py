@@ -83,7 +83,7 @@ def test_a_method_stands_beside_those_of_a_built_in_grid(use):
     folder = use(METHOD)
     matrix = Matrix(grid.load("voc"), "mini")
     assert matrix.methods == ["baseline", "icasc-grad_cam", "icasc-a_ch", "mine"]
-    spec = published.load("table2", ROOT / "tables")
+    spec = published.load("table2", published.BUILT_IN)
     assert (spec.columns[-1].header, spec.rows[0].published[-1]) == ("Mine", None)
     assert matrix.subfolder == Path("mini/mine")  # the paper's tables stay what they are
     assert f"--study {folder}" in matrix.command(["mine"])

@@ -93,11 +93,12 @@ def lock(
     from benchmark.tables import locks
 
     specs = {name: published.load(name, tables) for name in published.names(tables)}
-    found = locks.unlocked(specs, locks.read(tables))
+    book = locks.read(tables)
+    found = locks.unlocked(specs, book)
     for address, (_, why) in found.items():
         print(f"{address}: {why}")
     if not found:
-        print(f"every claim is locked in {tables / locks.FILE}")
+        print(f"every claim is locked in {book.path}")
     elif check:
         sys.exit(1)
     else:
@@ -107,6 +108,6 @@ def lock(
             raise UserError(
                 f"lock: it names the suite's commit with these grids and {tables}; commit what changed there first"
             )
-        made = locks.write(tables, {address: terms for address, (terms, _) in found.items()}, commit)
+        made = locks.append(book, {address: terms for address, (terms, _) in found.items()}, commit)
         count = f"{len(found)} claim{'s' if len(found) > 1 else ''}"
-        print(f"{count} locked in {tables / locks.FILE}: {made.name}; commit it before the runs that it is for")
+        print(f"{count} locked in {book.path}: {made.name}; commit it before the runs that it is for")

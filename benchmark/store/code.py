@@ -34,6 +34,7 @@ NO_NUMBER = (
     "benchmark/errors.py", "benchmark/version.py",
 )  # fmt: skip
 NUMBERS = ("benchmark/store/metrics.py",)
+MOVED = {"benchmark/published/": "tables/"}  # a folder of now, and where older commits have its files
 
 
 def _git(*arguments: str, given: bytes | None = None) -> bytes | None:
@@ -78,12 +79,14 @@ def history_is_whole() -> bool:
 
 @cache
 def text_at(commit: str, path: Path) -> str | None:
-    """A file as a commit has it, empty where it has none; None where the commit is not here, or the file not in this
-    repository."""
+    """A file as a commit has it, where it lay before it moved too, empty where it has none; None where the commit is not
+    here, or the file not in this repository."""
     path = path.resolve()
     if not path.is_relative_to(ROOT) or _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         return None
-    return (_git("show", f"{commit}:{path.relative_to(ROOT)}") or b"").decode()
+    now = str(path.relative_to(ROOT))
+    places = [now, *(before + now.removeprefix(after) for after, before in MOVED.items() if now.startswith(after))]
+    return next((text.decode() for each in places if (text := _git("show", f"{commit}:{each}"))), "")
 
 
 def clean_commit(*paths: str) -> str | None:

@@ -61,8 +61,8 @@ class Row(_Strict):
 
 
 class Spec(_Strict):
-    """One file of tables/. Without a `grid` it is a summary: of other tables, where its rows name them, or text to be
-    compared with the grids. `missing`: why published cells are null. `scales`: those that it is made at; none: all
+    """One file of published/. Without a `grid` it is a summary: of other tables, where its rows name them, or text to
+    be compared with the grids. `missing`: why published cells are null. `scales`: those that it is made at; none: all
     that run one of its methods."""
 
     name: str
@@ -111,7 +111,7 @@ class Spec(_Strict):
 
 
 KEYS = (*Spec.model_fields, *Row.model_fields, *Column.model_fields)
-BUILT_IN = Path(__file__).parents[1] / "published"  # tables/ of the checkout, which travels in the package
+BUILT_IN = Path(__file__).parents[1] / "published"
 
 
 def home(folder: Path) -> Path:
