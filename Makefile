@@ -17,7 +17,7 @@ PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench lint format clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench lint format locked clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,15 @@ setup: .venv/installed ## make .venv from constraints.txt (LOCKED=1: all but tor
 	$(if $(LOCKED),$(PY) -m pip install --quiet --require-hashes --no-deps --requirement constraints-locked.txt)
 	$(PY) -m pip install --quiet $(if $(LOCKED),--no-build-isolation) --constraint constraints.txt --editable ".[test]"
 	touch $@
+
+# Not torch and torchvision: which build of them fits is the machine's matter, and a hash would refuse all others.
+# Resolved as for macOS, where torch brings no CUDA along; a version's hashes are those of all its files anyway.
+locked: setup ## make constraints-locked.txt again: what .[test] needs, by SHA-256
+	$(PY) -m pip install --quiet --constraint constraints.txt uv
+	MACOSX_DEPLOYMENT_TARGET=14.0 .venv/bin/uv pip compile pyproject.toml --extra test --constraint constraints.txt \
+		--python-version 3.11 --python-platform macos --generate-hashes --no-annotate --quiet --upgrade \
+		--no-emit-package torch --no-emit-package torchvision \
+		--custom-compile-command "make locked" --output-file constraints-locked.txt
 
 reproduce-table2: setup ## train the VOC grid and make Table 2 (tables/<scale>/table2.*)
 	@$(PY) -m benchmark run --grid voc $(OPTIONS)

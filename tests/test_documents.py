@@ -35,7 +35,7 @@ def test_links_of_documents_lead_to_files(document):
 
 
 def test_the_locked_versions_are_the_constrained_ones():
-    """And all that the tests need is locked but torch, of which each machine has its own build (.ci/lock)."""
+    """And all that the tests need is locked but torch, of which each machine has its own build (`make locked`)."""
     pins = {canonicalize_name(name): version for name, version in _pins(ROOT / "constraints.txt")}
     text = (ROOT / "constraints-locked.txt").read_text()
     locked = re.findall(r"^(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, flags=re.MULTILINE)

@@ -79,8 +79,8 @@ def history_is_whole() -> bool:
 
 @cache
 def text_at(commit: str, path: Path) -> str | None:
-    """A file as a commit has it, where it lay before it moved too, empty where it has none; None where the commit is not
-    here, or the file not in this repository."""
+    """A file as a commit has it, where it lay before it moved too, empty where it has none; None where the commit is
+    not here, or the file not in this repository."""
     path = path.resolve()
     if not path.is_relative_to(ROOT) or _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         return None
