@@ -14,10 +14,11 @@ TABLE_SCALE = $(if $(filter auto,$(SCALE)),$(if $(DATA),paper,mini),$(SCALE))
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
 ATTACKED = faults fuzz properties verify reading hostile data_archives distributed
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
+COG = .venv/bin/cog -P -I docs -p "from generated import *"
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench lint format locked clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench lint format locked numbers records clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -77,6 +78,7 @@ figures: setup ## draw gains, values and training curves as PNG and PDF
 	@$(PY) -m benchmark figures $(MEASURED) $(if $(DATA),--data-root "$(DATA)")
 
 docs: .venv/docs ## build build/site/index.html; fails for a warning, a broken link, a number that the records do not give
+	$(COG) --check README.md docs/*.md
 	$(PYTEST) --quiet tests/test_reproduction.py tests/test_documents.py
 	$(PY) docs/build.py
 
@@ -85,7 +87,7 @@ docs: .venv/docs ## build build/site/index.html; fails for a warning, a broken l
 	touch $@
 
 test: setup ## run the tests but those that are marked slow
-	$(PYTEST) -m "not slow" --numprocesses auto --dist worksteal
+	$(PYTEST) -m "not slow and not records" --numprocesses auto --dist worksteal
 
 test-gpu: ## run the tests that need a GPU (elsewhere they are skipped, by name); installs nothing
 	$(HERE) -m pytest -m gpu
@@ -97,10 +99,18 @@ bench: setup ## measure speed as ratios, each of two sides that compute the same
 	@$(PY) -m benchmark bench $(ARGS)
 
 test-slow: setup ## run the tests that make test leaves out
-	$(PYTEST) -m slow --numprocesses auto --dist worksteal
+	$(PYTEST) -m "slow and not records" --numprocesses auto --dist worksteal
 
 test-faults: setup ## kill, fill and damage 50 times, feed 10 times as many broken files (docs/reliability.md)
 	FAULT_ROUNDS=50 FUZZ=10 PROPERTIES=50 $(PYTEST) --timeout 3600 $(ATTACKED:%=tests/test_%.py)
+
+records: setup ## check that records, tables, answer and the numbers in README and docs agree
+	$(PY) -m benchmark verify
+	$(COG) --check README.md docs/*.md
+	$(PYTEST) -m records --numprocesses auto --dist worksteal
+
+numbers: setup ## write the tables and counts in README and docs again, from tables/ and runs/
+	$(COG) -r README.md docs/*.md
 
 lint: setup ## check style, format, types and which room imports which
 	.venv/bin/ruff check .
