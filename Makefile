@@ -107,7 +107,7 @@ test-faults: setup ## kill, fill and damage 50 times, feed 10 times as many brok
 records: setup ## check that records, tables, answer and the numbers in README and docs agree
 	$(PY) -m benchmark verify
 	$(COG) --check README.md docs/*.md
-	$(PYTEST) -m records --numprocesses auto --dist worksteal
+	$(PYTEST) -m records --timeout 3600 --numprocesses auto --dist worksteal
 
 numbers: setup ## write the tables and counts in README and docs again, from tables/ and runs/
 	$(COG) -r README.md docs/*.md

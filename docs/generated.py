@@ -11,10 +11,10 @@ def table(name: str, *rows: str) -> None:
     lines = [
         line for line in (ROOT / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"
     ]
-    missing = [row for row in rows if not any(line.startswith(f"| {row} ") for line in lines)]
+    missing = [row for row in rows if not any(line.startswith(f"| {row}") for line in lines)]
     if missing:
         raise ValueError(f"tables/{name}.md has no row {', '.join(missing)}")
-    wanted = tuple(f"| {row} " for row in rows)
+    wanted = tuple(f"| {row}" for row in rows)
     print("\n".join(lines[:2] + [line for line in lines[2:] if not rows or line.startswith(wanted)]))
 
 

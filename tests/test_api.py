@@ -103,6 +103,7 @@ def test_what_export_lacks_is_named(call, tmp_path, monkeypatch, form, package):
     assert f"--format {form}: pip install {package}" in told.stderr
 
 
+@pytest.mark.records
 def test_export_of_cells_takes_the_scales_that_a_table_has(call, tmp_path):
     words = ("export", "--what", "cells", "--runs", RUNS, "--tables", TABLES, "--out", "x.csv")
     assert call(tmp_path, *words).returncode == 0

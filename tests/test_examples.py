@@ -73,6 +73,7 @@ def test_notebook_is_kept_without_outputs():
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
 
 
+@pytest.mark.records
 @pytest.mark.skipif(importlib.util.find_spec("nbclient") is None, reason="nbclient is not installed")
 def test_notebook_runs_in_jupyter(monkeypatch):
     import nbclient

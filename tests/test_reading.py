@@ -72,6 +72,7 @@ def test_reading_writes_nothing(damaged, command):
     assert _bytes_and_names(runs) == before
 
 
+@pytest.mark.records
 def test_every_committed_record_is_read():
     """None of them names a schema; they are of its first version, and complete."""
     runs = all_runs(ROOT / "runs")

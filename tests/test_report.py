@@ -24,8 +24,6 @@ from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, pla
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.timeout(900)  # the page of all committed runs draws the test images of each of them again
-
 
 def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     table = golden_table(scale, runs, spec_changes)
@@ -207,6 +205,7 @@ def reduced(tmp_path_factory):
     return pages
 
 
+@pytest.mark.records
 def test_it_opens_with_the_answer(reduced):
     """The sentence, the picture and the table of `answer`, number by number."""
     text, _ = reduced
@@ -226,6 +225,7 @@ def test_it_opens_with_the_answer(reduced):
     assert len(links.ids) == len(set(links.ids))
 
 
+@pytest.mark.records
 def test_it_is_named_after_the_paper_or_the_study(reduced):
     text, of_table = reduced
     assert "<h1>Does it reproduce? Wang et al., Sharpen Focus, ICCV 2019 (arXiv:1811.07484v3)</h1>" in text
@@ -237,6 +237,7 @@ def test_it_is_named_after_the_paper_or_the_study(reduced):
     assert "ICASC" not in own.partition("<main>")[0]
 
 
+@pytest.mark.records
 def test_a_line_of_a_port_is_linked(reduced):
     address = "https://github.com/paganpasta/SharpenFocus-Pytorch/blob/bcb43774/models/sfocus.py#L63-L65"
     assert f'<a href="{address}">paganpasta/SharpenFocus-Pytorch bcb43774, models/sfocus.py:63-65</a>' in reduced[0]
@@ -251,6 +252,7 @@ def test_one_minus():
         assert render.minus(name) == name
 
 
+@pytest.mark.records
 def test_no_hyphen_stands_for_a_minus(reduced):
     shown = re.sub(r"<(style|code)\b.*?</\1>|<[^>]*>", " ", reduced[0], flags=re.DOTALL)
     assert re.findall(r"[\s\[(]-\d[^\s]*", shown) == []
@@ -333,9 +335,9 @@ def probe(tmp_path: Path, text: str, width: int) -> dict:
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 @pytest.mark.parametrize("width", [400, 900, 1280])
-@pytest.mark.parametrize("which", ["mini", "reduced"])
-def test_in_a_browser(page, reduced, tmp_path, which, width):
-    found = probe(tmp_path, page if which == "mini" else reduced[0], width)
+@pytest.mark.parametrize("which", ["mini", pytest.param("reduced", marks=pytest.mark.records)])
+def test_in_a_browser(page, request, tmp_path, which, width):
+    found = probe(tmp_path, page if which == "mini" else request.getfixturevalue("reduced")[0], width)
     assert found["wide"], "the page itself never scrolls sideways"
     assert found["gains"]
     assert all(found["gains"]), "gain columns are in sight without scrolling"
@@ -353,6 +355,7 @@ def test_in_a_browser(page, reduced, tmp_path, which, width):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+@pytest.mark.records
 @pytest.mark.skipif("AXE" not in os.environ, reason="AXE names no axe.min.js (npm pack axe-core)")
 @pytest.mark.parametrize("width", [500, 1280])
 def test_axe_finds_no_violation(reduced, tmp_path, width):
@@ -365,9 +368,11 @@ def test_axe_finds_no_violation(reduced, tmp_path, width):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
-@pytest.mark.parametrize("which", ["mini", "reduced", "table2"])
-def test_prints_to_six_pages(page, reduced, tmp_path, which):
-    text = {"mini": page, "reduced": reduced[0], "table2": reduced[1]}[which]
+@pytest.mark.parametrize(
+    "which", ["mini", *(pytest.param(name, marks=pytest.mark.records) for name in ("reduced", "table2"))]
+)
+def test_prints_to_six_pages(page, request, tmp_path, which):
+    text = page if which == "mini" else request.getfixturevalue("reduced")[which == "table2"]
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     done = browse(tmp_path, f"--print-to-pdf={tmp_path / 'report.pdf'}", "--no-pdf-header-footer")
     printed = (tmp_path / "report.pdf").read_bytes()

@@ -36,6 +36,7 @@ def as_if_of(run: Run, other: Run) -> None:
     edit(run, lambda record: record.pop("scores_sha256"))
 
 
+@pytest.mark.records
 def test_every_committed_number_is_that_of_its_scores():
     """Computed again, on whatever processor this is."""
     for run in all_runs(ROOT / "runs")[::5] + all_runs(RUNS):
