@@ -316,15 +316,6 @@ def caption(spec: Spec) -> str:
     return spec.title.partition(". ")[2] or spec.title
 
 
-def unescape_latex(text: str) -> str:
-    """What escape_latex was given, but for the letters that it could not keep."""
-    text = text.replace("$-$", "-").removeprefix("{}")
-    for letter, command in sorted(LATEX.items(), key=lambda pair: -len(pair[1])):
-        if letter not in "\n−":
-            text = text.replace(command, letter)
-    return text
-
-
 def _latex_bold(text: str) -> str:
     return f"\x01{text}"  # escaped later, when the mark becomes the command
 
