@@ -111,7 +111,7 @@ def copy_tables() -> None:
         for path in sorted(folder.glob("*.md")):
             text = path.read_text(encoding="utf-8").replace("### ", "# ", 1)
             (inside / path.name).write_text(f"---\norphan: true\n---\n\n{text}", encoding="utf-8")
-            others = [shutil.copy(folder / f"{path.stem}.{kind}", inside) for kind in ("html", "tex", "csv", "json")
+            others = [shutil.copy(folder / f"{path.stem}.{kind}", inside) for kind in ("tex", "csv", "json")
                       if (folder / f"{path.stem}.{kind}").exists()]  # fmt: skip
             links = [f"[{Path(other).suffix[1:]}]({Path(other).name})" for other in others]
             lines.append(f"- {', '.join([f'[{path.stem}]({path.name})', *links])}")

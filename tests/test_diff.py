@@ -85,7 +85,7 @@ def test_status_2_missing_or_not_comparable(tmp_path):
 def test_status_3_nothing_in_common(tmp_path):
     assert call(RUNS, TABLES / "mini" / "table2.json")[0] == 3
     assert call(RUNS, TABLES)[0] == 3
-    for form in ("md", "tex", "html"):  # for people
+    for form in ("md", "tex"):  # for people
         code, text = call("published:table2", TABLES / "mini" / f"table2.{form}")
         assert (code, "a table's .json lies beside" in text) == (3, True)
     (tmp_path / "x.json").write_text("[1]")

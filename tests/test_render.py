@@ -63,8 +63,8 @@ def test_a_method_that_has_not_run_is_one_line(tmp_path):
     ]  # fmt: skip
 
 
-def test_html_runs_nothing():
-    text = render.html(hostile_table())
+def test_a_notebook_runs_nothing():
+    text = render.fragment(hostile_table())
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
 
@@ -118,5 +118,5 @@ def test_latex_compiles(make, tmp_path):
 
 def test_write_makes_every_format(tmp_path):
     paths = render.write(golden_table(), tmp_path)
-    assert [path.suffix for path in paths] == [".md", ".tex", ".html", ".csv", ".json"]
+    assert [path.suffix for path in paths] == [".md", ".tex", ".csv", ".json"]
     assert (tmp_path / "table2.md").read_bytes() == (TABLES / "mini" / "table2.md").read_bytes()

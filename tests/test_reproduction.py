@@ -53,7 +53,7 @@ def test_committed_tables_of_real_runs_are_made_from_the_committed_records(folde
     words += ["--set", changed] if changed else []
     assert CliRunner().invoke(cli.app, words, catch_exceptions=False).exit_code == 0
     made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / folder).iterdir()}
-    assert len(made) == 5
+    assert len(made) == 4
     for name, text in made.items():
         assert (ROOT / "tables" / folder / name).read_text(encoding="utf-8") == text
 

@@ -39,7 +39,7 @@ def tables_command(
     again: Annotated[bool, typer.Option("--replace", help="Also in place of tables of more runs")] = False,
     wide: Wide = False,
 ) -> None:
-    """Write the tables from the run folders as Markdown, LaTeX, HTML, CSV and JSON, and print them."""
+    """Write the tables from the run folders as Markdown, LaTeX, CSV and JSON, and print them."""
     specs = [published.load(name, tables) for name in ([table] if table else published.names(tables))]
     known = list(dict.fromkeys(s for name in grid.names() for s in grid.load(name).scales))
     if scale is not None and scale not in known:

@@ -1,4 +1,4 @@
-"""One table, six texts: terminal, Markdown, LaTeX (booktabs), HTML, CSV, JSON. The same table gives the same bytes."""
+"""One table as text: terminal, notebook, Markdown, LaTeX (booktabs), CSV, JSON. The same table gives the same bytes."""
 
 import json as json_text
 import re
@@ -324,27 +324,6 @@ def _latex_cell(text: str) -> str:
     return f"\\textbf{{{escape_latex(text)}}}" if text.startswith("\x01") else escape_latex(text)
 
 
-def html(table: Table) -> str:
-    """One self-contained page."""
-    import jinja2
-    from markupsafe import Markup, escape
-
-    def header(text: str) -> Markup:
-        return Markup("").join(
-            Markup("{}<sub>{}</sub>").format(*part) if isinstance(part, tuple) else escape(part)
-            for part in split_subscript(text)
-        )
-
-    def bold(text: str) -> Markup:
-        return Markup("<b>{}</b>").format(text)
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters["minus"] = minus
-    groups = [(header(name), subs) for name, subs in columns(table)]
-    return page.get_template("table.html").render(table=table, groups=groups, rows=body(table, bold), mean=MEAN)
-
-
 def inert(value: Any) -> Any:
     """For a CSV cell: what a spreadsheet would take for a formula becomes text, by an apostrophe before it."""
     if not isinstance(value, str):
@@ -381,7 +360,7 @@ def _rounded(value: Any) -> Any:
     return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html, "csv": csv, "json": json}
+FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "csv": csv, "json": json}
 
 
 def write(table: Table, folder: Path, replace: bool = False) -> list[Path]:
