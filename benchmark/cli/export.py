@@ -3,7 +3,7 @@
 import importlib.util
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -24,14 +24,13 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
-    tensorboard = "tensorboard"
 
 
-NEEDS = {Format.parquet: "pyarrow", Format.tensorboard: "tensorboard"}
+NEEDS = {Format.parquet: "pyarrow"}
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The file to write; of tensorboard, a folder")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write")],
     what: Annotated[What, typer.Option("--what", help="A line a run, an epoch of a run, or a cell")] = What.runs,
     file_format: Annotated[Format, typer.Option("--format")] = Format.csv,
     scale: Annotated[
@@ -40,7 +39,7 @@ def export(
     runs: Runs = RUNS,
     tables: Tables = TABLES,
 ) -> None:
-    """Write runs, epochs or cells as a table for other programs; as tensorboard, each run's epochs as curves."""
+    """Write runs, epochs or cells as a table for other programs."""
     import pandas as pd
 
     from benchmark.tables import render
@@ -48,9 +47,6 @@ def export(
     needed = NEEDS.get(file_format, "pandas")
     if importlib.util.find_spec(needed) is None:
         raise UserError(f"--format {file_format}: pip install {needed}, or take csv or json")
-    if file_format == "tensorboard":
-        print(f"written: {out}, {write_curves(out, benchmark.runs(scale, runs), runs)} runs")
-        return
     if what == "cells":
         specs = [published.load(name, tables) for name in published.names(tables)]
         made = [benchmark.table(spec.name, scale, runs, tables) for spec in specs if is_made(spec, scale)]
@@ -82,23 +78,3 @@ def is_made(spec: published.Spec, scale: str | None) -> bool:
     if spec.grid is None:
         return False
     return scale is None or (spec.is_made_at(scale) and grid.load(spec.grid).has_tables(scale))
-
-
-def write_curves(out: Path, listed: Any, runs: Path) -> int:
-    """A folder `<scale>/<id>` for each run, with its epochs as torch's own writer writes them; how many."""
-    import pandas as pd
-    from torch.utils.tensorboard import SummaryWriter
-
-    lines = zip(listed["scale"], listed["id"], strict=True) if len(listed) else ()
-    epochs = {f"{at}/{job}": frame for at, job in lines if len(frame := benchmark.epochs(runs / at / job))}
-    if not epochs:
-        raise UserError(f"{runs}: holds no epoch to export")
-    if out.is_file() or any(out.glob("*/*/events.*")):
-        raise UserError(f"--out {out}: is there already; name a new folder")
-    for run, frame in epochs.items():
-        with SummaryWriter(out / run) as writer:
-            for epoch in frame.to_dict("records"):
-                for name in epoch.keys() - {"epoch"}:
-                    if pd.notna(epoch[name]):
-                        writer.add_scalar(name, epoch[name], int(epoch["epoch"]))
-    return len(epochs)
