@@ -5,6 +5,7 @@ DATA ?=
 WEIGHTS ?=
 ARGS ?=
 OUT ?= gpu-session
+BUILDER ?= podman
 LOCKED ?=
 PY := .venv/bin/python
 # A machine with a GPU may bring its own torch, and reach no registry.
@@ -18,7 +19,7 @@ COG = .venv/bin/cog -P -I docs -p "from generated import *"
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench lint format locked numbers records clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench container lint format locked numbers records clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -121,6 +122,9 @@ lint: setup ## check style, format, types and which room imports which
 format: setup ## apply style and format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+container: ## build the image icasc-benchmark from the Containerfile (BUILDER=podman, docker or buildah)
+	$(BUILDER) build -f Containerfile -t icasc-benchmark .
 
 clean: ## remove drawn data and caches; keeps runs/, tables/ and .venv
 	rm -rf .cache build .pytest_cache .ruff_cache .mypy_cache

@@ -77,7 +77,6 @@ def assemble() -> None:
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "Containerfile",
-        "apptainer.def",
         "LICENSE",
         "CITATION.cff",
     ):
