@@ -15,7 +15,9 @@ or writes.
 from pathlib import Path
 from typing import Any
 
-__version__ = "0.2.0"
+from benchmark.version import VERSION
+
+__version__ = VERSION
 
 
 def table(
@@ -44,14 +46,15 @@ def table(
     Raises:
         UserError: There is no such table, scale, field or folder of runs, or the scale has no such table.
     """
-    from benchmark.matrix.study import meanwhile
-    from benchmark.tables import catalogue, published
+    from benchmark.matrix.own import meanwhile
+    from benchmark.tables import catalogue, published, render
 
     with meanwhile(study):
         folder = published.of_study(Path(tables))
         spec = published.load(name, folder)
         asked = catalogue.Asked(scale or catalogue.default_scale_of(spec, folder), Path(runs), fields)
-        return catalogue.table_at(spec, asked, folder, None if data_root is None else Path(data_root))
+        made = catalogue.table_at(spec, asked, folder, None if data_root is None else Path(data_root))
+        return render.for_notebook(made)
 
 
 def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path | None = None) -> Any:
@@ -75,7 +78,7 @@ def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path 
     Raises:
         UserError: There is no such folder.
     """
-    from benchmark.matrix.study import meanwhile
+    from benchmark.matrix.own import meanwhile
     from benchmark.tables import catalogue
 
     with meanwhile(study):

@@ -1,7 +1,6 @@
 """Traces: every number again from the run folder, staleness, the command that makes the cell again."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,7 +97,7 @@ def test_a_published_number_within_one_run(tmp_path):
 def test_a_headline_cell_names_its_runs_and_the_rule(tmp_path):
     """Two seeds of mini runs: the gain is the table's, its claim the abstract's."""
     (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
-    text = (Path(__file__).parents[1] / "tables" / "headline.yaml").read_text()
+    text = (published.BUILT_IN / "headline.yaml").read_text()
     head, _, _ = text.partition("rows:")
     rows = "rows:\n  - {key: VOC, table: table2, of: mAP, published: [5.73, 5.73]}\n"
     rows += "  - {key: Other, table: other, of: mAP, published: [4.8, 4.8]}\n"

@@ -16,7 +16,8 @@ from benchmark import cli, data
 from benchmark.cli import init
 from benchmark.errors import UserError
 from benchmark.evidence import maps
-from benchmark.matrix import grid, study
+from benchmark.matrix import grid
+from benchmark.matrix import own as own_study
 from benchmark.matrix.matrix import Matrix
 from benchmark.tables import catalogue
 
@@ -29,7 +30,7 @@ SMALL = {"epochs: 4": "epochs: 1", "batch_size: 50": "batch_size: 4", "seed: [0,
 @pytest.fixture(autouse=True)
 def built_in_again():
     yield
-    study.use(None)
+    own_study.use(None)
 
 
 def written(folder: Path, *changes: tuple[str, str], data: str = "") -> Path:
@@ -314,7 +315,7 @@ def test_a_job_is_a_key_whatever_its_options_are(tmp_path):
         path = folder / "methods.py"
         text = path.read_text().replace("    smoothing: float = 0.1\n", options)
         path.write_text(text.replace("class Options(BaseModel):", f"class Options(BaseModel{frozen}):"))
-        study.use(folder)
+        own_study.use(folder)
         jobs = grid.load("mine").jobs("paper")
         assert len({job: job.id for job in [*jobs, *grid.load("mine").jobs("paper")]}) == len(jobs) == 4
 
@@ -327,7 +328,7 @@ def test_what_a_data_set_is_is_asked_of_the_registry(tmp_path):
     folder = by_csv(tmp_path)
     path = folder / "grids" / "mine.yaml"
     path.write_text(path.read_text().replace("photographs", "photos-mini"))
-    study.use(folder)
+    own_study.use(folder)
     assert data.find("photos-mini").draw is None
     assert not grid.is_official("photos-mini")
     assert "--data-root" not in Matrix(grid.load("mine"), "paper").command(["baseline"])
