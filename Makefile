@@ -5,6 +5,7 @@ DATA ?=
 WEIGHTS ?=
 ARGS ?=
 OUT ?= gpu-session
+BUILDER ?= podman
 LOCKED ?=
 PY := .venv/bin/python
 # A machine with a GPU may bring its own torch, and reach no registry.
@@ -14,10 +15,11 @@ TABLE_SCALE = $(if $(filter auto,$(SCALE)),$(if $(DATA),paper,mini),$(SCALE))
 OPTIONS = --scale "$(SCALE)" $(if $(DATA),--data-root "$(DATA)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(ARGS)
 ATTACKED = faults fuzz properties verify reading hostile data_archives distributed
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(PY) -m pytest
+COG = .venv/bin/cog -P -I docs -p "from generated import *"
 MEASURED = $(if $(filter-out auto,$(SCALE)),--scale "$(SCALE)") $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench lint format clean
+.PHONY: help setup reproduce-table1 reproduce-table2 reproduce-headline reproduce-all $(GRIDS:%=reproduce-%) tables status diff verify report figures docs test test-slow test-faults test-gpu gpu-evidence bench container lint format locked numbers records clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +35,15 @@ setup: .venv/installed ## make .venv from constraints.txt (LOCKED=1: all but tor
 	$(if $(LOCKED),$(PY) -m pip install --quiet --require-hashes --no-deps --requirement constraints-locked.txt)
 	$(PY) -m pip install --quiet $(if $(LOCKED),--no-build-isolation) --constraint constraints.txt --editable ".[test]"
 	touch $@
+
+# Not torch and torchvision: which build of them fits is the machine's matter, and a hash would refuse all others.
+# Resolved as for macOS, where torch brings no CUDA along; a version's hashes are those of all its files anyway.
+locked: setup ## make constraints-locked.txt again: what .[test] needs, by SHA-256
+	$(PY) -m pip install --quiet --constraint constraints.txt uv
+	MACOSX_DEPLOYMENT_TARGET=14.0 .venv/bin/uv pip compile pyproject.toml --extra test --constraint constraints.txt \
+		--python-version 3.11 --python-platform macos --generate-hashes --no-annotate --quiet --upgrade \
+		--no-emit-package torch --no-emit-package torchvision \
+		--custom-compile-command "make locked" --output-file constraints-locked.txt
 
 reproduce-table2: setup ## train the VOC grid and make Table 2 (tables/<scale>/table2.*)
 	@$(PY) -m benchmark run --grid voc $(OPTIONS)
@@ -68,6 +79,7 @@ figures: setup ## draw gains, values and training curves as PNG and PDF
 	@$(PY) -m benchmark figures $(MEASURED) $(if $(DATA),--data-root "$(DATA)")
 
 docs: .venv/docs ## build build/site/index.html; fails for a warning, a broken link, a number that the records do not give
+	$(COG) --check README.md docs/*.md
 	$(PYTEST) --quiet tests/test_reproduction.py tests/test_documents.py
 	$(PY) docs/build.py
 
@@ -76,7 +88,7 @@ docs: .venv/docs ## build build/site/index.html; fails for a warning, a broken l
 	touch $@
 
 test: setup ## run the tests but those that are marked slow
-	$(PYTEST) -m "not slow" --numprocesses auto --dist worksteal
+	$(PYTEST) -m "not slow and not records" --numprocesses auto --dist worksteal
 
 test-gpu: ## run the tests that need a GPU (elsewhere they are skipped, by name); installs nothing
 	$(HERE) -m pytest -m gpu
@@ -88,19 +100,31 @@ bench: setup ## measure speed as ratios, each of two sides that compute the same
 	@$(PY) -m benchmark bench $(ARGS)
 
 test-slow: setup ## run the tests that make test leaves out
-	$(PYTEST) -m slow --numprocesses auto --dist worksteal
+	$(PYTEST) -m "slow and not records" --numprocesses auto --dist worksteal
 
 test-faults: setup ## kill, fill and damage 50 times, feed 10 times as many broken files (docs/reliability.md)
 	FAULT_ROUNDS=50 FUZZ=10 PROPERTIES=50 $(PYTEST) --timeout 3600 $(ATTACKED:%=tests/test_%.py)
 
-lint: setup ## check style, format and types
+records: setup ## check that records, tables, answer and the numbers in README and docs agree
+	$(PY) -m benchmark verify
+	$(COG) --check README.md docs/*.md
+	$(PYTEST) -m records --timeout 3600 --numprocesses auto --dist worksteal
+
+numbers: setup ## write the tables and counts in README and docs again, from tables/ and runs/
+	$(COG) -r README.md docs/*.md
+
+lint: setup ## check style, format, types and which room imports which
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo --no-cache
 
 format: setup ## apply style and format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+container: ## build the image icasc-benchmark from the Containerfile (BUILDER=podman, docker or buildah)
+	$(BUILDER) build -f Containerfile -t icasc-benchmark .
 
 clean: ## remove drawn data and caches; keeps runs/, tables/ and .venv
 	rm -rf .cache build .pytest_cache .ruff_cache .mypy_cache

@@ -15,7 +15,9 @@ or writes.
 from pathlib import Path
 from typing import Any
 
-__version__ = "0.2.0"
+from benchmark.version import VERSION
+
+__version__ = VERSION
 
 
 def table(
@@ -44,14 +46,15 @@ def table(
     Raises:
         UserError: There is no such table, scale, field or folder of runs, or the scale has no such table.
     """
-    from benchmark.matrix.study import meanwhile
-    from benchmark.tables import catalogue, published
+    from benchmark.matrix.own import meanwhile
+    from benchmark.tables import catalogue, published, render
 
     with meanwhile(study):
         folder = published.of_study(Path(tables))
         spec = published.load(name, folder)
         asked = catalogue.Asked(scale or catalogue.default_scale_of(spec, folder), Path(runs), fields)
-        return catalogue.table_at(spec, asked, folder, None if data_root is None else Path(data_root))
+        made = catalogue.table_at(spec, asked, folder, None if data_root is None else Path(data_root))
+        return render.for_notebook(made)
 
 
 def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path | None = None) -> Any:
@@ -65,13 +68,17 @@ def runs(scale: str | None = None, runs: str | Path = "runs", study: str | Path 
     Returns:
         A pandas DataFrame: the job's id, scale and state, its fields, and of a finished one mAP (definition `area`) or
         top1 and top5, shares in [0, 1], and seconds. One that cannot be read, as one of another study's methods, or
-        whose scores give other numbers, has state `corrupt` and no numbers. Without any run a frame
-        without lines, with the same columns.
+        whose scores give other numbers, has state `corrupt` and no numbers. Without any run a frame without lines.
+
+        mAP is the number of the tables: over the classes that the run's preset counts, of which both splits have enough
+        images. `mAP (all classes)` is over all that the test set shows, as result.json has it, and `num_classes` says
+        how many each is over. A class without a positive test image is in neither; scikit-learn, torchmetrics and
+        torcheval count such a class as 0.
 
     Raises:
         UserError: There is no such folder.
     """
-    from benchmark.matrix.study import meanwhile
+    from benchmark.matrix.own import meanwhile
     from benchmark.tables import catalogue
 
     with meanwhile(study):
@@ -83,27 +90,46 @@ def _runs(scale: str | None, runs: Path) -> Any:
     import pandas as pd
 
     from benchmark.matrix.job import FIELDS
-    from benchmark.results.results import Finished, Reader
+    from benchmark.results.results import Finished, Reader, headline_classes
     from benchmark.store.run import all_runs
 
-    lines, reader = [], Reader()
+    lines: list[dict[str, Any]] = []
+    measured: dict[int, tuple[Any, Any]] = {}
+    reader = Reader()
     for run in all_runs(runs):
         line: dict[str, Any] = {"id": run.id, "scale": run.folder.parent.name, "state": "corrupt"}
+        if scale not in (None, line["scale"]):
+            continue
         found, job = reader.open(run.folder), reader.job(run.folder)
         if job is not None:
             line |= job.model_dump() | {"normalisation": str(job.normalisation), "state": found.state}
         if job is not None and isinstance(found, Finished):
             result = found.record
-            mean = result.mAP.get("area") if result.mAP else None
-            line |= {"mAP": mean, "top1": result.top1, "top5": result.top5, "seconds": result.seconds}
-        lines += [line] if scale in (None, line["scale"]) else []
-    columns = dict.fromkeys(["id", "scale", "state", *FIELDS, "mAP", "top1", "top5", "seconds"])
+            line |= {"top1": result.top1, "top5": result.top5, "seconds": result.seconds}
+            measured[len(lines)] = job, result
+        lines.append(line)
+    for (at, (_, result)), kept in zip(measured.items(), headline_classes(list(measured.values())), strict=True):
+        lines[at] |= _means(result, kept) if result.ap else {}
+    of_runs = ["mAP", "num_classes", "mAP (all classes)", "top1", "top5", "seconds"]
+    columns = dict.fromkeys(["id", "scale", "state", *FIELDS, *of_runs])
     return pd.DataFrame(lines, columns=list(columns))
+
+
+def _means(result: Any, kept: set[str] | None) -> dict[str, Any]:
+    """mAP over the classes that count, and over all that the test set shows; shares in [0, 1]."""
+    from benchmark.store.metrics import mean_ap
+
+    shown = {name: value for name, value in result.ap["area"].items() if value is not None}
+    counting = [value for name, value in shown.items() if kept is None or name in kept]
+    return {
+        "mAP": mean_ap(counting), "num_classes": f"{len(counting)} of {len(shown)}",
+        "mAP (all classes)": result.mAP["area"],
+    }  # fmt: skip
 
 
 def epochs(run: str | Path) -> Any:
     """A pandas DataFrame, a line an epoch of the run folder: epoch (from 1), each loss term (mean over the training
-    images), test_mAP or test_top1 (shares in [0, 1]), and seconds."""
+    images), test_mAP (over all classes that the test set shows) or test_top1 (shares in [0, 1]), and seconds."""
     import pandas as pd
 
     from benchmark.store.run import Run

@@ -1,13 +1,13 @@
 """make docs: the site in build/site, of these pages, the README, the tables that they link to, and a reference made
 from the code as it is. A warning, a link that leads nowhere, or a file loaded from elsewhere: exit status 1."""
 
-import ast
 import json
 import re
 import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 ROOT = Path(__file__).parents[1]
@@ -36,7 +36,9 @@ PAGES = {  # in this order; one that is not written yet is left out, one that is
 CONFIG = {
     "project": "Does ICASC reproduce?",
     "html_title": "Does ICASC reproduce?",
-    "extensions": ["myst_parser"],
+    "extensions": ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"],
+    "autodoc_default_options": {"members": True, "member-order": "bysource"},
+    "autodoc_typehints": "description",
     "myst_heading_anchors": 4,
     "myst_links_external_new_tab": False,
     "highlight_language": "none",
@@ -48,7 +50,7 @@ CONFIG = {
     "html_copy_source": False,
     "html_show_copyright": False,
 }
-ROOMS = ("matrix", "store", "data", "methods", "train", "tables", "executors", "evidence", "bench")
+ROOMS = ("matrix", "store", "data", "executors", "methods", "train", "tables", "evidence", "checks", "bench")
 
 
 def main() -> int:
@@ -61,6 +63,7 @@ def main() -> int:
         SOURCE, None, SITE, SOURCE / ".doctrees", "html", CONFIG, status=None, warningiserror=True,
         exception_on_warning=False,
     )  # fmt: skip
+    app.connect("autodoc-process-docstring", mark_blocks)
     app.build()
     wrong = [*left_out(), *problems(SITE)]
     print("\n".join(wrong) or f"written: {(SITE / 'index.html').relative_to(ROOT)}")
@@ -75,7 +78,6 @@ def assemble() -> None:
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "Containerfile",
-        "apptainer.def",
         "LICENSE",
         "CITATION.cff",
     ):
@@ -84,7 +86,10 @@ def assemble() -> None:
         page.write_text(re.sub(r"\]\((\.\./|docs/)", "](", page.read_text(encoding="utf-8")), encoding="utf-8")
     (SOURCE / "README.md").rename(SOURCE / "index.md")
     (SOURCE / "reference").mkdir()
-    for name, text in (("commands", commands()), ("records", records()), ("api", api())):
+    rooms = api()
+    listed = "\n".join(["# API", "", "```{toctree}", *(f"room-{room}" for room in rooms), "```", ""])
+    pages = {"commands": commands(), "records": records(), "api": listed}
+    for name, text in (pages | {f"room-{room}": text for room, text in rooms.items()}).items():
         (SOURCE / "reference" / f"{name}.md").write_text(text, encoding="utf-8")
     copy_tables()
     with (SOURCE / "index.md").open("a", encoding="utf-8") as index:
@@ -106,7 +111,7 @@ def copy_tables() -> None:
         for path in sorted(folder.glob("*.md")):
             text = path.read_text(encoding="utf-8").replace("### ", "# ", 1)
             (inside / path.name).write_text(f"---\norphan: true\n---\n\n{text}", encoding="utf-8")
-            others = [shutil.copy(folder / f"{path.stem}.{kind}", inside) for kind in ("html", "tex", "csv", "json")
+            others = [shutil.copy(folder / f"{path.stem}.{kind}", inside) for kind in ("tex", "csv", "json")
                       if (folder / f"{path.stem}.{kind}").exists()]  # fmt: skip
             links = [f"[{Path(other).suffix[1:]}]({Path(other).name})" for other in others]
             lines.append(f"- {', '.join([f'[{path.stem}]({path.name})', *links])}")
@@ -140,35 +145,26 @@ def records() -> str:
     return "\n".join(parts) + "\n"
 
 
-def api() -> str:
-    """Each file of the rooms: its docstring, and what others may use of it. Read, not imported."""
-    parts = [
-        "# API",
-        "",
-        "Signatures and docstrings by room; [Contributing](../CONTRIBUTING.md) says what a room is for.",
-    ]
+def mark_blocks(_app: Any, what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+    """What a file's docstring indents is shown as it is typed: a listing of a folder, a formula."""
+    marked: list[str] = []
+    for line in lines if what == "module" else []:
+        begins = line.startswith("    ") and not (marked and marked[-1].startswith("    "))
+        marked += ["", "::", "", line] if begins and "".join(marked[-1:]) == "" else [line]
+    lines[:] = marked or lines
+
+
+def api() -> dict[str, str]:
+    """A page for each room, by its name: what its files say of themselves, which autodoc reads."""
+    pages = {}
     for room in ROOMS:
-        parts += ["", f"## {room}"]
-        for path in sorted((ROOT / "benchmark" / room).glob("*.py")):  # __init__.py, the room's own, comes first
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            parts += ["", f"### {path.name}"] if path.stem != "__init__" else []
-            parts += ["", "```text", ast.get_docstring(tree) or "", "```"]
-            stubs = [ast.unparse(stub) for node in tree.body if (stub := public(node))]
-            parts += ["", "```python", "\n\n".join(stubs), "```"] if stubs else []
-    return "\n".join(parts) + "\n"
-
-
-def public(node: ast.stmt) -> ast.stmt | None:
-    """A definition without what it does; None for what is private or defines nothing."""
-    if isinstance(node, ast.AnnAssign):
-        return node
-    if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
-        return None
-    doc = node.body[:1] if ast.get_docstring(node) else []
-    parts = node.body[len(doc) :] if isinstance(node, ast.ClassDef) else []
-    inside = [kept for part in parts if (kept := public(part))]
-    node.body = [*doc, *inside] or [ast.Expr(ast.Constant(...))]
-    return node
+        folder = ROOT / "benchmark" / room
+        modules = [f"benchmark.{room}", *(f"benchmark.{room}.{path.stem}" for path in sorted(folder.glob("[!_]*.py")))]
+        parts = [f"# {room}"]
+        for module in modules:
+            parts += ["", f"## {module}", "", "```{eval-rst}", f".. automodule:: {module}", "```"]
+        pages[room] = "\n".join(parts) + "\n"
+    return pages
 
 
 class Links(HTMLParser):

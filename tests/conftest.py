@@ -21,6 +21,7 @@ from benchmark.results import resampling
 from benchmark.store import verify
 
 MAIN = Path("VOCdevkit/VOC2012/ImageSets/Main")
+RESAMPLED = Path(__file__).parents[1] / ".cache" / "tests" / "bootstrap"
 NUM_TINY = {"train": 20, "val": 10}
 
 
@@ -51,9 +52,10 @@ def small_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def a_run_is_resampled_once(tmp_path_factory):
-    """What would be kept in the folder at hand, which is a new one for each test, is kept for all of them."""
-    folder, cached = _of_all_workers("bootstrap", tmp_path_factory), resampling.cached
+def a_run_is_resampled_once():
+    """What would be kept in the folder at hand, which is a new one for each test, is kept for all of them, and for the
+    next session: a key holds all that its samples depend on, the code that draws them included."""
+    folder, cached = RESAMPLED, resampling.cached
 
     def kept(asked: Path | None, *arguments):
         return cached(folder if asked == resampling.CACHE else asked, *arguments)

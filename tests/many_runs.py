@@ -61,9 +61,6 @@ def seconds(folder: Path, *arguments: str) -> float:
 def measure(count: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        (folder / "tables").mkdir()
-        for path in (ROOT / "tables").glob("*.yaml"):
-            (folder / "tables" / path.name).write_bytes(path.read_bytes())
         seeds = make(folder / "runs", count)
         chosen = ["--scale", "mini", "--set", f"seed=[{','.join(map(str, seeds))}]"]
         for name, arguments in {

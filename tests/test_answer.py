@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -195,13 +194,13 @@ def test_every_precision_that_ran_is_looked_at(tmp_path):
 def _measured(runs, **planted):
     """What stands in the answer of runs that were planted so; A_ch a point above the baseline."""
     plant(runs, lambda job, item: 50.0 + job.seed + (job.method == "icasc-a_ch"), of=grid.load("voc"), **planted)
-    home = Path(__file__).parents[1] / "tables"
+    home = published.BUILT_IN
     return answer.comparisons(on_real_data(published.load("headline", home), runs, home, runs, Reader()))
 
 
 def test_the_command_prints_the_same_for_machines(tmp_path):
     shown = _measured(tmp_path / "runs", scale="year2008")
-    for path in (Path(__file__).parents[1] / "tables").glob("*.yaml"):
+    for path in published.BUILT_IN.glob("*.yaml"):
         shutil.copy(path, tmp_path)
     words = ["answer", "--json", "--runs", str(tmp_path / "runs"), "--tables", str(tmp_path)]
     printed = json.loads(CliRunner().invoke(cli.app, words, catch_exceptions=False).stdout)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmark.evidence import explain, rerun
-from benchmark.store import audit, code
+from benchmark.checks import audit, retrain
+from benchmark.evidence import explain
+from benchmark.store import code
 from benchmark.store.files import write_json
 from benchmark.store.records import Origin
 from benchmark.store.run import Run, all_runs
@@ -208,7 +209,7 @@ def test_wrong_input_is_one_line(words, message, tmp_path, call):
 
 def test_the_same_bits_are_the_same(runs):
     run, ours = all_runs(runs)[0], all_runs(RUNS)[0]
-    assert rerun.compared(run, ours).agrees is True
+    assert retrain.compared(run, ours).agrees is True
 
 
 def moved(run: Run, points: float) -> None:
@@ -220,8 +221,8 @@ def moved(run: Run, points: float) -> None:
 @pytest.mark.usefixtures("planted_numbers")
 def test_other_bits_are_told_where_nothing_is_known_to_differ(victim, monkeypatch):
     moved(victim, 0.0)
-    monkeypatch.setattr(rerun, "changed_since", lambda _: [])
-    outcome = rerun.compared(all_runs(RUNS)[0], victim)
+    monkeypatch.setattr(retrain, "changed_since", lambda _: [])
+    outcome = retrain.compared(all_runs(RUNS)[0], victim)
     assert outcome.agrees is True
     assert "of other bits" in outcome.said
     assert "one name covers several kinds" in outcome.said
@@ -230,10 +231,10 @@ def test_other_bits_are_told_where_nothing_is_known_to_differ(victim, monkeypatc
 @pytest.mark.usefixtures("planted_numbers")
 @pytest.mark.parametrize(("points", "agrees"), [(0.0, True), (0.9, True), (1.1, False)])
 def test_elsewhere_a_number_may_move_as_far_as_between_seeds(points, agrees, victim, monkeypatch):
-    monkeypatch.setattr(rerun, "noise_floor", lambda _: 1.0)
+    monkeypatch.setattr(retrain, "noise_floor", lambda _: 1.0)
     moved(victim, points)
     edit(victim, "environment.json", machine={"processor": "another"})
-    outcome = rerun.compared(all_runs(RUNS)[0], victim)
+    outcome = retrain.compared(all_runs(RUNS)[0], victim)
     assert (outcome.agrees, "now another" in outcome.said) == (agrees, True)
 
 
@@ -243,7 +244,7 @@ def test_the_noise_floor_is_that_of_two_runs_of_one_job_but_for_the_seed():
     pairs.append([v for name, v in values.items() if "grad_cam" in name])
     pooled = np.sqrt(np.mean([np.var(pair, ddof=1) for pair in pairs]))
     # The 0.975 quantile of Student's t with 3 degrees of freedom is 3.1824.
-    floors = [rerun.noise_floor(run) for run in all_runs(RUNS)]
+    floors = [retrain.noise_floor(run) for run in all_runs(RUNS)]
     assert floors == pytest.approx([3.1824 * pooled * 2**0.5] * len(floors), rel=1e-4)
 
 
@@ -252,8 +253,8 @@ def test_one_seed_has_no_noise_floor(victim, tmp_path):
     alone = Run(Path(shutil.copytree(all_runs(RUNS)[0].folder, tmp_path / "one" / "mini" / victim.id)))
     moved(victim, 0.5)
     edit(victim, "environment.json", threads=7)
-    assert rerun.noise_floor(alone) is None
-    assert rerun.compared(alone, victim).agrees is None
+    assert retrain.noise_floor(alone) is None
+    assert retrain.compared(alone, victim).agrees is None
 
 
 @pytest.mark.usefixtures("planted_numbers")
@@ -265,15 +266,15 @@ def test_verify_says_how_a_run_trained_again_came_out(points, status, runs, tmp_
         edit(again, "environment.json", threads=7)
         return again
 
-    monkeypatch.setattr(rerun, "trained_again", trained)
+    monkeypatch.setattr(retrain, "trained_again", trained)
     monkeypatch.setattr(audit, "problems", lambda run: [])
-    monkeypatch.setattr(rerun, "noise_floor", lambda run: 1.0)
+    monkeypatch.setattr(retrain, "noise_floor", lambda run: 1.0)
     ended = call(tmp_path, "verify", "theirs", "--rerun", "1")
     assert (ended.returncode, "differs by up to" in ended.stdout) == (status, True)
 
 
 @pytest.mark.slow
 def test_a_run_is_trained_again(victim, tmp_path, cache, mini_voc):
-    again = rerun.trained_again(victim, tmp_path / "again", ["--device", "cpu", "--cache", str(cache)])
+    again = retrain.trained_again(victim, tmp_path / "again", ["--device", "cpu", "--cache", str(cache)])
     assert again.result().job == victim.id
     assert golden_matrix(runs=tmp_path / "again").folder(again.job()) == again.folder

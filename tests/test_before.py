@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmark.errors import UserError
 from benchmark.matrix import grid, study
+from benchmark.matrix import own as own_study
 from benchmark.methods.models import Architecture
 from benchmark.store.run import submit
 from benchmark.train import batches, before, distributed, loop
@@ -46,7 +47,7 @@ def network():
         study._at_hand = replace(study.built_in(), backbones={"mine": own}, folder=Path("mine"))
 
     yield used
-    study.use(None)
+    own_study.use(None)
 
 
 class Attention(nn.Module):

@@ -110,6 +110,17 @@ def test_levels_of_looks():
     assert claims.level_of_look(5, (5,)) == pytest.approx(intervals.LEVEL)
 
 
+def test_seeds_added_after_a_look_cost_a_look():
+    assert claims.level_of_looks(()) == claims.level_of_looks((5,)) == intervals.LEVEL
+    assert claims.level_of_looks((3, 4)) == pytest.approx(0.975)
+    rng = np.random.default_rng(8)
+    wrong = 0
+    for gains in rng.normal(0, 0.7, (SIMULATIONS, 5)):  # seeds 3 and 4 where three do not tell zero
+        looks = [claims.gain_interval(gains[:n], None, claims.level_of_looks((3, 5))) for n in (3, 5)]
+        wrong += any(look.low > 0 or look.high < 0 for look in looks)
+    assert wrong / SIMULATIONS <= 0.05 + NOISE
+
+
 # p values and ratios
 
 

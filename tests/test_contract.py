@@ -1,6 +1,7 @@
 """Every data set x backbone x method of the grids trains one small job; every backbone takes an ICASC step. So do
 those of a study: of the one that `init` writes, of examples/, and of one with pictures of its own."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -13,20 +14,39 @@ from PIL import Image
 from benchmark.cli import init
 from benchmark.data.voc import CELLS
 from benchmark.matrix import grid, study
+from benchmark.matrix.job import Job
+from benchmark.matrix.own import use
 from benchmark.methods import METHODS, models
 from benchmark.store import run as run_module
 from benchmark.store import scores
 from benchmark.train import loop
 from tests import networks
 
-JOBS = [
-    pytest.param(name, job, id=f"{name}-{job.backbone}-{job.train_split}-{job.method}")
+CELLS_OF_GRIDS = [
+    (name, job)
     for name in grid.names()
     for job in grid.load(name).jobs("mini", {"epochs": 1, "limit_train": 16, "seed": 0})
 ]
 
 
-@pytest.mark.parametrize(("name", "job"), JOBS)
+def pairs(job: Job) -> set[tuple[str, str]]:
+    return set(itertools.combinations((f"{job.dataset} {job.train_split}", job.backbone, job.method), 2))
+
+
+def first_of_each_pair() -> list[pytest.param]:
+    """Every cell of every grid; one that brings no new pair of split, network and method is slow."""
+    seen: set[tuple[str, str]] = set()
+    params, left = [], list(CELLS_OF_GRIDS)
+    while left:
+        name, job = max(left, key=lambda cell: len(pairs(cell[1]) - seen))
+        left.remove((name, job))
+        marks = () if pairs(job) - seen else pytest.mark.slow
+        seen |= pairs(job)
+        params.append(pytest.param(name, job, id=f"{name}-{job.backbone}-{job.train_split}-{job.method}", marks=marks))
+    return params
+
+
+@pytest.mark.parametrize(("name", "job"), first_of_each_pair())
 def test_every_cell_of_every_grid_trains(name, job, cache, tmp_path, few_images):
     few_images(40)
     assert trains(job, tmp_path, cache)["num_test"] == 40
@@ -109,9 +129,9 @@ def with_pictures(folder: Path) -> None:
 def own(request, tmp_path) -> study.Study:
     """The study at hand."""
     request.param(tmp_path / "mine")
-    study.use(tmp_path / "mine")
+    use(tmp_path / "mine")
     yield study.at_hand()
-    study.use(None)
+    use(None)
 
 
 def test_what_a_study_adds_is_held_to_the_same(own, tmp_path, cache, few_images):

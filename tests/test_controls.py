@@ -292,7 +292,7 @@ def test_grids_have_their_controls():
 
 def _table_of(tmp_path, gains: dict[str, list[float]]):
     """The table of VOC's controls, from planted runs: each method's gains over a baseline of 50, a seed each."""
-    spec = published.load("voc-controls", Path(__file__).parents[1] / "tables")
+    spec = published.load("voc-controls", published.BUILT_IN)
     methods = ["baseline", *gains]
     seeds = list(range(len(next(iter(gains.values())))))
 
@@ -322,16 +322,16 @@ def test_no_column_lends_another_its_spread(tmp_path):
 
 
 def test_a_row_over_no_column_is_named(tmp_path):
-    text = (Path(__file__).parents[1] / "tables" / "voc-controls.yaml").read_text()
+    text = (published.BUILT_IN / "voc-controls.yaml").read_text()
     (tmp_path / "voc-controls.yaml").write_text(text.replace("icasc-a_ch: placebo-a_ch", "icasc-a_ch: placebo"))
     with pytest.raises(UserError, match=r"voc-controls.yaml:\d+: no column 'placebo'; did you mean 'placebo-"):
         published.load("voc-controls", tmp_path)
 
 
 def test_a_table_of_controls_is_made_at_its_scales_alone():
-    spec = published.load("voc-controls", Path(__file__).parents[1] / "tables")
+    spec = published.load("voc-controls", published.BUILT_IN)
     assert [
-        scale for scale in ("mini", "paper", "controls", "reduced", "subset") if spec.is_made_at(scale)
+        scale for scale in ("mini", "paper", "controls", "reduced", "subset", "year2008") if spec.is_made_at(scale)
     ] == spec.scales
 
 
@@ -396,7 +396,7 @@ def test_what_boxes_cannot_follow_is_refused(make_job, tiny_voc, tmp_path):
 
 def test_a_reading_that_a_scale_has_instead_of_the_grid_s_is_in_the_rows(tmp_path):
     """A gain at another weight than the grid's must not read as one at the grid's."""
-    cifar, spec = grid.load("cifar100"), published.load("cifar100-controls", ROOT / "tables")
+    cifar, spec = grid.load("cifar100"), published.load("cifar100-controls", published.BUILT_IN)
     table = build.build(spec, Results.read(Matrix(cifar, "controls", runs=tmp_path)))
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20, attention weight 0.2)"
     assert not [note for note in table.notes if "Δ" in note], "it has no such column"
@@ -404,7 +404,7 @@ def test_a_reading_that_a_scale_has_instead_of_the_grid_s_is_in_the_rows(tmp_pat
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)", "the override is not the scale's"
     assert any("attention_weight 0.4" in note for note in table.notes)
     table = build.build(
-        published.load("cifar100", ROOT / "tables"), Results.read(Matrix(cifar, "reduced", runs=tmp_path))
+        published.load("cifar100", published.BUILT_IN), Results.read(Matrix(cifar, "reduced", runs=tmp_path))
     )
     assert table.label("ResNet-110, top-1") == "ResNet-110, top-1 (as resnet20)"
     assert "Δ: ours - paper." in table.notes

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from benchmark import data
+from benchmark.checks import audit
 from benchmark.data import checks, own, voc
 from benchmark.errors import UserError
-from benchmark.matrix import study
+from benchmark.matrix import own as own_study
 from benchmark.matrix.grid import Data
 from benchmark.matrix.job import Job
-from benchmark.store import audit
 from benchmark.store.run import Run
 
 CLASSES = ("cat", "dog", "fox")
@@ -30,7 +30,7 @@ NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 @pytest.fixture(autouse=True)
 def built_in_again():
     yield
-    study.use(None)
+    own_study.use(None)
 
 
 def picture(path: Path, shade: int, **options) -> Path:
@@ -96,7 +96,7 @@ def lay(tmp_path, call):
         text = re.sub(r" *limit_(train|test): \d+.*\n", "", text)
         described = {"layout": layout, "path": f"../{path.relative_to(tmp_path)}"} | described
         (tmp_path / "mine" / "grids" / "mine.yaml").write_text(f"{text}\ndata: {json.dumps(described)}\n", "utf-8")
-        study.use(tmp_path / "mine")
+        own_study.use(tmp_path / "mine")
         return path
 
     return laid
@@ -509,7 +509,7 @@ def test_a_run_that_is_allowed_to_overlap_says_so_in_its_table(lay, call, tmp_pa
     (folder,) = [path.parent for path in tmp_path.glob("runs/*/*/result.json")]
     assert json.loads((folder / "job.json").read_text())["overlap"] is True
     assert not [line for line in audit.problems(Run(folder)) if "trained on and tested on" in line]
-    study.use(tmp_path / "mine")
+    own_study.use(tmp_path / "mine")
     job = Run(folder).job()
     root = tmp_path / "photos" / "labels.csv"
     assert data.read(job, root)

@@ -12,6 +12,7 @@ import torch
 
 from benchmark.errors import UserError
 from benchmark.executors import launch
+from benchmark.store import claim as claim_module
 from benchmark.store import run as run_module
 from benchmark.train import distributed, loop
 from tests import ranks
@@ -148,7 +149,7 @@ def test_killed_job_of_two_ranks_goes_on_and_ends_the_same(tmp_path, small_cache
         os.kill(pid if victim == "first rank" else launcher, signal.SIGKILL)
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, out + err
-    assert all(run_module._process_start(p) is None for p in ranks_seen)
+    assert all(claim_module.process_start(p) is None for p in ranks_seen)
     log = run_module.all_runs(runs)[0].path("log.txt").read_text()
     assert log.count("killed by signal 9") == 2
     assert "attempt 3 on CPU" in log, "the scheduler repeats it"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.matrix import study
+from benchmark.matrix import own
 from benchmark.tables import published
 
 ROOT = Path(__file__).parents[1]
@@ -22,11 +22,11 @@ ADDED = 6  # points, to a mean that was measured
 @pytest.fixture(autouse=True)
 def built_in_again():
     yield
-    study.use(None)
+    own.use(None)
 
 
 def test_papers_claim_what_the_readme_says():
-    study.use(EXAMPLES)
+    own.use(EXAMPLES)
     true, false = (published.load(name, EXAMPLES / "tables") for name in ("true", "false"))
     readme = (EXAMPLES / "README.md").read_text()
     for spec in (true, false):
@@ -73,6 +73,7 @@ def test_notebook_is_kept_without_outputs():
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
 
 
+@pytest.mark.records
 @pytest.mark.skipif(importlib.util.find_spec("nbclient") is None, reason="nbclient is not installed")
 def test_notebook_runs_in_jupyter(monkeypatch):
     import nbclient

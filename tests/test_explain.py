@@ -1,7 +1,6 @@
 """Traces: every number again from the run folder, staleness, the command that makes the cell again."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,7 +97,7 @@ def test_a_published_number_within_one_run(tmp_path):
 def test_a_headline_cell_names_its_runs_and_the_rule(tmp_path):
     """Two seeds of mini runs: the gain is the table's, its claim the abstract's."""
     (tmp_path / "table2.yaml").write_bytes((TABLES / "table2.yaml").read_bytes())
-    text = (Path(__file__).parents[1] / "tables" / "headline.yaml").read_text()
+    text = (published.BUILT_IN / "headline.yaml").read_text()
     head, _, _ = text.partition("rows:")
     rows = "rows:\n  - {key: VOC, table: table2, of: mAP, published: [5.73, 5.73]}\n"
     rows += "  - {key: Other, table: other, of: mAP, published: [4.8, 4.8]}\n"
@@ -184,3 +183,15 @@ def test_a_pair_of_two_versions_of_the_code_names_both(tmp_path):
         run.path("result.json").write_text(json.dumps(record))
     printed = call("explain", "table2:mAP:icasc-a_ch", "--scale", "paper", runs=tmp_path)
     assert f"not all trained by one version of the training code: {'b' * 12}; the baseline by {'a' * 12}" in printed
+
+
+def test_intervals_are_cut_to_what_a_quantity_can_be(tmp_path):
+    """Of accuracies 0 to 100, of gains -100 to 100, though two seeds say next to nothing."""
+    plant(tmp_path, lambda job, item: 1 if (job.seed == 0) == (job.method == "baseline") else 95)
+    table = golden_table("paper", tmp_path)
+    for method in ("baseline", "icasc-a_ch"):
+        made = explain.trace(table, table.cells["mAP", method], {})
+        low, high = made["value"]["interval_seeds"]
+        assert (low, high) == (0.0, 100.0)
+    low, high = made["gain"]["interval_seeds"]
+    assert (low, high) == (-100.0, 100.0)

@@ -122,9 +122,9 @@ def test_grids(name, tmp_path):
     assert feed(read, tmp_path / f"{name}.yaml", content, 6, f"grid/{name}")[1]
 
 
-@pytest.mark.parametrize("name", published.names(ROOT / "tables"))
+@pytest.mark.parametrize("name", published.names(published.BUILT_IN))
 def test_tables(name, tmp_path):
-    content = (ROOT / "tables" / f"{name}.yaml").read_bytes()
+    content = (published.BUILT_IN / f"{name}.yaml").read_bytes()
     feed(
         lambda: published.cells(published.load(name, tmp_path)), tmp_path / f"{name}.yaml", content, 6, f"table/{name}"
     )

@@ -15,6 +15,7 @@ from benchmark.errors import UserError
 from benchmark.executors import local, view
 from benchmark.executors.local import Slots
 from benchmark.executors.outcome import Again, How, Outcome
+from benchmark.store import claim as claim_module
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
 from benchmark.store.run import Run
@@ -25,6 +26,7 @@ from benchmark.train import recording
 WORKER = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
+from benchmark.store import claim as claim_module
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
 run = run_module.Run(Path(sys.argv[1]))
@@ -57,7 +59,7 @@ try:
             sys.exit(step["status"])
         run.path("ended").write_text(str(time.monotonic()))
         write_json(run.path("result.json"), {"job": run.id})
-except run_module.Claimed:
+except claim_module.Claimed:
     sys.exit(3)
 """
 
@@ -318,7 +320,7 @@ def test_what_a_worker_started_ends_with_it(submit):
     execute([run])
     child = int(run.path("child").read_text())
     deadline = time.monotonic() + 20
-    while run_module._process_start(child) is not None:
+    while claim_module.process_start(child) is not None:
         assert time.monotonic() < deadline, "the child outlived its worker"
         time.sleep(0.02)
 
@@ -337,7 +339,7 @@ def test_interrupt_ends_every_group(submit):
     assert seen
     for run in runs:
         assert run.state() == "stale"
-        assert run_module._process_start(int(run.path("child").read_text())) is None
+        assert claim_module.process_start(int(run.path("child").read_text())) is None
 
 
 def test_a_run_of_another_scheduler_is_waited_for(submit):
@@ -387,7 +389,7 @@ def _claim_from_elsewhere(run, touched):
 
 def test_a_scheduler_with_a_wrong_clock_starts_nothing_while_another_host_touches_its_claim(submit, monkeypatch):
     """The claim looks stale, its holder's clock being days off; only when it is released does a worker run."""
-    monkeypatch.setattr(run_module, "WATCH_SECONDS", 1.0)
+    monkeypatch.setattr(claim_module, "WATCH_SECONDS", 1.0)
     run, told, began = submit({}), [], time.monotonic()
 
     def seen(runs, its):

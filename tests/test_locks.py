@@ -1,7 +1,9 @@
 """Locks: what a claim's terms are, what breaks them, and what a verdict may say of its lock."""
 
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,7 +86,7 @@ def test_what_is_exploratory_gets_no_verdict(tmp_path, other):
 
 def book_of(folder, monkeypatch, held=()):
     """A locked claim; `held`: the commits that hold the lock."""
-    locks.write(folder, {CLAIM.address: locks.terms(CLAIM, CHOSEN)}, COMMIT)
+    locks.append(locks.Book(folder / locks.FILE), {CLAIM.address: locks.terms(CLAIM, CHOSEN)}, COMMIT)
     book = locks.read(folder)
     texts = {commit: "\n".join(book.lines) for commit in held} | {"old": ""}
     monkeypatch.setattr(code, "text_at", lambda commit, path: texts.get(commit))
@@ -133,7 +135,7 @@ def test_terms_that_changed_since_are_not_locked(tmp_path, monkeypatch):
 
 
 def test_a_lock_that_was_edited_is_refused(tmp_path):
-    locks.write(tmp_path, {CLAIM.address: locks.terms(CLAIM, CHOSEN)}, COMMIT)
+    locks.append(locks.Book(tmp_path / locks.FILE), {CLAIM.address: locks.terms(CLAIM, CHOSEN)}, COMMIT)
     path = tmp_path / locks.FILE
     path.write_text(path.read_text().replace('"claimed": 5.73', '"claimed": 1.73'))
     with pytest.raises(UserError, match=r"locks.jsonl:1: table2:mAP:icasc-a_ch: not the terms of its hash"):
@@ -153,7 +155,7 @@ def test_plan_of_a_scale_is_locked_with_looks_and_variants_of_its_own():
 
 
 def test_command_locks_once_and_checks(call, tmp_path, monkeypatch):
-    for path in TABLES.glob("*.yaml"):
+    for path in published.BUILT_IN.glob("*.yaml"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(code, "clean_commit", lambda *paths: COMMIT)
     words = ("lock", "--tables", str(tmp_path))
@@ -183,10 +185,28 @@ def test_what_a_commit_holds():
     head = code.clean_commit()
     if head is None:
         pytest.skip("no git, or a checkout in the middle of a change")
-    assert "table2" in code.text_at(head, TABLES / "table2.yaml")
-    assert code.text_at(head, TABLES / "no such file") == ""
-    assert code.text_at("f" * 40, TABLES / "table2.yaml") is None
+    home = published.BUILT_IN
+    assert "table2" in code.text_at(head, home / "table2.yaml")
+    assert code.text_at(head, home / "no such file") == ""
+    assert code.text_at("f" * 40, home / "table2.yaml") is None
     assert code.text_at(head, ROOT.parent / "elsewhere") is None
+
+
+def test_a_run_of_before_the_file_moved_came_after_the_locks_that_its_commit_holds():
+    """Runs name the commits that they ran by; older ones have the locks in tables/."""
+    log = subprocess.run(
+        ["git", "-C", str(ROOT), "log", "--format=%H", "--", "tables/locks.jsonl"], capture_output=True, text=True
+    )
+    commits = log.stdout.split()
+    if log.returncode or not code.history_is_whole():
+        pytest.skip("no git, or a clone of the last commits alone")
+    book, before = locks.read(TABLES), [f"{commits[-1]}~1", *reversed(commits)]
+    held = []
+    for commit in before:
+        record = SimpleNamespace(code=SimpleNamespace(commit=commit))
+        held.append([locks._holds(record, book, number) for number in range(len(book.locks))].count(True))
+    assert held[:3] == [0, 1, 2]
+    assert held == sorted(held), "a lock is never taken out again"
 
 
 def test_committed_tables_name_a_lock_that_exists_or_say_that_there_is_none():

@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.executors import patience
 from benchmark.executors.patience import Patience
-from benchmark.store import run as run_module
+from benchmark.store import claim as claim_module
 from benchmark.store.run import Run, write_json
 
 ELSEWHERE = {"host": "alpha boot pid:[1]", "pid": 7, "process_start": "1", "started": 1.0}
@@ -44,7 +44,7 @@ def _seconds_until_over(waiting: Patience, clock, longest: float = 1000.0) -> fl
     return waited
 
 
-@pytest.mark.parametrize("claim", [None, ELSEWHERE | {"host": run_module._this_host()}, {}], ids=str)
+@pytest.mark.parametrize("claim", [None, ELSEWHERE | {"host": claim_module.this_host()}, {}], ids=str)
 def test_the_first_worker_starts_at_once_where_no_other_host_can_hold_the_run(claim, run, clock):
     run.path("claim.json").unlink() if claim is None else write_json(run.path("claim.json"), claim)
     assert Patience(run).over()
@@ -69,11 +69,11 @@ def test_a_claim_that_stays_still_is_tried_after_a_worker_s_own_time_of_watching
     waiting = Patience(run)
     if turned_away:
         waiting.turned_away()
-    assert _seconds_until_over(waiting, clock) == run_module.WATCH_SECONDS
+    assert _seconds_until_over(waiting, clock) == claim_module.WATCH_SECONDS
 
 
 def test_a_claim_of_this_host_can_be_looked_up(run, clock):
-    write_json(run.path("claim.json"), ELSEWHERE | {"host": run_module._this_host()})
+    write_json(run.path("claim.json"), ELSEWHERE | {"host": claim_module.this_host()})
     waiting = Patience(run)
     waiting.turned_away()
     assert not waiting.over()
@@ -90,6 +90,6 @@ def test_a_claim_that_is_released_ends_the_wait(run, clock):
 def test_a_claim_that_another_has_taken_is_watched_anew(run, clock):
     waiting = Patience(run)
     assert not waiting.over()
-    clock(run_module.WATCH_SECONDS - 1)
+    clock(claim_module.WATCH_SECONDS - 1)
     write_json(run.path("claim.json"), ELSEWHERE | {"pid": 8})
-    assert _seconds_until_over(waiting, clock) == run_module.WATCH_SECONDS
+    assert _seconds_until_over(waiting, clock) == claim_module.WATCH_SECONDS

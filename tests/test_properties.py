@@ -19,6 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from benchmark.errors import UserError
 from benchmark.matrix import grid
+from benchmark.store import claim as claim_module
 from benchmark.store import run as run_module
 from benchmark.store import verify
 from benchmark.store.files import write_json
@@ -76,7 +77,7 @@ class Claims(RuleBasedStateMachine):
     @rule(start=st.sampled_from(["1", None]), pid=st.sampled_from([2**22 + 1, os.getpid()]))
     def crash(self, start, pid):
         """A claim of a process that is gone, or whose number another one has by now."""
-        host = run_module._this_host()
+        host = claim_module.this_host()
         write_json(self.run.path("claim.json"), {"host": host, "pid": pid, "process_start": start, "started": 1.0})
         self.dead = True
 

@@ -12,7 +12,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.results.results import Results
 from benchmark.tables import build, locks, published, summary
 
-TABLES = Path(__file__).parents[1] / "tables"
+TABLES = published.BUILT_IN
 SUPPLEMENT = Path(__file__).parents[2] / "shared" / "paper" / "supplement.txt"
 TABLE2 = published.load("table2", TABLES)
 

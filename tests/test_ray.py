@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.executors.ray import ON_LOOPBACK
-from benchmark.store import run as run_module
+from benchmark.store import claim as claim_module
 from tests.sockets import descendants, is_loopback, listening
 from tests.test_cli import bench, scores, start, wait_for
 
@@ -81,7 +81,7 @@ def test_stopped_driver_releases_all_and_the_next_one_ends_the_same(tmp_path, ca
     printed, _ = driver.communicate(timeout=100)
     assert driver.returncode == 130, printed
     assert "Traceback" not in printed
-    wait_for(lambda: all(run_module._process_start(pid) is None for pid in pids))
+    wait_for(lambda: all(claim_module.process_start(pid) is None for pid in pids))
     assert not list(runs.glob("*/*/claim.json"))
     ended = bench(tmp_path, "run", *options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -151,7 +151,7 @@ def test_death_of_a_part_of_the_cluster_loses_nothing(victim, cluster, tmp_path,
         (other,) = [n.all_processes["raylet"][0].process.pid for n in cluster.worker_nodes if n is not node]
         cluster.remove_node(node, allow_graceful=False)
         wait_for(lambda: other in _ancestors(runs)[1])
-        assert run_module._process_start(first) is None
+        assert claim_module.process_start(first) is None
         printed, _ = driver.communicate(timeout=200)
         assert driver.returncode == 0, printed
     else:

@@ -52,12 +52,11 @@ DAMAGE = [
 
 @pytest.fixture(scope="module", params=range(len(DAMAGE)), ids=lambda i: f"{i}-{DAMAGE[i][0]}")
 def damaged(request, tmp_path_factory) -> tuple[Path, Path]:
-    """The golden runs with one record of one run damaged, and a folder with the tables' YAML."""
+    """The golden runs with one record of one run damaged, and a folder for what is generated."""
     folder = tmp_path_factory.mktemp("damaged")
     shutil.copytree(RUNS, folder / "runs")
     name, damage = DAMAGE[request.param]
     damage(all_runs(folder / "runs")[0].path(name))
-    shutil.copytree(ROOT / "tables", folder / "tables", ignore=lambda at, names: [n for n in names if "." not in n])
     return folder / "runs", folder / "tables"
 
 
@@ -73,6 +72,7 @@ def test_reading_writes_nothing(damaged, command):
     assert _bytes_and_names(runs) == before
 
 
+@pytest.mark.records
 def test_every_committed_record_is_read():
     """None of them names a schema; they are of its first version, and complete."""
     runs = all_runs(ROOT / "runs")
@@ -113,7 +113,6 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\u202egnp\x9b31m\nverdicts     reproduced"
 )
 def test_what_a_file_says_commands_no_terminal(command, tmp_path, call):
     """Escape sequences, a title, a line break and a turned direction of writing, in every text of a record."""
-    shutil.copytree(ROOT / "tables", tmp_path / "tables", ignore=lambda at, names: [n for n in names if "." not in n])
     jobs = {job.method: job for job in grid.load("voc").jobs("mini", {}, {"seed": [0]})}
     for job in jobs.values():
         run = submit(tmp_path / "runs", job)

@@ -24,8 +24,6 @@ from tests.evidence import GOLDEN, RUNS, TABLES, as_published, golden_table, pla
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-pytestmark = pytest.mark.timeout(900)  # the page of all committed runs draws the test images of each of them again
-
 
 def make(scale="mini", runs=RUNS, spec_changes=None, rounds=20):
     table = golden_table(scale, runs, spec_changes)
@@ -88,7 +86,7 @@ def test_verdicts_of_a_comparable_table(tmp_path):
 
 def test_the_answer_has_a_row_for_every_claim(tmp_path):
     """All five data sets and both methods; what did not run is untested, and says how many seeds it takes."""
-    folder = Path(__file__).parents[1] / "tables"
+    folder = published.BUILT_IN
     specs = {name: published.load(name, folder) for name in published.names(folder)}
     plant(tmp_path, as_published)
     row = golden_table().spec.rows[-1].model_copy(update={"key": "ResNet-18", "item": "mAP"})
@@ -199,8 +197,6 @@ def test_command_writes_the_page(tmp_path, monkeypatch):
 def reduced(tmp_path_factory):
     """The report of the committed runs: its whole, with the answer, and that of Table 2."""
     root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("reduced")
-    for path in (root / "tables").glob("*.*"):
-        shutil.copy(path, folder)
     pages = []
     words = ["report", "--scale", "reduced", "--rounds", "0", "--runs", str(root / "runs"), "--tables", str(folder)]
     for more in ([], ["--table", "table2"]):
@@ -209,6 +205,7 @@ def reduced(tmp_path_factory):
     return pages
 
 
+@pytest.mark.records
 def test_it_opens_with_the_answer(reduced):
     """The sentence, the picture and the table of `answer`, number by number."""
     text, _ = reduced
@@ -228,6 +225,7 @@ def test_it_opens_with_the_answer(reduced):
     assert len(links.ids) == len(set(links.ids))
 
 
+@pytest.mark.records
 def test_it_is_named_after_the_paper_or_the_study(reduced):
     text, of_table = reduced
     assert "<h1>Does it reproduce? Wang et al., Sharpen Focus, ICCV 2019 (arXiv:1811.07484v3)</h1>" in text
@@ -239,6 +237,7 @@ def test_it_is_named_after_the_paper_or_the_study(reduced):
     assert "ICASC" not in own.partition("<main>")[0]
 
 
+@pytest.mark.records
 def test_a_line_of_a_port_is_linked(reduced):
     address = "https://github.com/paganpasta/SharpenFocus-Pytorch/blob/bcb43774/models/sfocus.py#L63-L65"
     assert f'<a href="{address}">paganpasta/SharpenFocus-Pytorch bcb43774, models/sfocus.py:63-65</a>' in reduced[0]
@@ -253,6 +252,7 @@ def test_one_minus():
         assert render.minus(name) == name
 
 
+@pytest.mark.records
 def test_no_hyphen_stands_for_a_minus(reduced):
     shown = re.sub(r"<(style|code)\b.*?</\1>|<[^>]*>", " ", reduced[0], flags=re.DOTALL)
     assert re.findall(r"[\s\[(]-\d[^\s]*", shown) == []
@@ -335,9 +335,9 @@ def probe(tmp_path: Path, text: str, width: int) -> dict:
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
 @pytest.mark.parametrize("width", [400, 900, 1280])
-@pytest.mark.parametrize("which", ["mini", "reduced"])
-def test_in_a_browser(page, reduced, tmp_path, which, width):
-    found = probe(tmp_path, page if which == "mini" else reduced[0], width)
+@pytest.mark.parametrize("which", ["mini", pytest.param("reduced", marks=pytest.mark.records)])
+def test_in_a_browser(page, request, tmp_path, which, width):
+    found = probe(tmp_path, page if which == "mini" else request.getfixturevalue("reduced")[0], width)
     assert found["wide"], "the page itself never scrolls sideways"
     assert found["gains"]
     assert all(found["gains"]), "gain columns are in sight without scrolling"
@@ -355,6 +355,7 @@ def test_in_a_browser(page, reduced, tmp_path, which, width):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
+@pytest.mark.records
 @pytest.mark.skipif("AXE" not in os.environ, reason="AXE names no axe.min.js (npm pack axe-core)")
 @pytest.mark.parametrize("width", [500, 1280])
 def test_axe_finds_no_violation(reduced, tmp_path, width):
@@ -367,9 +368,11 @@ def test_axe_finds_no_violation(reduced, tmp_path, width):
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on PATH")
-@pytest.mark.parametrize("which", ["mini", "reduced", "table2"])
-def test_prints_to_six_pages(page, reduced, tmp_path, which):
-    text = {"mini": page, "reduced": reduced[0], "table2": reduced[1]}[which]
+@pytest.mark.parametrize(
+    "which", ["mini", *(pytest.param(name, marks=pytest.mark.records) for name in ("reduced", "table2"))]
+)
+def test_prints_to_six_pages(page, request, tmp_path, which):
+    text = page if which == "mini" else request.getfixturevalue("reduced")[which == "table2"]
     (tmp_path / "report.html").write_text(text, encoding="utf-8")
     done = browse(tmp_path, f"--print-to-pdf={tmp_path / 'report.pdf'}", "--no-pdf-header-footer")
     printed = (tmp_path / "report.pdf").read_bytes()

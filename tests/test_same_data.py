@@ -15,6 +15,7 @@ from benchmark.matrix.matrix import Matrix
 from benchmark.results import same_data
 from benchmark.store import scores
 from benchmark.store.run import submit
+from benchmark.tables import published
 from tests.conftest import MAIN
 
 
@@ -70,7 +71,7 @@ def test_digests_are_kept_until_the_files_change(two_folders, tmp_path, monkeypa
 def test_commands_say_it_and_run_refuses(two_folders, call, tmp_path):
     matrix, first, second = two_folders
     words = ("--runs", str(matrix.runs), "--cache", str(tmp_path / "cache"))
-    here = Path(__file__).parents[1] / "tables"
+    here = published.BUILT_IN
     for root, said in ((first, False), (second, True)):
         plan = call(
             tmp_path, "plan", "--grid", "voc", "--scale", "paper", "--data-root", root, "--tables", here, *words

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from benchmark.errors import UserError
+from benchmark.store import claim as claim_module
 from benchmark.store import run as run_module
 from benchmark.store.files import write_json
 from benchmark.store.records import Epoch, Result
@@ -72,7 +73,7 @@ def test_kill_leaves_a_stale_claim_that_the_next_takes_over(run):
 
 
 def test_reused_process_number_is_not_the_old_process(run):
-    claim = {"host": run_module._this_host(), "pid": os.getpid(), "process_start": "1", "started": 0}
+    claim = {"host": claim_module.this_host(), "pid": os.getpid(), "process_start": "1", "started": 0}
     write_json(run.path("claim.json"), claim)
     assert run.state() == "stale"
 
@@ -98,7 +99,7 @@ def test_another_host_s_claim_looks_stale_far_from_this_clock(run, seconds_ago, 
 
 @pytest.mark.parametrize("seconds_ago", [600, -600])
 def test_a_host_that_is_gone_is_succeeded_after_watching(run, monkeypatch, seconds_ago):
-    monkeypatch.setattr(run_module, "WATCH_SECONDS", 0.2)
+    monkeypatch.setattr(claim_module, "WATCH_SECONDS", 0.2)
     _claimed_elsewhere(run, seconds_ago)
     began = time.monotonic()
     with run.claim():
@@ -109,7 +110,7 @@ def test_a_host_that_is_gone_is_succeeded_after_watching(run, monkeypatch, secon
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
 def test_a_clock_that_jumped_evicts_no_live_host(run, monkeypatch, jump):
     """The other host's clock differs by days, so its claim looks stale; but it is touched again and again."""
-    monkeypatch.setattr(run_module, "WATCH_SECONDS", 5.0)
+    monkeypatch.setattr(claim_module, "WATCH_SECONDS", 5.0)
     _claimed_elsewhere(run, jump)
     stop = threading.Event()
 
@@ -144,7 +145,7 @@ def test_a_clock_that_jumps_does_not_matter_on_one_host(run, monkeypatch, jump):
 
 
 def test_a_live_claim_is_touched(run, monkeypatch):
-    monkeypatch.setattr(run_module, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(claim_module, "BEAT_SECONDS", 0.02)
     with run.claim():
         os.utime(run.path("claim.json"), (0, 0))
         deadline = time.monotonic() + 20
@@ -157,7 +158,7 @@ def test_a_live_claim_is_touched(run, monkeypatch):
 def test_a_process_whose_claim_was_taken_ends_itself(run, taken):
     """It was frozen for so long that it was taken for dead; awake again, it must not write beside its successor."""
     code = (
-        "from benchmark.store import run as run_module; run_module.BEAT_SECONDS = 0.05\n"
+        "from benchmark.store import claim as claim_module; claim_module.BEAT_SECONDS = 0.05\n"
         f"from tests.test_store import _hold; from pathlib import Path; _hold(Path({str(run.folder)!r}), 60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -173,7 +174,7 @@ def test_a_process_whose_claim_was_taken_ends_itself(run, taken):
 
 def test_another_container_s_process_numbers_are_not_ours(run):
     """Two containers can share name and boot; only the numbering of their processes tells them apart."""
-    name, _, _ = run_module._this_host().rpartition(" ")
+    name, _, _ = claim_module.this_host().rpartition(" ")
     elsewhere = ELSEWHERE | {"host": f"{name} pid:[1]", "pid": 2**22 + 1}
     write_json(run.path("claim.json"), elsewhere)
     assert run.state() == "running"
@@ -214,7 +215,7 @@ def _race(folder, start, winners):
 @pytest.mark.parametrize("stale", [False, True])
 def test_of_eight_processes_one_gets_the_claim(run, stale):
     if stale:
-        write_json(run.path("claim.json"), {"host": run_module._this_host(), "pid": 2**22 + 1, "process_start": "1"})
+        write_json(run.path("claim.json"), {"host": claim_module.this_host(), "pid": 2**22 + 1, "process_start": "1"})
     context = multiprocessing.get_context("fork")
     start, winners = context.Event(), context.Queue()
     racers = [context.Process(target=_race, args=(run.folder, start, winners)) for _ in range(8)]

@@ -13,7 +13,7 @@ from benchmark import data
 from benchmark.cli import init
 from benchmark.errors import UserError
 from benchmark.evidence import explain
-from benchmark.matrix import grid, study
+from benchmark.matrix import grid, own, study
 from benchmark.matrix.grid import Data
 from benchmark.matrix.matrix import Matrix
 from benchmark.store.records import Code
@@ -27,7 +27,7 @@ METHOD = "from benchmark.methods import Method\nMETHODS = {'mine': Method(lambda
 @pytest.fixture(autouse=True)
 def built_in_again():
     yield
-    study.use(None)
+    own.use(None)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def use(tmp_path):
         folder = tmp_path / "mine"
         folder.mkdir(exist_ok=True)
         (folder / "methods.py").write_text(text)
-        study.use(folder)
+        own.use(folder)
         return folder
 
     return used
@@ -76,19 +76,19 @@ def test_what_is_wrong_in_the_file_is_named(use, text, message):
 
 def test_a_folder_that_is_not_there():
     with pytest.raises(UserError, match=r"no such folder; 'python -m benchmark init"):
-        study.use(Path("nowhere"))
+        own.use(Path("nowhere"))
 
 
 def test_a_method_stands_beside_those_of_a_built_in_grid(use):
     folder = use(METHOD)
     matrix = Matrix(grid.load("voc"), "mini")
     assert matrix.methods == ["baseline", "icasc-grad_cam", "icasc-a_ch", "mine"]
-    spec = published.load("table2", ROOT / "tables")
+    spec = published.load("table2", published.BUILT_IN)
     assert (spec.columns[-1].header, spec.rows[0].published[-1]) == ("Mine", None)
     assert matrix.subfolder == Path("mini/mine")  # the paper's tables stay what they are
     assert f"--study {folder}" in matrix.command(["mine"])
     ids = {job.id for job in matrix.jobs}
-    study.use(None)
+    own.use(None)
     assert {job.id for job in Matrix(grid.load("voc"), "mini").jobs} < ids
 
 
@@ -98,7 +98,7 @@ def test_the_file_s_hash_makes_runs_stale(use):
     assert "methods.py" not in explain.code_state(code)
     use(METHOD + "# another\n")
     assert explain.code_state(code) == "stale: the study's methods.py is another"
-    study.use(None)
+    own.use(None)
     assert explain.code_state(code) == "unknown: of another study"
 
 
@@ -239,7 +239,7 @@ def test_a_grid_of_one_s_own_describes_its_data(call, tmp_path, folders):
     jobs = json.loads(planned.stdout)
     assert [job["method"] for job in jobs] == ["baseline", "baseline", "smoothed", "smoothed"]
     assert {job["dataset"] for job in jobs} == {"photographs"}
-    study.use(tmp_path / "mine")
+    own.use(tmp_path / "mine")
     assert data.locate("photographs", None, tmp_path) == tmp_path / "mine" / "../photos"
     assert (
         call(tmp_path, "plan", "--study", "mine", "--set", "smothing=0.3").stderr.count("did you mean 'smoothing'") == 1
@@ -287,10 +287,10 @@ def test_a_notebook_names_its_study(tmp_path):
     assert study.at_hand().folder is None, "the one that was at hand before"
     job = grid.load("voc").jobs("mini", {"seed": 0})[0]
     submit(tmp_path / "runs", job)
-    study.use(tmp_path / "mine")
-    own = grid.load("mine").jobs("paper", {"seed": 0}, {"method": ["smoothed"]})[0]
-    submit(tmp_path / "runs", own)
-    study.use(None)
+    own.use(tmp_path / "mine")
+    smoothed = grid.load("mine").jobs("paper", {"seed": 0}, {"method": ["smoothed"]})[0]
+    submit(tmp_path / "runs", smoothed)
+    own.use(None)
     runs = benchmark.runs(runs=tmp_path / "runs", study=tmp_path / "mine")
     assert set(runs["method"]) == {job.method, "smoothed"}
 
@@ -324,7 +324,7 @@ def test_data_commands_speak_of_the_study_s_data(call, tmp_path, folders):
 def test_a_competitor_has_its_published_numbers_and_nothing_to_run(tmp_path, monkeypatch):
     """A column of a method that is not here: shown, never run, judged or locked."""
     init.init(tmp_path / "mine")
-    study.use(tmp_path / "mine")
+    own.use(tmp_path / "mine")
     path = tmp_path / "mine" / "tables" / "mine.yaml"
     text = path.read_text().replace("[null, null]", "[50.0, 52.0, 53.0], claim: true")
     text = text.replace(
@@ -352,7 +352,7 @@ def test_a_competitor_has_its_published_numbers_and_nothing_to_run(tmp_path, mon
 
 def test_a_table_without_readings_is_judged_as_its_grid_has_it(tmp_path):
     init.init(tmp_path / "mine")
-    study.use(tmp_path / "mine")
+    own.use(tmp_path / "mine")
     spec, chosen = published.load("mine", tmp_path / "mine" / "tables"), grid.load("mine")
     assert locks.frozen_reading(spec, Matrix(chosen, "paper")) == {}
     assert locks.frozen_reading(spec, Matrix(chosen, "paper", {"smoothing": 0.3})) is None

@@ -1,20 +1,18 @@
 """Table 1 from grids and data, and the headline from other tables."""
 
 import json
-import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from benchmark.matrix import grid
 from benchmark.stats import claims
-from benchmark.stats.intervals import Verdict
+from benchmark.stats.intervals import ImageParts, Verdict
 from benchmark.tables import published, render, summary
 from benchmark.tables.cells import Cell
 from tests.evidence import SPEC, as_published, golden_table, plant
 
-TABLES = Path(__file__).parents[1] / "tables"
+TABLES = published.BUILT_IN
 HEADLINE, TABLE1 = published.load("headline", TABLES), published.load("table1", TABLES)
 GAIN = {"baseline": 0.0, "icasc-grad_cam": -3.0, "icasc-a_ch": 1.25}
 
@@ -53,7 +51,9 @@ def test_headline_shows_every_method_against_the_claim(tmp_path):
 @pytest.mark.parametrize(("together", "outcome"), [(1, "reproduced"), (4, "inconclusive")])
 def test_a_verdict_must_hold_among_all_that_are_judged_together(together, outcome):
     """p = 0.01 two-sided, where a look is at 0.0167: enough for one claim, not for the first of four (0.04)."""
-    known = claims.Estimate(0.82 + 0.2576, 0.1, math.inf, 0.0, "seeds only")  # half of 1.64, and z(0.995) errors
+    known = claims.Estimate(
+        0.82 + 0.2576, 1, 0.0, ImageParts(0.1, 0.0), "seeds only"
+    )  # half of 1.64, and z(0.995) errors
     interval = claims.GainInterval(0.9, 1.3, "seeds only", known)
     cell = Cell("row", "method", 1.64, None, "done", gains=(1.0, 1.1, 1.2), gain_interval=interval)
     cells = {(f"row{i}", "method"): replace(cell, gain_verdict=Verdict("reproduced", "alone")) for i in range(together)}

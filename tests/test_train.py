@@ -12,14 +12,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmark import data
+from benchmark.checks import audit
 from benchmark.errors import UserError
 from benchmark.matrix import grid, study
+from benchmark.matrix import own as own_study
 from benchmark.matrix.study import Method
 from benchmark.methods import models
 from benchmark.methods.baseline import baseline
 from benchmark.methods.models import BACKBONES
 from benchmark.results import same_data
-from benchmark.store import audit, metrics, scores
+from benchmark.store import metrics, scores
 from benchmark.store import run as run_module
 from benchmark.store.records import Progress
 from benchmark.store.run import Run
@@ -161,7 +163,7 @@ def drawing_method():
     built_in = study.built_in()
     study._at_hand = dataclasses.replace(built_in, methods={**built_in.methods, "drawing": Method(drawing)})
     yield "drawing"
-    study.use(None)
+    own_study.use(None)
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])

@@ -221,7 +221,7 @@ def test_tied_scores_agree_no_more_than_they_say():
     """In an order of their own they would look alike, being stored in the same one."""
     a, b = (RNG.integers(0, 2, (400, 3)).astype(np.float32) for _ in range(2))
     labels = np.ones((400, 3), np.int8)
-    alike = reading.agreement(*(Scores(np.arange(400), labels, x, list("abc")) for x in (a, b)))
+    alike = reading.agreement(*(reading.comparable(Scores(np.arange(400), labels, x, list("abc"))) for x in (a, b)))
     assert alike == pytest.approx(np.mean([np.corrcoef(a[:, c], b[:, c])[0, 1] for c in range(3)]))
 
 

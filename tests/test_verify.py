@@ -37,6 +37,7 @@ def as_if_of(run: Run, other: Run) -> None:
     edit(run, lambda record: record.pop("scores_sha256"))
 
 
+@pytest.mark.records
 def test_every_committed_number_is_that_of_its_scores():
     """Computed again, on whatever processor this is."""
     for run in all_runs(ROOT / "runs")[::5] + all_runs(RUNS):
@@ -84,9 +85,9 @@ def test_no_reader_shows_a_typed_in_number(runs, call, tmp_path):
 
 def test_readers_of_numbers_ask_whether_the_scores_give_them():
     """Only the code and the data of a run are read without; and what shows a number opens no run folder itself."""
-    asking = {"rerun.py": 2, "as_it_was.py": 2, "same_data.py": 1}
-    opening = {"rerun.py", "as_it_was.py", "same_data.py", "results.py"}
-    for room in ("results", "stats", "tables", "evidence"):
+    asking = {"retrain.py": 2, "rebuild.py": 2, "same_data.py": 1, "audit.py": 1}
+    opening = {"retrain.py", "rebuild.py", "same_data.py", "results.py", "audit.py"}
+    for room in ("results", "stats", "tables", "evidence", "checks"):
         for path in (ROOT / "benchmark" / room).glob("*.py"):
             text = path.read_text()
             assert text.count(".result()") == asking.get(path.name, 0), path.name

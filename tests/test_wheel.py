@@ -43,12 +43,9 @@ def installed(tmp_path_factory) -> tuple[Path, Path]:
         pytest.skip("no git checkout")
     source = tmp_path_factory.mktemp("source")
     for name in tracked.stdout.splitlines():
-        if name.startswith(("benchmark/", "tables/")) or "/" not in name:
+        if (name.startswith("benchmark/") or "/" not in name) and (ROOT / name).exists():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).is_symlink():
-                (source / name).symlink_to(os.readlink(ROOT / name))
-            elif (ROOT / name).exists():
-                (source / name).write_bytes((ROOT / name).read_bytes())
+            (source / name).write_bytes((ROOT / name).read_bytes())
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     words = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(built), str(source)]
     subprocess.run([*pip, *words], check=True)
@@ -87,9 +84,8 @@ def test_commit_of_a_repository_around_it_is_not_recorded(installed):
 
 @pytest.mark.slow
 def test_all_that_is_read_travels(installed):
-    """Every file of the package that is no code, and every table file with its locks."""
+    """Every file of the package that is no code: grids, published values and their locks among them."""
     inside = Path(run(installed, "-c", "import benchmark; print(benchmark.__file__)").stdout.strip()).parent
     read = [path for path in (ROOT / "benchmark").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     names = [str(path.relative_to(ROOT / "benchmark")) for path in read]
-    names += [f"published/{path.name}" for path in (ROOT / "tables").iterdir() if path.suffix in (".yaml", ".jsonl")]
     assert [name for name in names if not (inside / name).is_file()] == []

@@ -10,7 +10,7 @@ import typer
 
 import benchmark
 from benchmark.cli import data, develop, diff, evidence, export, init, matrix, records, run, tables
-from benchmark.matrix import study
+from benchmark.matrix import own
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init.init,
@@ -58,9 +58,7 @@ def main(
 
 Study = Annotated[
     Path | None,
-    typer.Option(
-        "--study", help="Folder of your own methods.py, grids/ and tables/", is_eager=True, callback=study.use
-    ),
+    typer.Option("--study", help="Folder of your own methods.py, grids/ and tables/", is_eager=True, callback=own.use),
 ]
 
 

@@ -64,10 +64,9 @@ def diff(
     try:
         with opened_runs() as reader:
             asked = measured(scale, sets, weights, runs, reader)
-            specs = [spec for spec in (published.load(name, tables) for name in published.names(tables)) if spec.grid]
             sides: list[Side | None] = []
             for text in texts_of_sides:
-                side = _side(text, table, ap_definition, asked, tables, specs)
+                side = _side(text, table, ap_definition, asked, tables)
                 if isinstance(side, Table):
                     built, side = side, diff_module.of_table(side)
                 sides.append(side)
@@ -133,9 +132,7 @@ def _declared(spec: published.Spec) -> float:
     return spec.tolerance
 
 
-def _side(
-    text: str, table: str | None, ap_definition: str, asked: Asked, tables: Path, specs: list[published.Spec]
-) -> "Side | Table | None":
+def _side(text: str, table: str | None, ap_definition: str, asked: Asked, tables: Path) -> "Side | Table | None":
     """What `published[:T]`, `generated[:T]` or a path means. None: published, of the other side's table."""
     from benchmark.tables import diff as diff_module
 
@@ -151,7 +148,7 @@ def _side(
         return diff_module.of_runs(Path(text), ap_definition, asked.reader)
     if not Path(text).exists():
         raise UserError(f"{text}: no such file or folder; 'published:T' and 'generated:T' name the cells of table T")
-    return diff_module.of_file(Path(text), specs)
+    return diff_module.of_file(Path(text))
 
 
 def _counts(outcomes: list[dict[str, Any]]) -> str:

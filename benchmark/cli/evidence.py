@@ -102,18 +102,18 @@ def explain(
 
 def make_as_it_was(runs: list[Run], run: bool, data_root: Path | None, weights: Path | None) -> None:
     """Print what makes these runs as they were made; run: do it, and say how each came out."""
-    from benchmark.evidence import as_it_was, rerun
+    from benchmark.checks import rebuild, retrain
 
-    ways = [as_it_was.made(each) for each in runs]
+    ways = [rebuild.made(each) for each in runs]
     if not ways:
         raise UserError("nothing was measured in this cell; 'python -m benchmark explain' without --as-it-was says why")
     if not run:
-        print(as_it_was.text(ways, data_root, weights))
+        print(rebuild.text(ways, data_root, weights))
         return
     print(f"{len(ways)} runs, which took {sum(way.record.seconds or 0 for way in ways):.0f} s", flush=True)
     outcomes = []
     for way in ways:
-        outcome = rerun.compared(way.run, as_it_was.do(way, data_root, weights), same_code=True)
+        outcome = retrain.compared(way.run, rebuild.do(way, data_root, weights), same_code=True)
         print(f"{way.run.id}: {outcome.said}", flush=True)
         outcomes.append(outcome.agrees)
     if not all(outcomes):

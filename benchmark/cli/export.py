@@ -27,14 +27,13 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
-    tensorboard = "tensorboard"
 
 
-NEEDS = {Format.parquet: "pyarrow", Format.tensorboard: "tensorboard"}
+NEEDS = {Format.parquet: "pyarrow"}
 
 
 def export(
-    out: Annotated[Path, typer.Option("--out", help="The file to write; of tensorboard, a folder")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write")],
     what: Annotated[What, typer.Option("--what", help="A line a run, an epoch of a run, or a cell")] = What.runs,
     file_format: Annotated[Format, typer.Option("--format")] = Format.csv,
     scale: Annotated[
@@ -43,15 +42,11 @@ def export(
     runs: Runs = RUNS,
     tables: Tables = TABLES,
 ) -> None:
-    """Write runs, epochs or cells as a table for other programs; as tensorboard, each run's epochs as curves."""
-    from benchmark.tables import render
+    """Write runs, epochs or cells as a table for other programs."""
 
     needed = NEEDS.get(file_format, "pandas")
     if importlib.util.find_spec(needed) is None:
         raise UserError(f"--format {file_format}: pip install {needed}, or take csv or json")
-    if file_format == "tensorboard":
-        print(f"written: {out}, {write_curves(out, benchmark.runs(scale, runs), runs)} runs")
-        return
     catalogue.look_at(runs)
     if what == "cells":
         made = [
@@ -59,7 +54,7 @@ def export(
             for spec in catalogue.shown(catalogue.Asked(scale or "mini", runs), tables)
             if spec.grid and not catalogue.why_not(spec, scale or _usual_scale(spec, tables), tables)
         ]
-        lines = [line for one in made for line in render.records(one)]
+        lines = [line for one in made for line in one.records()]
     elif what == "epochs":
         listed = benchmark.runs(scale, runs)
         folders = list(zip(listed["scale"], listed["id"], strict=True))
@@ -169,23 +164,3 @@ def write(out: Path, file_format: Format, kinds: dict[str, str], lines: list[dic
         "numbers": arrow.list_(arrow.float64()), "texts": arrow.list_(arrow.string()),
     }  # fmt: skip
     frame.to_parquet(out, index=False, schema=arrow.schema([(name, arrows[kind]) for name, kind in kinds.items()]))
-
-
-def write_curves(out: Path, listed: Any, runs: Path) -> int:
-    """A folder `<scale>/<id>` for each run, with its epochs as torch's own writer writes them; how many."""
-    import pandas as pd
-    from torch.utils.tensorboard import SummaryWriter
-
-    lines = zip(listed["scale"], listed["id"], strict=True)
-    epochs = {f"{at}/{job}": frame for at, job in lines if len(frame := benchmark.epochs(runs / at / job))}
-    if not epochs:
-        raise UserError(f"{runs}: holds no epoch to export")
-    if out.is_file() or any(out.glob("*/*/events.*")):
-        raise UserError(f"--out {out}: is there already; name a new folder")
-    for run, frame in epochs.items():
-        with SummaryWriter(out / run) as writer:
-            for epoch in frame.to_dict("records"):
-                for name in epoch.keys() - {"epoch"}:
-                    if pd.notna(epoch[name]):
-                        writer.add_scalar(name, epoch[name], int(epoch["epoch"]))
-    return len(epochs)

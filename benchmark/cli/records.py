@@ -22,7 +22,8 @@ def verify(
 ) -> None:
     """Compute every record again from its scores: id, digests, metrics, epochs, seconds, code. Exit status 0: all fit;
     1: a line for each that does not; 2: nothing to look at, or a run trained again has nothing to be judged by."""
-    from benchmark.store import audit, code
+    from benchmark.checks import audit
+    from benchmark.store import code
 
     runs = audit.found(folder)
     done = [run for run in runs if audit.finished(run)]
@@ -36,20 +37,20 @@ def verify(
         print("note: without git and its whole history nobody can tell whether commits are known", file=sys.stderr)
     undecided = False
     if rerun and not wrong:
-        from benchmark.evidence import rerun as rerun_module
+        from benchmark.checks import retrain
 
         arguments = ["--cache", str(cache), "--device", device]
         arguments += ["--data-root", str(data_root)] if data_root else []
         arguments += ["--weights", str(weights)] if weights else []
         arguments += ["--study", str(study.at_hand().folder)] if study.at_hand().folder else []
-        for run in rerun_module.chosen(runs, rerun):
+        for run in retrain.chosen(runs, rerun):
             if data_root is None and grid.is_official(run.job().dataset):
                 raise UserError(f"{run.id} reads {run.job().dataset}: name its folder with --data-root DIR")
             took = run.result()
             print(f"{run.id}: training again; it took {took.seconds if took else 0:.0f} s", flush=True)
             with tempfile.TemporaryDirectory() as temporary:
-                again = rerun_module.trained_again(run, Path(temporary), arguments)
-                outcome = rerun_module.compared(run, again)
+                again = retrain.trained_again(run, Path(temporary), arguments)
+                outcome = retrain.compared(run, again)
             print(f"{run.id}: {outcome.said}")
             wrong += [run.id] if outcome.agrees is False else []
             undecided = undecided or outcome.agrees is None
@@ -66,7 +67,7 @@ def import_command(
     each that was not."""
     from pydantic import ValidationError
 
-    from benchmark.store import audit
+    from benchmark.checks import audit
     from benchmark.store.records import Origin
 
     try:

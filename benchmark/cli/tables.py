@@ -40,7 +40,7 @@ def tables_command(
     again: Annotated[bool, typer.Option("--replace", help="Also in place of tables of more runs")] = False,
     wide: Wide = False,
 ) -> None:
-    """Write the tables from the run folders as Markdown, LaTeX, HTML, CSV and JSON, and print them."""
+    """Write the tables from the run folders as Markdown, LaTeX, CSV and JSON, and print them."""
     known = list(dict.fromkeys(s for name in grid.names() for s in grid.load(name).scales))
     beside = grid.built_in_names() if study.at_hand().folder else []
     every = list(dict.fromkeys([*known, *(s for name in beside for s in grid.load(name).scales)]))
@@ -107,13 +107,14 @@ def lock(
     from benchmark.tables import locks
 
     specs = {name: published.load(name, tables) for name in published.names(tables)}
-    found = locks.unlocked(specs, locks.read(tables))
+    book = locks.read(tables)
+    found = locks.unlocked(specs, book)
     for address, (_, why) in found.items():
         print(f"{address}: {why}")
     if not any(True for spec in specs.values() for _ in locks.claims_of(spec, specs)):
         print(f"{published.home(tables)}: holds no claim; a row with 'claim: true' is one")
     elif not found:
-        print(f"every claim is locked in {tables / locks.FILE}")
+        print(f"every claim is locked in {book.path}")
     elif check:
         sys.exit(1)
     else:
@@ -129,6 +130,6 @@ def lock(
             raise UserError(
                 f"lock: it names the suite's commit with these grids and {tables}; commit what changed there first"
             )
-        made = locks.write(tables, {address: terms for address, (terms, _) in found.items()}, commit)
+        made = locks.append(book, {address: terms for address, (terms, _) in found.items()}, commit)
         count = f"{len(found)} claim{'s' if len(found) > 1 else ''}"
-        print(f"{count} locked in {tables / locks.FILE}: {made.name}; commit it before the runs that it is for")
+        print(f"{count} locked in {book.path}: {made.name}; commit it before the runs that it is for")

@@ -177,12 +177,12 @@ def _number(results: Results, job: Job, name: str, value: Any, item: str | None)
     found = results.of(job)
     if isinstance(found, Missing):
         return None
-    record, measured = found.record, results.items(job)
+    record, measured, kept = found.record, results.items(job), results.classes_in_mean(job)
+    if (name == "difficult_test" or value == LIST_ORDER) and found.scores is None:
+        return None  # a warning says that it keeps none
     if name == "difficult_test":
-        kept = results.classes_in_mean(job)
         measured = rescored(found, results.matrix.definition, DIFFICULT_TEST[value], kept)
     if value == LIST_ORDER and not record.single_label:
-        kept = results.classes_in_mean(job)
         measured = rescored(found, "area", DIFFICULT_TEST["ignored"], kept, list_order=True)
     item = item or record.headline
     if item not in measured:

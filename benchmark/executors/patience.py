@@ -3,8 +3,9 @@
 import time
 from dataclasses import dataclass
 
-from benchmark.store import run as run_module
-from benchmark.store.run import Holder, Run
+from benchmark.store import claim as claim_module
+from benchmark.store.claim import Holder
+from benchmark.store.run import Run
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 60.0
@@ -34,7 +35,7 @@ class Patience:
         self._look()
         if self.claim is None or self.claim.can_be_looked_up:
             return True
-        if time.monotonic() - self.changed >= run_module.WATCH_SECONDS:
+        if time.monotonic() - self.changed >= claim_module.WATCH_SECONDS:
             return True
         self._grow()
         return False
@@ -48,5 +49,5 @@ class Patience:
         """The longest pause ends when the claim will have been still for long enough."""
         now = time.monotonic()
         self.pause = min(max(2 * self.pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        still = self.changed + run_module.WATCH_SECONDS
+        still = self.changed + claim_module.WATCH_SECONDS
         self.next_look = min(now + self.pause, still) if still > now else now + self.pause

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from benchmark.errors import UserError
-from benchmark.matrix import study
+from benchmark.matrix import grid, study
 from benchmark.matrix.job import FIELDS, Job
 from benchmark.matrix.matrix import Matrix
 from benchmark.results import pairing, resampling
 from benchmark.results.pairing import Group, Pairs, Samples
 from benchmark.store import metrics, scores, verify
+from benchmark.store.files import read_regular
 from benchmark.store.records import Environment, Epoch, Failure, Origin, Result
-from benchmark.store.run import Run
+from benchmark.store.run import Run, epochs_of
 from benchmark.store.scores import Maps, Scores
 
 if TYPE_CHECKING:
@@ -50,10 +51,14 @@ class Opened:
     def id(self) -> str:
         return self.run.id
 
-    @cached_property
+    @property
     def epochs(self) -> list[Epoch]:
-        """Those that are logged, in order."""
-        return self._read("metrics.jsonl", self.run.metrics) or []
+        """Those that are logged, in order. The file is kept, and not what it says: that takes ten times the memory."""
+        return epochs_of(self._metrics or b"")
+
+    @cached_property
+    def _metrics(self) -> bytes | None:
+        return self._read("metrics.jsonl", lambda: read_regular(self.run.path("metrics.jsonl")))
 
     @cached_property
     def environment(self) -> Environment | None:
@@ -390,6 +395,33 @@ class Results:
 
 def _split(job: Job) -> tuple[Any, ...]:
     return tuple(getattr(job, name) for name in SAME_SPLIT)
+
+
+def headline_classes(found: list[tuple[Job, Result]]) -> list[set[str] | None]:
+    """For each run the classes that tables average its AP over, as `Results.classes_in_mean`, of the grid that has its
+    data set and scale; None means all."""
+    presets = {key: _preset(*key) for key in dict.fromkeys((job.dataset, job.scale) for job, _ in found)}
+    baselines: dict[tuple[Any, ...], Result] = {}
+    for job, record in found:
+        if job.method == presets[job.dataset, job.scale][0]:
+            baselines.setdefault((job.scale, _split(job)), record)
+    kept: list[set[str] | None] = []
+    for job, record in found:
+        least = presets[job.dataset, job.scale][1]
+        counted = baselines.get((job.scale, _split(job)), record)
+        kept.append(None if least <= 1 or record.single_label else counted.frequent(least))
+    return kept
+
+
+def _preset(dataset: str, scale: str) -> tuple[str, int]:
+    """The first method and the `min_positives` of the grid that has the scale of this data set; none is left out where
+    there is no such grid."""
+    for chosen in map(grid.load, grid.names()):
+        if scale in chosen.scales:
+            matrix = Matrix(chosen, scale)
+            if any(job.dataset == dataset for job in matrix.jobs):
+                return matrix.methods[0], matrix.min_positives
+    return "", 1
 
 
 def items(record: Result, definition: str, kept: set[str] | None = None) -> dict[str, float | None]:

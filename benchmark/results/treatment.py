@@ -1,8 +1,8 @@
 """What runs say about whether their method was applied: epochs, and how far their test scores agree."""
 
-from collections.abc import Callable, Iterable
-from itertools import combinations
-from typing import NamedTuple
+from collections.abc import Iterable
+from itertools import chain, combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,10 +30,12 @@ class Measured(NamedTuple):
 def measured(results: Results, ours: dict[int, str], theirs: dict[int, str]) -> Measured:
     """Read the pairs of a method's runs (seed -> run id) and of what it is compared with."""
     pairs = [(results.by_id(ours[seed]), results.by_id(theirs[seed])) for seed in ours if seed in theirs]
+    first = [comparable(other.scores) for _, other in pairs[:MOST_SEEDS]]  # ranked once for all that look at them
+    later = (comparable(other.scores) for _, other in pairs[MOST_SEEDS:])
     return Measured(
         [(_last(one.epochs), _last(other.epochs)) for one, other in pairs],
-        _mean_agreement((one.scores, other.scores) for one, other in pairs),
-        _between_seeds([other.scores for _, other in pairs[:MOST_SEEDS]]),
+        _mean_agreement(zip((comparable(one.scores) for one, _ in pairs), chain(first, later), strict=True)),
+        _between_seeds(first),
     )
 
 
@@ -41,30 +43,29 @@ def _last(epochs: list[Epoch]) -> Epoch | None:
     return epochs[-1] if epochs else None
 
 
-def _mean_agreement(pairs: Iterable[tuple[Scores | None, Scores | None]]) -> float | None:
+def comparable(saved: Scores | None) -> Any:
+    """What scores are compared by: ranks of each class's among the images, a DataFrame (N, C); or, of one label an
+    image, the first classes (N,). Tied scores share their mean rank: a bfloat16 network's logits are often equal."""
+    import pandas as pd
+
+    if saved is None:
+        return None
+    return pd.DataFrame(saved.predicted).rank() if saved.labels.ndim == 2 else saved.predicted[:, 0]
+
+
+def _mean_agreement(pairs: Iterable[tuple[Any, Any]]) -> float | None:
     found = [agreement(a, b) for a, b in pairs if a is not None and b is not None]
     return float(np.mean(found)) if found else None
 
 
-def _between_seeds(saved: list[Scores | None]) -> float | None:
+def _between_seeds(compared: list[Any]) -> float | None:
     """Of every two of the first seeds: of all of many, there are too many pairs."""
-    return _mean_agreement(combinations(saved[:MOST_SEEDS], 2))
+    return _mean_agreement(combinations(compared[:MOST_SEEDS], 2))
 
 
-def agreement(a: Scores, b: Scores) -> float:
-    """Of two networks on the same test images: Spearman's correlation of a class's scores, mean over the classes; or,
-    of one label an image, the share of images whose first class is the same."""
-    measure: Callable[[np.ndarray, np.ndarray], float] = _spearman if a.labels.ndim == 2 else _same_first
-    return measure(a.predicted, b.predicted)
-
-
-def _same_first(a_NK: np.ndarray, b_NK: np.ndarray) -> float:
-    return float(np.mean(a_NK[:, 0] == b_NK[:, 0]))
-
-
-def _spearman(a_NC: np.ndarray, b_NC: np.ndarray) -> float:
-    """Tied scores share their mean rank: a bfloat16 network's logits are often equal."""
-    import pandas as pd
-
-    a, b = (pd.DataFrame(x_NC).rank() for x_NC in (a_NC, b_NC))
+def agreement(a: Any, b: Any) -> float:
+    """Of two networks on the same test images, by what `comparable` says: Spearman's correlation of a class's scores,
+    mean over the classes; or the share of images whose first class is the same."""
+    if isinstance(a, np.ndarray):
+        return float(np.mean(a == b))
     return float(a.corrwith(b).mean())

@@ -26,17 +26,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import benchmark
 from benchmark.store.records import Code
+from benchmark.version import VERSION
 
-ROOT = Path(benchmark.__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ENTRANCES = ("open_splits", "start", "train_and_test")  # what train/loop.py calls for a job, one after the other
 METHODS = ("benchmark/methods/__init__.py", "METHODS")  # whose functions a job names
 NO_NUMBER = (
     "benchmark/store/", "benchmark/matrix/", "benchmark/train/recording.py", "benchmark/data/archives.py",
-    "benchmark/errors.py",
+    "benchmark/errors.py", "benchmark/version.py",
 )  # fmt: skip
 NUMBERS = ("benchmark/store/metrics.py",)
+MOVED = {"benchmark/published/": "tables/"}  # a folder of now, and where older commits have its files
 
 
 def _git(*arguments: str, given: bytes | None = None) -> bytes | None:
@@ -63,8 +64,8 @@ def code_version() -> dict[str, Any]:
     """Git commit of the suite and whether its code differed from it; the package version where there is no git."""
     commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "benchmark")
     if commit is None or changed is None:
-        return {"version": benchmark.__version__, "commit": None, "dirty": None}
-    return {"version": benchmark.__version__, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
+        return {"version": VERSION, "commit": None, "dirty": None}
+    return {"version": VERSION, "commit": commit.decode().strip(), "dirty": bool(changed.strip())}
 
 
 def why_unknown() -> str:
@@ -108,12 +109,14 @@ def history_is_whole() -> bool:
 
 @cache
 def text_at(commit: str, path: Path) -> str | None:
-    """A file as a commit has it, empty where it has none; None where the commit is not here, or the file not in this
-    repository."""
+    """A file as a commit has it, where it lay before it moved too, empty where it has none; None where the commit is
+    not here, or the file not in this repository."""
     path = path.resolve()
     if not path.is_relative_to(ROOT) or _git("cat-file", "-e", f"{commit}^{{commit}}") is None:
         return None
-    return (_git("show", f"{commit}:{path.relative_to(ROOT)}") or b"").decode()
+    now = str(path.relative_to(ROOT))
+    places = [now, *(before + now.removeprefix(after) for after, before in MOVED.items() if now.startswith(after))]
+    return next((text.decode() for each in places if (text := _git("show", f"{commit}:{each}"))), "")
 
 
 def clean_commit(*paths: str) -> str | None:

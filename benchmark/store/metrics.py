@@ -29,7 +29,9 @@ def precision_recall(scores_N: np.ndarray, labels_N: np.ndarray) -> tuple[np.nda
 
 
 def area(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """VOC 2010 and later: area under the curve whose precision is made to fall monotonically (devkit, VOCap.m)."""
+    """VOC 2010 and later: area under the curve whose precision is made to fall monotonically (devkit, VOCap.m).
+
+    The devkit counts tied images in the order of the list; ours come in together, the lowest AP of any order."""
     return raw_area(np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1], recall)
 
 
@@ -39,7 +41,9 @@ def raw_area(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
 
 
 def eleven_point(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    """VOC 2007: the mean, over recall 0, 0.1, ..., 1, of the best precision at that recall or beyond."""
+    """VOC 2007: the mean, over recall 0, 0.1, ..., 1, of the best precision at that recall or beyond.
+
+    The devkit misses a recall that is exactly 0.3, 0.6 or 0.7, by rounding; ours does not."""
     # Recalls are multiples of 1/P; a tenth that floats a rounding error above one must not miss it.
     at = [np.max(precision, axis=-1, where=recall >= t - 1e-9, initial=0.0) for t in np.linspace(0, 1, 11)]
     return np.mean(np.stack(at, axis=-1), axis=-1)

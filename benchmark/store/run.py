@@ -1,7 +1,7 @@
 """Run folders: the only truth about a run. runs/<scale>/<job id>/ holds
 
     job.json          what to run; written by whoever plans it
-    claim.json        who runs it (host, pid, start); touched while that process lives, gone when the run ends
+    claim.json        who runs it (claim.py), gone when the run ends
     progress.json     how far it is; touched while the training proceeds
     environment.json  what it runs on
     metrics.jsonl     one line an epoch
@@ -9,22 +9,17 @@
     scores.npz        test scores after the last epoch, compressed (scores.py)
     result.json       the outcome, written last; or
     failure.json      why there is none, with the traceback
-    origin.json       whose run it is, where somebody else made it (audit.py)
+    origin.json       whose run it is, where somebody else made it (checks/audit.py)
 
 Every file is written to a temporary name and renamed, so a reader sees the old one or the new one.
 """
 
-import fcntl
 import json
 import os
-import signal
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +27,7 @@ from pydantic import ValidationError
 
 from benchmark.errors import UserError
 from benchmark.matrix.job import Job, first_problem
+from benchmark.store.claim import Claimed, Holder, Ownership
 from benchmark.store.files import read_regular, write_atomic, write_json
 from benchmark.store.records import (
     RECORDS,
@@ -46,12 +42,6 @@ from benchmark.store.records import (
     Submission,
 )
 
-# Another host's process cannot be looked up. Its claim looks stale when the time of its last touch is this far from
-# this host's clock, before or after: clocks of two machines differ, and jump. It is taken over only when it also did
-# not change while it was watched for a while of this process's own time, longer than NFS remembers a file's attributes.
-BEAT_SECONDS = 5.0
-STALE_AFTER_SECONDS = 120.0
-WATCH_SECONDS = 75.0
 STATES = ("done", "running", "stale", "failed", "diverged", "corrupt", "pending")
 
 
@@ -61,36 +51,6 @@ FILES = {kind: name for name, kind in RECORDS.items()}
 
 R = TypeVar("R", bound=Record)
 _GOOD_RESULTS: set[tuple[Path, int, int, int]] = set()  # folder, and time, size and number of the file
-
-
-class Claimed(Exception):
-    """Another live process holds the run."""
-
-
-@dataclass(frozen=True)
-class Holder:
-    """Who claims a run, alive or not."""
-
-    claim: Claim
-    touched: int  # nanoseconds by the holder's clock: only compared with itself
-
-    @property
-    def host(self) -> str:
-        """Its name alone."""
-        return (self.claim.host or "?").split(" ")[0]
-
-    @property
-    def pid(self) -> int:
-        return self.claim.pid or 0
-
-    @property
-    def is_here(self) -> bool:
-        return self.claim.host == _this_host()
-
-    @property
-    def can_be_looked_up(self) -> bool:
-        """Whether this host knows if it is alive: its process is one of here, or a crash cut the claim short."""
-        return self.claim.host is None or self.is_here
 
 
 @dataclass(frozen=True)
@@ -176,10 +136,10 @@ class Run:
             if self._has_result():
                 return "done", None, ""
             if self.path("claim.json").exists():
-                return "running" if self._claim_is_live() else "stale", None, ""
+                return "running" if Ownership(self.folder).is_live() else "stale", None, ""
             failure = self.failure()
         except UserError as error:
-            if self.path("claim.json").exists() and self._claim_is_live():
+            if self.path("claim.json").exists() and Ownership(self.folder).is_live():
                 return "running", None, ""  # which sets aside what is corrupt
             return "corrupt", None, str(error)
         if failure is None:
@@ -209,134 +169,47 @@ class Run:
                     self.path(name).rename(aside)
                     print(f"{error}: set aside as {aside.name}", flush=True)
 
-    def _read_claim(self) -> Claim:
-        """The claim as it is; one that says nothing where a crash of the machine cut it short. FileNotFoundError where
-        there is none."""
-        content = read_regular(self.path("claim.json"))
-        if content is None:
-            raise FileNotFoundError(self.path("claim.json"))
-        try:
-            return Claim.model_validate_json(content)
-        except ValidationError:
-            return Claim()
-
-    def _claim_is_live(self) -> bool:
-        try:
-            claim = self._read_claim()
-            if claim.host is None:
-                return False
-            if claim.host == _this_host():
-                start = _process_start(claim.pid)
-                return start is not None and start == claim.process_start
-            return abs(time.time() - self.path("claim.json").stat().st_mtime) < STALE_AFTER_SECONDS
-        except FileNotFoundError:
-            return False
-        except UserError:
-            return self.path("claim.json").is_file()  # unreadable for the moment: nobody is evicted on that ground
-        except OSError:
-            return True
-
     def holder(self) -> Holder | None:
         """None where the run has no claim, or one that cannot be read."""
-        try:
-            return Holder(self._read_claim(), self._touched())
-        except (OSError, UserError):
-            return None
-
-    def _touched(self) -> int:
-        with open(self.path("claim.json"), "rb") as file:  # opening asks a file server anew
-            return os.fstat(file.fileno()).st_mtime_ns
-
-    def _is_touched_while_watched(self) -> bool:
-        """Whether the claim of another host, which looks stale, changes after all."""
-        deadline, before = time.monotonic() + WATCH_SECONDS, self._touched()
-        while time.monotonic() < deadline:
-            time.sleep(min(1.0, WATCH_SECONDS / 10))
-            if self._touched() != before:
-                return True
-        return False
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        path = self.path("claim.lock")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = open(path, "w")  # noqa: SIM115
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}); name a writable folder") from None
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError as error:
-                raise UserError(f"{path}: this file system has no locks ({error.strerror}); take another") from None
-            yield
+        return Ownership(self.folder).holder()
 
     @contextmanager
     def claim(self) -> Iterator[None]:
-        """Hold the run for this process. Raises Claimed where a live process holds it or it is done already; UserError
-        where the folder cannot be written."""
-        path = self.path("claim.json")
-        pid = os.getpid()
-        mine = Claim(host=_this_host(), pid=pid, process_start=_process_start(pid), started=time.time())
-        # Looking and taking over are one step under a lock: two processes that both find a stale claim would
-        # otherwise both remove it, the second one the first's new claim.
-        with self._locked():
-            state = self.state()
-            if state in ("running", "done"):
-                raise Claimed(self.id)
-            if state == "stale":
-                with suppress(FileNotFoundError):
-                    stale = Holder(self._read_claim(), self._touched())
-                    if not stale.can_be_looked_up and self._is_touched_while_watched():
-                        raise Claimed(self.id)
-            self.write(mine)
-            self._set_aside_what_is_corrupt()
-            for unfinished in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
-                unfinished.unlink(missing_ok=True)
-        released = threading.Event()
-        beat = threading.Thread(target=self._keep_alive, args=(mine, released), daemon=True)
-        beat.start()
-        try:
-            yield
-        finally:
-            released.set()
-            beat.join()
-            with suppress(UserError, OSError), self._locked():
-                if self._read_claim() == mine:
-                    path.unlink()
-                    self.path("progress.json").unlink(missing_ok=True)
+        """Hold the run for this process.
 
-    def _keep_alive(self, mine: Claim, released: threading.Event) -> None:
-        """Touch the claim for other hosts to see. A process that finds its claim in other hands, having been frozen for
-        so long that it was taken for dead, ends itself without another word: two must not write into one folder."""
-        while not released.wait(BEAT_SECONDS):
-            try:
-                if self._read_claim() == mine:
-                    os.utime(self.path("claim.json"))
-                    continue
-            except FileNotFoundError:
-                pass
-            except OSError:
-                continue  # a file server that does not answer for a while
-            if not released.is_set():
-                os.kill(os.getpid(), signal.SIGKILL)  # SIGTERM would have it write a checkpoint first
-            return
+        Raises:
+            Claimed: a live process holds it, or it is done already.
+            UserError: the folder cannot be written.
+        """
+        with Ownership(self.folder).take(self.state, self._enter):
+            yield
+
+    def _enter(self, mine: Claim) -> None:
+        self.write(mine)
+        self._set_aside_what_is_corrupt()
+        for unfinished in self.folder.glob("*.tmp"):  # of a process that was killed while it wrote
+            unfinished.unlink(missing_ok=True)
 
     def metrics(self) -> list[Epoch]:
         """The epochs logged so far. What follows the first line that a crash cut short is left out."""
-        epochs: list[Epoch] = []
-        for line in (read_regular(self.path("metrics.jsonl")) or b"").splitlines():
-            try:
-                epochs.append(Epoch.model_validate_json(line))
-            except ValidationError:
-                break
-        return epochs
+        return epochs_of(read_regular(self.path("metrics.jsonl")) or b"")
 
     def write_metrics(self, epochs: list[dict[str, Any]]) -> None:
         """All epochs at once: at most a few hundred short lines, and never half of one."""
         records = [Epoch(**epoch).model_dump(mode="json", exclude_unset=True) for epoch in epochs]
         lines = [json.dumps({"schema": 1} | record, sort_keys=True, allow_nan=False) + "\n" for record in records]
         write_atomic(self.path("metrics.jsonl"), "".join(lines).encode())
+
+
+def epochs_of(metrics: bytes) -> list[Epoch]:
+    """The epochs that metrics.jsonl holds, up to the first line that a crash cut short."""
+    epochs: list[Epoch] = []
+    for line in metrics.splitlines():
+        try:
+            epochs.append(Epoch.model_validate_json(line))
+        except ValidationError:
+            break
+    return epochs
 
 
 def submit(runs: Path, job: Job) -> Run:
@@ -371,38 +244,3 @@ def _problem(error: ValidationError) -> str:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a number")
-
-
-@cache
-def _this_host() -> str:
-    """Whose process numbers are meant: the machine's name, its boot (a restarted machine counts anew), and the
-    container's numbering, where there is one."""
-    parts = [socket.gethostname()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join(parts)
-
-
-def _process_start(pid: Any) -> str | None:
-    """When process `pid` of this host started, in clock ticks since boot; None where it is gone.
-
-    A number alone would not do: it is used again by later processes.
-    """
-    if not isinstance(pid, int):
-        return None
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        if Path("/proc/self/stat").exists():
-            return None
-    else:
-        after_name = stat.rpartition(")")[2].split()
-        return None if after_name[0] in "ZX" else after_name[19]  # state; field 22 of proc(5)
-    try:  # no /proc on this system
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return "alive"

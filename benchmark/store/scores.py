@@ -1,15 +1,17 @@
-"""scores.npz: what a run keeps of its test set, everything that a metric needs without the data. Arrays:
+"""scores.npz: what a run keeps of its test set.
 
-ids, labels     of the test images: labels (N, C) of 1 present, 0 only difficult, -1 absent; or (N,) class numbers
-train_ids       the images trained on, where they are few enough to name
-classes         with (N, C) labels: the C names
-scores          with (N, C) labels: logits (N, C)
-top_classes     with (N,) labels: numbers of the TOP classes with the highest logits (N, TOP), the highest first
-top_log_probs   and their natural log-probabilities (N, TOP). All logits of ILSVRC2012 would be 200 MB a run,
-                and hardly compress
-maps_images     a few test images by their place among the ids (M,), the same for all runs on a data set
-maps_grad_cam   maps at the last layer of their TOP classes, the highest first (M, TOP, h, w): 0 ... 255, each by its
-maps_a_ch       own maximum (methods/overlap.py)
+Everything that a metric needs without the data, as arrays:
+
+    ids, labels     of the test images: labels (N, C) of 1 present, 0 only difficult, -1 absent; or (N,) class numbers
+    train_ids       the images trained on, where they are few enough to name
+    classes         with (N, C) labels: the C names
+    scores          with (N, C) labels: logits (N, C)
+    top_classes     with (N,) labels: numbers of the TOP classes with the highest logits (N, TOP), the highest first
+    top_log_probs   and their natural log-probabilities (N, TOP). All logits of ILSVRC2012 would be 200 MB a run,
+                    and hardly compress
+    maps_images     a few test images by their place among the ids (M,), the same for all runs on a data set
+    maps_grad_cam   maps at the last layer of their TOP classes, the highest first (M, TOP, h, w): 0 ... 255, each
+    maps_a_ch       by its own maximum (methods/overlap.py)
 """
 
 import hashlib

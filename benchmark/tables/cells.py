@@ -62,12 +62,6 @@ class Cell:
         return len(self.values)
 
 
-def _render() -> Any:
-    from benchmark.tables import render  # which needs this file first
-
-    return render
-
-
 @dataclass(frozen=True)
 class Table:
     """Cells by row and column, and what a reader must know beside them. `orders`: each row's verdict on which method
@@ -95,10 +89,26 @@ class Table:
         """A tidy pandas DataFrame, a line a cell: row, column, published, mean, std, ... in the table's unit."""
         import pandas as pd
 
-        return pd.DataFrame(_render().records(self))
+        return pd.DataFrame(self.records())
 
-    def _repr_html_(self) -> str:
-        return _render().fragment(self)
+    def records(self) -> list[dict[str, Any]]:
+        """Return each cell as plain data, intervals and verdicts with it: tidy, in the table's unit."""
+        return [
+            {
+                "table": self.spec.name, "scale": self.scale, "row": c.row, "column": c.column,
+                "published": c.published, "mean": c.mean, "std": c.std, "n": c.n,
+                "low": c.interval and c.interval[0], "high": c.interval and c.interval[1], "delta": c.delta,
+                "gain": c.gain, "gain_low": c.gain_interval and c.gain_interval.low,
+                "gain_high": c.gain_interval and c.gain_interval.high,
+                "gain_over": c.gain_interval and c.gain_interval.over,
+                "published_gain": c.published_gain, "published_over": c.published_over, "crosses": c.crosses,
+                "status": c.status, "comparable": self.comparable,
+                "verdict": c.verdict and c.verdict.outcome, "gain_verdict": c.gain_verdict and c.gain_verdict.outcome,
+                "order_verdict": self.orders[c.row].outcome if c.row in self.orders else None,
+                "values": list(c.values), "runs": list(c.runs),
+            }
+            for c in self.cells.values()
+        ]  # fmt: skip
 
     def label(self, row: str) -> str:
         """The row's key for people, with what stood in for it, as `ResNet-18, top-1 (as resnet18_narrow)`, and over how

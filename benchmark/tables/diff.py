@@ -1,10 +1,9 @@
-"""Any two sides, cell by cell: published cells, a table (built, or read from its md, tex, csv or json), run folders.
+"""Any two sides, cell by cell: published cells, a table (built, or read from its json or csv), run folders.
 
 Both sides become the same plain thing, a Side; one comparison serves all.
 """
 
 import json
-import re
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -20,7 +19,6 @@ from benchmark.tables.cells import Cell, Table
 from benchmark.tables.published import Spec
 
 FLOAT_NOISE = 1e-9
-LABEL = r"( \((as [^()]+|\d+ classes)\))+$"  # what Table.label adds to a row's key
 EXACT_DECIMALS = 6  # of csv and json
 
 
@@ -82,11 +80,14 @@ def of_runs(folder: Path, ap_definition: str, reader: Reader) -> Side:
     return Side("runs", str(folder), None, None, True, cells)
 
 
-def of_file(path: Path, specs: list[Spec]) -> Side:
+def of_file(path: Path) -> Side:
     """A table that this suite wrote. UnfitError for anything else."""
-    readers = {".json": _read_json, ".csv": _read_csv, ".md": _read_markdown, ".tex": _read_latex}
+    readers = {".json": _read_json, ".csv": _read_csv}
     if path.suffix not in readers:
-        raise UnfitError(f"{path}: expected a folder of runs, or a table ending in {', '.join(readers)}")
+        raise UnfitError(
+            f"{path}: expected a folder of runs, or a table ending in {', '.join(readers)}; "
+            "a table's .json lies beside its .md and .tex"
+        )
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: is no regular file; name one")
     try:
@@ -94,17 +95,17 @@ def of_file(path: Path, specs: list[Spec]) -> Side:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from None
     try:
-        return readers[path.suffix](text, str(path), specs)
+        return readers[path.suffix](text, str(path))
     except (KeyError, IndexError, TypeError, ValueError, StopIteration) as error:
         raise UnfitError(f"{path}: not a table that 'python -m benchmark tables' wrote ({error!r})") from None
 
 
-def _read_json(text: str, label: str, specs: list[Spec]) -> Side:
+def _read_json(text: str, label: str) -> Side:
     document = json.loads(text)
     return _tidy(document["cells"], label, tuple(document["notes"]))
 
 
-def _read_csv(text: str, label: str, specs: list[Spec]) -> Side:
+def _read_csv(text: str, label: str) -> Side:
     frame = pd.read_csv(StringIO(text), keep_default_na=False)
     lines = [{str(key): value for key, value in line.items()} for line in frame.to_dict("records")]
     return _tidy([line | {"mean": float(line["mean"]) if line["mean"] != "" else None} for line in lines], label)
@@ -121,50 +122,6 @@ def _tidy(lines: list[dict[str, Any]], label: str, notes: tuple[str, ...] = ()) 
 def _named(text: Any) -> str:
     """Without the apostrophe of `render.inert`."""
     return str(text).removeprefix("'") if render.inert(str(text)[1:]) == text else str(text)
-
-
-def _read_markdown(text: str, label: str, specs: list[Spec]) -> Side:
-    title = text.splitlines()[0].removeprefix("### ")
-    spec = next(s for s in specs if render.escape_markdown(s.title) == title)
-    lines = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
-    rows = [[_plain(part.strip().strip("*")) for part in line] for line in lines[2:]]
-    return _laid_out(rows, lines[0], spec, label, _plain(text))
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text)
-
-
-def _read_latex(text: str, label: str, specs: list[Spec]) -> Side:
-    spec = next(s for s in specs if rf"\caption{{{render.escape_latex(render.caption(s))}}}" in text)
-    inside = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
-    lines = [line.removesuffix(r" \\") for line in inside.splitlines() if line.endswith(r"\\")]
-    rows = [
-        [render.unescape_latex(re.sub(r"^\\textbf\{(.*)\}$", r"\1", part)) for part in re.split(r"(?<!\\) & ", line)]
-        for line in lines
-    ]
-    header = text[: text.index(r"\midrule")].splitlines()[-1].split(" & ")
-    return _laid_out(rows, header, spec, label, render.unescape_latex(text))
-
-
-def _laid_out(rows: list[list[str]], header: list[str], spec: Spec, label: str, text: str) -> Side:
-    """A table for people: each method's columns begin with ours."""
-    starts = [i for i, name in enumerate(header) if re.search(r"\bours\b", name)]
-    cells = {
-        (re.sub(LABEL, "", row[0]), column.key): _number(row[start])
-        for row in rows
-        for column, start in zip(spec.columns, starts, strict=True)
-    }
-    scale = re.search(r"Scale (\S+?)[:;.]", text)
-    if scale is None or spec.decimals is None:
-        raise ValueError("no scale")
-    comparable = "not comparable with the published cells" not in text
-    return Side("table", label, spec.name, scale[1], comparable, cells, 0.5 * 10**-spec.decimals)
-
-
-def _number(text: str) -> float | None:
-    match = re.match(r"[-+]?\d+(\.\d+)?", text)
-    return float(match[0]) if match else None
 
 
 def compare(a: Side, b: Side, tolerance: float) -> list[dict[str, Any]]:

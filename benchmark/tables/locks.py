@@ -1,7 +1,7 @@
 """Locks: what a claim will be judged by, written down with date and commit before its runs.
 
-tables/locks.jsonl has a line for each time that `lock` was called: the claims that were new or had changed, each with
-its terms and their SHA-256. Terms are what a verdict rests on and nothing else: the claimed gain, the looks, the
+published/locks.jsonl has a line for each time that `lock` was called: the claims that were new or had changed, each
+with its terms and their SHA-256. Terms are what a verdict rests on and nothing else: the claimed gain, the looks, the
 tolerance, the frozen readings, the definition of the metric, and the ids of every job that may be counted, in which a
 grid's protocol and assumptions are hashed. So a comment, another grid, another scale or another table breaks no lock.
 """
@@ -89,10 +89,14 @@ class Book:
         return next((i for i in reversed(range(len(self.locks))) if address in self.locks[i].claims), None)
 
 
+def place(folder: Path) -> Path:
+    """The book's file: of a folder of tables or, where these are the package's, of the package."""
+    return (folder if (folder / FILE).exists() else published.home(folder)) / FILE
+
+
 def read(folder: Path) -> Book:
-    """The book of a folder of tables, or, where these are the package's, of the package. UserError where a line is no
-    lock, or not as it was written."""
-    path = (folder if (folder / FILE).exists() else published.home(folder)) / FILE
+    """The book of a folder of tables. UserError where a line is no lock, or not as it was written."""
+    path = place(folder)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     locks = []
     for number, line in enumerate(lines, 1):
@@ -242,15 +246,14 @@ def _lockable(specs: dict[str, Spec]) -> Iterator[tuple[str, Claim, str]]:
             yield from ((f"{name}/{claim.address}", claim, name) for name in planned)
 
 
-def write(folder: Path, claims: dict[str, Terms], commit: str) -> Lock:
-    """Append a lock of these claims, dated now."""
+def append(book: Book, claims: dict[str, Terms], commit: str) -> Lock:
+    """Add a lock of these claims, dated now, to the book's file."""
+    assert book.path is not None, "a book that was read"
     lock = Lock(
         date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         commit=commit,
         claims={address: Locked(sha256=of.sha256, terms=of) for address, of in claims.items()},
     )
-    before = read(folder)
-    kept = before.lines if before.path == folder / FILE else ()  # what the package locked stays its own
-    lines = [*kept, json.dumps(lock.model_dump(), sort_keys=True)]
-    write_atomic(folder / FILE, "".join(f"{line}\n" for line in lines).encode())
+    lines = [*book.lines, json.dumps(lock.model_dump(), sort_keys=True)]
+    write_atomic(book.path, "".join(f"{line}\n" for line in lines).encode())
     return lock

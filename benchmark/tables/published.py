@@ -61,8 +61,8 @@ class Row(_Strict):
 
 
 class Spec(_Strict):
-    """One file of tables/. Without a `grid` it is a summary: of other tables, where its rows name them, or text to be
-    compared with the grids. `missing`: why published cells are null. `scales`: those that it is made at; none: all
+    """One file of published/. Without a `grid` it is a summary: of other tables, where its rows name them, or text to
+    be compared with the grids. `missing`: why published cells are null. `scales`: those that it is made at; none: all
     that run one of its methods."""
 
     name: str
@@ -114,7 +114,7 @@ class Spec(_Strict):
 FRACTION = "fraction"  # the unit of papers that print 0.47 for 47%
 MEASURES = ("mAP", "top1", "top5")  # of a run as a whole
 KEYS = (*Spec.model_fields, *Row.model_fields, *Column.model_fields)
-BUILT_IN = Path(__file__).parents[1] / "published"  # tables/ of the checkout, which travels in the package
+BUILT_IN = Path(__file__).parents[1] / "published"
 
 
 def home(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One table, six texts: terminal, Markdown, LaTeX (booktabs), HTML, CSV, JSON. The same table gives the same bytes."""
+"""One table as text: terminal, notebook, Markdown, LaTeX (booktabs), CSV, JSON. The same table gives the same bytes."""
 
 import json as json_text
 import re
@@ -224,6 +224,18 @@ def fragment(table: Table) -> str:
     return visible(f"<p>{escape(table.spec.title)}</p>{grid}<ul>{notes}</ul>")
 
 
+class NotebookTable(Table):
+    """A table that a notebook's cell shows."""
+
+    def _repr_html_(self) -> str:
+        return fragment(self)
+
+
+def for_notebook(table: Table) -> NotebookTable:
+    """Return the same table, shown as HTML in a notebook."""
+    return NotebookTable(**vars(table))
+
+
 def escape_markdown(text: str) -> str:
     return re.sub(r"([\\*_\[\]<>`|])", r"\\\1", text.replace("\n", " "))
 
@@ -304,62 +316,12 @@ def caption(spec: Spec) -> str:
     return spec.title.partition(". ")[2] or spec.title
 
 
-def unescape_latex(text: str) -> str:
-    """What escape_latex was given, but for the letters that it could not keep."""
-    text = text.replace("$-$", "-").removeprefix("{}")
-    for letter, command in sorted(LATEX.items(), key=lambda pair: -len(pair[1])):
-        if letter not in "\n−":
-            text = text.replace(command, letter)
-    return text
-
-
 def _latex_bold(text: str) -> str:
     return f"\x01{text}"  # escaped later, when the mark becomes the command
 
 
 def _latex_cell(text: str) -> str:
     return f"\\textbf{{{escape_latex(text)}}}" if text.startswith("\x01") else escape_latex(text)
-
-
-def html(table: Table) -> str:
-    """One self-contained page."""
-    import jinja2
-    from markupsafe import Markup, escape
-
-    def header(text: str) -> Markup:
-        return Markup("").join(
-            Markup("{}<sub>{}</sub>").format(*part) if isinstance(part, tuple) else escape(part)
-            for part in split_subscript(text)
-        )
-
-    def bold(text: str) -> Markup:
-        return Markup("<b>{}</b>").format(text)
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters["minus"] = minus
-    groups = [(header(name), subs) for name, subs in columns(table)]
-    return page.get_template("table.html").render(table=table, groups=groups, rows=body(table, bold), mean=MEAN)
-
-
-def records(table: Table) -> list[dict[str, Any]]:
-    """Tidy: each cell as plain data, intervals and verdicts with it."""
-    return [
-        {
-            "table": table.spec.name, "scale": table.scale, "row": c.row, "column": c.column,
-            "published": c.published, "mean": c.mean, "std": c.std, "n": c.n,
-            "low": c.interval and c.interval[0], "high": c.interval and c.interval[1], "delta": c.delta,
-            "gain": c.gain, "gain_low": c.gain_interval and c.gain_interval.low,
-            "gain_high": c.gain_interval and c.gain_interval.high,
-            "gain_over": c.gain_interval and c.gain_interval.over,
-            "published_gain": c.published_gain, "published_over": c.published_over, "crosses": c.crosses,
-            "status": c.status, "comparable": table.comparable,
-            "verdict": c.verdict and c.verdict.outcome, "gain_verdict": c.gain_verdict and c.gain_verdict.outcome,
-            "order_verdict": table.orders[c.row].outcome if c.row in table.orders else None,
-            "values": list(c.values), "runs": list(c.runs),
-        }
-        for c in table.cells.values()
-    ]  # fmt: skip
 
 
 def inert(value: Any) -> Any:
@@ -374,7 +336,7 @@ def csv(table: Table) -> str:
     lines = [
         {name: inert(value) for name, value in r.items()}
         | {"values": " ".join(f"{v:.6f}" for v in r["values"]), "runs": " ".join(r["runs"])}
-        for r in records(table)
+        for r in table.records()
     ]
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
@@ -385,7 +347,7 @@ def json(table: Table) -> str:
         "table": table.spec.name, "title": table.spec.title, "scale": table.scale, "unit": table.spec.unit,
         "decimals": table.spec.decimals, "comparable": table.comparable,
         "verdicts": {level: dict(counts) for level, counts in table.verdicts().items()},
-        "notes": list(table.notes), "cells": _rounded(records(table)),
+        "notes": list(table.notes), "cells": _rounded(table.records()),
     }  # fmt: skip
     return json_text.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
@@ -398,7 +360,7 @@ def _rounded(value: Any) -> Any:
     return {k: _rounded(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "html": html, "csv": csv, "json": json}
+FORMATS: dict[str, Callable[[Table], str]] = {"md": markdown, "tex": latex, "csv": csv, "json": json}
 
 
 def write(table: Table, folder: Path, replace: bool = False) -> list[Path]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.checks import rebuild
 from benchmark.errors import UserError
-from benchmark.evidence import as_it_was
 from benchmark.store.run import Run, all_runs
 from tests.evidence import RUNS, TABLES
 
@@ -19,8 +19,8 @@ def committed(name: str) -> Run:
 
 
 def test_all_that_made_a_run_is_told():
-    way = as_it_was.made(committed("voc2012-resnet18-icasc-a_ch-s0"))
-    told = as_it_was.text([way], None, None)
+    way = rebuild.made(committed("voc2012-resnet18-icasc-a_ch-s0"))
+    told = rebuild.text([way], None, None)
     record, on = way.run.result(), way.run.environment()
     assert told.splitlines()[0].startswith(f"# commit {record.code.commit}, Python {on.python}")
     assert all(f"{name}=={version}" in told for name, version in on.packages.items())
@@ -31,8 +31,8 @@ def test_all_that_made_a_run_is_told():
 
 
 def test_runs_of_one_commit_share_a_checkout():
-    ways = [as_it_was.made(run) for run in all_runs(RUNS)]
-    told = as_it_was.text(ways, None, None)
+    ways = [rebuild.made(run) for run in all_runs(RUNS)]
+    told = rebuild.text(ways, None, None)
     assert (told.count("git worktree add"), told.count("run-job")) == (1, len(ways))
     assert "--data-root" not in told, "drawn data need none"
 
@@ -51,7 +51,7 @@ def steps(tmp_path, monkeypatch) -> list[list[str]]:
             shutil.copytree(RUNS / scale / name, Path(words[2], "as-it-was", scale, name), dirs_exist_ok=True)
         return subprocess.CompletedProcess(words, 0)
 
-    monkeypatch.setattr(as_it_was.subprocess, "run", call)
+    monkeypatch.setattr(rebuild.subprocess, "run", call)
     shutil.copytree(RUNS, tmp_path / "runs")
     (tmp_path / "tables").mkdir()
     shutil.copy(TABLES / "table2.yaml", tmp_path / "tables")
@@ -70,7 +70,7 @@ def pinned_grid(monkeypatch):
 
 
 def test_it_is_printed_and_done(steps, tmp_path, call, monkeypatch):
-    monkeypatch.setattr(as_it_was, "is_commit", lambda _: True)
+    monkeypatch.setattr(rebuild, "is_commit", lambda _: True)
     printed = call(tmp_path, *CELL)
     assert (printed.returncode, printed.stdout.count("run-job"), steps) == (0, 2, [])
     done = call(tmp_path, *CELL, "--run")
@@ -83,25 +83,25 @@ def test_it_is_printed_and_done(steps, tmp_path, call, monkeypatch):
 
 def test_a_step_that_fails_ends_it(steps, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(as_it_was, "is_commit", lambda _: True)
-    monkeypatch.setattr(as_it_was.subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 3))
+    monkeypatch.setattr(rebuild, "is_commit", lambda _: True)
+    monkeypatch.setattr(rebuild.subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 3))
     with pytest.raises(UserError, match=r"git worktree add .* ended with status 3"):
-        as_it_was.do(as_it_was.made(all_runs(RUNS)[0]), None, None)
+        rebuild.do(rebuild.made(all_runs(RUNS)[0]), None, None)
 
 
 def test_what_is_missing_is_named():
     with pytest.raises(UserError, match="name --data-root DIR"):
-        as_it_was.do(as_it_was.made(committed("voc2012")), None, None)
+        rebuild.do(rebuild.made(committed("voc2012")), None, None)
     with pytest.raises(UserError, match="name --weights FILE"):
-        as_it_was.do(as_it_was.made(committed("voc2012")), Path("data"), None)
+        rebuild.do(rebuild.made(committed("voc2012")), Path("data"), None)
 
 
 def test_a_commit_that_is_not_here_is_named(monkeypatch):
-    monkeypatch.setattr(as_it_was, "is_commit", lambda _: False)
-    way = as_it_was.made(all_runs(RUNS)[0])
-    assert "git fetch --unshallow" in as_it_was.text([way], None, None)
+    monkeypatch.setattr(rebuild, "is_commit", lambda _: False)
+    way = rebuild.made(all_runs(RUNS)[0])
+    assert "git fetch --unshallow" in rebuild.text([way], None, None)
     with pytest.raises(UserError, match="is not in this checkout"):
-        as_it_was.do(way, None, None)
+        rebuild.do(way, None, None)
 
 
 def test_wrong_input_is_one_line(steps, tmp_path, call):
@@ -118,4 +118,4 @@ def test_a_record_that_does_not_say_how_is_named(tmp_path):
     run = Run(Path(shutil.copytree(all_runs(RUNS)[0].folder, tmp_path / "mini" / all_runs(RUNS)[0].id)))
     run.path("environment.json").unlink()
     with pytest.raises(UserError, match="do not say by which code"):
-        as_it_was.made(run)
+        rebuild.made(run)
