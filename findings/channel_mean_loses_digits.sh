@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# NumPy's std over images in float32 is wrong in the third digit when channels come last, and right when they come first.
+# NumPy's float32 std over images is wrong in the third digit when channels come last, and right when they come first.
 #
 # Versions: NumPy 2.4.6, torch 2.13.0 on a CPU.
 # Guess: NumPy adds pairwise, so float32 is good to six digits whatever the axes.

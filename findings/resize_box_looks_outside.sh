@@ -4,8 +4,8 @@
 # Versions: pillow 13.0.0.
 # Guess: for a box of whole pixels the two give the same bytes, the first only saves a copy.
 # Seen: with BOX and NEAREST they do. With BILINEAR, BICUBIC and LANCZOS the filter's support reaches over the edge of
-#   the box into the rest of the image: up to 19 levels differ at the border when shrinking noise to 64 pixels, about 100
-#   when enlarging it. A pixel outside the crop changes the result.
+#   the box into the rest of the image: up to 19 levels differ at the border when shrinking noise to 64 pixels, and
+#   about 100 when enlarging it. A pixel outside the crop changes the result.
 # Why it matters: a random crop done by `box=` for speed trains on other borders than the usual crop and resize, and
 #   an experiment that hides what lies outside a box (the object, its context) leaks a rim of it into the input.
 set -euo pipefail

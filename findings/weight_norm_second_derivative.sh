@@ -4,8 +4,8 @@
 # Versions: torch 2.13.0 on a CPU, float64.
 # Guess: like every other layer, `parametrizations.weight_norm` passes gradgradcheck as it passes gradcheck.
 # Seen: first derivatives are right, and gradgradcheck fails. The same formula written by hand passes both. The gradient
-#   of a penalty on the gradients by `v` and the scale `g` points elsewhere
-#   (cosine +0.07 with finite differences, where 1 is right). A gradient by the input, differentiated by `v`, is right.
+#   of a penalty on the gradients by `v` and the scale `g` points elsewhere: its cosine with finite differences is +0.07,
+#   where 1 is right. A gradient by the input, differentiated by `v`, is right.
 # Why it matters: a loss on an input's or a feature's gradient, as attention losses have it, is safe with weight
 #   normalisation; one on the weights' own gradient (sharpness, meta-learning) trains on a wrong number. A first-order
 #   gradcheck of the layer does not show it.
