@@ -50,7 +50,10 @@ CONFIG = {
     "html_copy_source": False,
     "html_show_copyright": False,
 }
-ROOMS = ("matrix", "store", "data", "executors", "methods", "train", "tables", "evidence", "checks", "bench")
+ROOMS = (
+    "matrix", "store", "stats", "data", "executors", "methods", "train", "results", "tables", "evidence", "checks",
+    "bench",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -121,7 +121,7 @@ def narrow_vgg_is_made_once():
     made, build = {}, models.build
 
     def build_or_copy(backbone: str, num_classes: int, seed: int, inner_layer: str | None = None):
-        if backbone != "vgg11_narrow":
+        if backbone != "vgg11_narrow" or torch.get_default_device().type == "meta":
             return build(backbone, num_classes, seed, inner_layer)
         key = num_classes, seed, inner_layer
         if key not in made:

@@ -76,10 +76,12 @@ def test_each_pair_weighs_the_same_in_the_claimed_improvement_too(shown):
     assert claim.claimed == pytest.approx((3 * 4 + 2 * 9) / 5)
 
 
-def test_what_moved_no_maps_is_no_evidence_however_far_it_lies(shown):
+def test_where_no_maps_moved_an_absence_is_no_evidence_and_an_effect_stays_one(shown):
     grad_cam, a_ch = answer.claims(shown)
-    assert a_ch.word == "no evidence"
-    assert answer.claims([shown[1]._replace(cell=shown[0].cell)])[0].word == "supported in part"
+    assert a_ch.word == "supported in part"
+    assert answer.claims(shown[:1])[0].word == "not supported"
+    still = dataclasses.replace(shown[0].cell, treatment=shown[2].cell.treatment)
+    assert answer.claims([shown[0]._replace(cell=still)])[0].word == "no evidence"
     assert grad_cam.word == "not supported"
     assert grad_cam.moved.settings == shown[:1]
     assert a_ch.moved is None
@@ -112,10 +114,12 @@ def test_the_table_has_each_claim_with_its_word_and_its_settings_below(shown):
         "112 px, 8 epochs, bfloat16, 30% of images, 12 classes (scale mini)", "3", "0.5 of 3", "-1.00 [-2.00, +0.00]",
         "+4.00",
     ]  # fmt: skip
-    assert rows[2][0].startswith("299 px, 8 epochs, bfloat16, 30% of images, 12 classes, weight 0.2 (scale mini); maps")
+    assert rows[2][0].startswith(
+        "299 px, 8 epochs, bfloat16, 30% of images, 12 classes, weight 0.2 (scale mini); map change"
+    )
     assert rows[3][0] == "**2. mAP, + A\\_ch: no evidence**"
-    assert rows[4][0].endswith("; maps did not move")
-    assert "Without the settings whose maps did not move: mAP, + Grad-CAM: -1.00 [-2.00, +0.00], 3 pairs" in text
+    assert rows[4][0].endswith("; map change not detected")
+    assert "Without the settings with a map change not detected: mAP, + Grad-CAM: -1.00 [-2.00, +0.00], 3 pairs" in text
 
 
 def test_the_values_for_machines_are_the_table_s(shown):
@@ -278,7 +282,7 @@ def test_the_picture_has_a_line_a_setting_and_a_diamond_a_claim(shown):
     texts = [text.get_text() for text in axes.texts]
     assert "1. mAP, + Grad-CAM: not supported" in texts
     assert "pooled over 5 pairs\nahead in 0.5 of them" in texts
-    assert sum("maps did not move" in text for text in texts) == 2
+    assert sum("map change not detected" in text for text in texts) == 2
     assert "None follows the paper's protocol" in drawing.caption
 
 

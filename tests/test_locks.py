@@ -158,6 +158,7 @@ def test_command_locks_once_and_checks(call, tmp_path, monkeypatch):
     for path in published.BUILT_IN.glob("*.yaml"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(code, "clean_commit", lambda *paths: COMMIT)
+    monkeypatch.setattr(code, "ROOT", Path("/"))  # what lies in no clone is refused
     words = ("lock", "--tables", str(tmp_path))
     open_ = call(tmp_path, *words, "--check")
     assert (open_.returncode, open_.stdout.count("not locked")) == (1, 28)

@@ -18,6 +18,7 @@ from benchmark.results.results import Finished, Missing, Results
 from benchmark.store import metrics, scores
 from benchmark.store.records import Result
 from benchmark.store.run import Run, submit
+from benchmark.tables import published
 from tests.evidence import GOLDEN, RUNS, golden_matrix, golden_table
 
 ROOT = Path(__file__).parents[1]

@@ -90,10 +90,13 @@ def kinds_of(what: str, lines: list[dict[str, Any]]) -> dict[str, str]:
         terms = dict.fromkeys(name for line in lines for name in line if name not in EPOCHS)
         return EPOCHS | dict.fromkeys(terms, "number")
     fields = {name: _kind(about.annotation) for name, about in Job.model_fields.items()}
-    return {"id": "text", "scale": "text", "state": "text"} | fields | dict.fromkeys(RESULTS, "number")
+    return {"id": "text", "scale": "text", "state": "text"} | fields | RESULTS
 
 
-RESULTS = ("mAP", "top1", "top5", "seconds")
+RESULTS = {
+    "mAP": "number", "num_classes": "text", "mAP (all classes)": "number", "top1": "number", "top5": "number",
+    "seconds": "number",
+}  # fmt: skip
 EPOCHS = {
     "id": "text", "scale": "text", "epoch": "whole", "test_mAP": "number", "test_top1": "number", "seconds": "number"
 }  # fmt: skip

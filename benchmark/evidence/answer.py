@@ -26,7 +26,7 @@ from benchmark.tables.summary import missing_seeds
 from benchmark.tables.treatment import LAYERS
 
 HEADER = ("claim, and its settings", "pairs", "method ahead", "difference, 95% CI", "paper")
-UNMOVED = "maps did not move"
+UNMOVED = "map change not detected"
 
 
 class Setting(NamedTuple):
@@ -79,7 +79,7 @@ class Comparison(NamedTuple):
 
     @property
     def moved(self) -> bool:
-        """Whether the method is known to have moved its maps: where it did not, its gain tests nothing."""
+        """Whether the method is known to have moved its maps: where it is not, no absence of a gain counts."""
         return self.cell.treatment is None or self.cell.treatment.applied
 
     @property
@@ -168,7 +168,7 @@ class Claim:
 
     @property
     def word(self) -> str:
-        """One of pooled.WORDS: "no evidence" too where the maps moved in no setting."""
+        """One of pooled.WORDS: an absence counts only where the maps moved in a setting."""
         is_tested = any(c.moved for c in self.settings)
         return pooled.claim_word(self.interval, self.claimed, is_tested)
 
@@ -351,7 +351,7 @@ def notes(shown: list[Claim]) -> list[str]:
         "seeds (pairs of one seed number are a cluster; CR2 with Satterthwaite's degrees of freedom) and test images.",
         "The words are of that interval, in these settings: supported, above 0 and reaching the paper's improvement; "
         "supported in part, above 0 and short of it; not supported, holding 0 and short of it; contradicted, below 0; "
-        f"no evidence, holding both, or the {UNMOVED} in any setting.",
+        f"no evidence, holding both, or holding 0 with a {UNMOVED} in any setting.",
     ]
     without = [
         f"{claim.name}: {claim.moved.difference}, {len(claim.moved.differences)} pairs, {claim.moved.word}"
@@ -359,7 +359,7 @@ def notes(shown: list[Claim]) -> list[str]:
         if claim.moved
     ]
     if without:
-        told.append(f"Without the settings whose {UNMOVED}: {'; '.join(without)}.")
+        told.append(f"Without the settings with a {UNMOVED}: {'; '.join(without)}.")
     crossing = [f"{c.data}, {c.method}" for c in settings if c.cell.crosses]
     if crossing:
         told.append(f"Not all runs were trained by one version of the training code: {'; '.join(crossing)}.")

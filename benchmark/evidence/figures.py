@@ -164,7 +164,11 @@ def answer(shown: list[Claim]) -> Drawing:
         f"Difference from the baseline by claim and setting, with 95% intervals. {'; '.join(captions)}. Squares: one "
         "setting each, its area the number of seeds; diamond: the mean over all pairs; dashed: the paper's improvement."
     )
-    caption += f" Grey: {UNMOVED}, so no test of the claim." if any(not c.moved for c in _settings_of(shown)) else ""
+    caption += (
+        f" Grey: {UNMOVED}, so an absence there is no test of the claim."
+        if any(not c.moved for c in _settings_of(shown))
+        else ""
+    )
     caption += " None follows the paper's protocol on its data." if not any_comparable(shown) else ""
     return Drawing("answer", caption, figure)
 

@@ -102,14 +102,15 @@ def claim_word(interval: Interval | None, claimed: float, is_tested: bool = True
     Args:
         interval: Of our effect, in the claim's unit; None where nothing ran, or too little for one.
         claimed: The published effect.
-        is_tested: Whether anything that went in was a test of the claim.
+        is_tested: Whether the method is known to have done what it is for in anything that went in. Where it is
+            not, an absence of the effect says nothing; an effect that is there stays one.
 
     Returns:
         "supported" where the interval lies on the claim's side of 0 and reaches the claim, "supported in part" where it
         falls short of it there, "not supported" where it holds 0 and falls short of the claim, "contradicted" where it
-        lies beyond 0; "no evidence" where it holds both, or nothing was tested.
+        lies beyond 0; "no evidence" where it holds both, or holds 0 and nothing was tested.
     """
-    if interval is None or not is_tested or claimed == 0:
+    if interval is None or claimed == 0:
         return "no evidence"
     low, high = interval if claimed > 0 else (-interval[1], -interval[0])
     reaches = high >= abs(claimed)
@@ -117,4 +118,4 @@ def claim_word(interval: Interval | None, claimed: float, is_tested: bool = True
         return "supported" if reaches else "supported in part"
     if high < 0:
         return "contradicted"
-    return "no evidence" if reaches else "not supported"
+    return "no evidence" if reaches or not is_tested else "not supported"

@@ -4,6 +4,7 @@ import json as json_text
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -227,13 +228,19 @@ def fragment(table: Table) -> str:
 class NotebookTable(Table):
     """A table that a notebook's cell shows."""
 
-    def _repr_html_(self) -> str:
-        return fragment(self)
+    _repr_html_ = fragment
 
 
-def for_notebook(table: Table) -> NotebookTable:
+class NotebookTableOfRuns(TableOfRuns):
+    """A table of runs that a notebook's cell shows."""
+
+    _repr_html_ = fragment
+
+
+def for_notebook(table: Table) -> Table:
     """Return the same table, shown as HTML in a notebook."""
-    return NotebookTable(**vars(table))
+    kind = NotebookTableOfRuns if isinstance(table, TableOfRuns) else NotebookTable
+    return kind(**{each.name: getattr(table, each.name) for each in fields(table)})
 
 
 def escape_markdown(text: str) -> str:
