@@ -26,6 +26,19 @@ def test_held_out_is_a_fixed_draw():
     assert (found[0] == found[1]).all()
 
 
+@pytest.mark.parametrize("labels_an_image", ["one", "several"])
+def test_kept_images_are_spread_over_classes_that_lie_in_order(labels_an_image):
+    """Sorted by class, as folders of classes are, the first eight would all show the first class."""
+    numbers = np.repeat([0, 1, 2], [40, 3, 20])
+    targets = numbers if labels_an_image == "one" else np.where(np.eye(3)[numbers] == 1, 1, -1).astype(np.int8)
+    held_out = np.arange(len(numbers))
+    kept = overlap.spread_over_classes(_set(targets), held_out)
+    assert kept.tolist() == [0, 1, 2, 40, 41, 42, 43, 44]
+    assert np.bincount(numbers[kept]).tolist() == [3, 3, 2]
+    few = overlap.spread_over_classes(_set(targets[:5]), held_out[:5])
+    assert few.tolist() == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize("backbone", ["resnet8", "vgg11_narrow"])
 def test_measure_leaves_the_network_as_it_was(backbone, make_job):
     model = models.build(backbone, 4, seed=0).train()

@@ -346,3 +346,37 @@ def test_maps_of_a_part_of_the_data_have_photographs_and_names(tiny_voc, tmp_pat
     assert (found.ids, len(found.images)) == (tuple(ids[:2]), 2)
     assert len(found.classes) == 20
     assert maps._at_hand(job, list(ids[-1:]), root, tmp_path) is None
+
+
+def blocks(document: str, section: str) -> list[str]:
+    """The indented blocks of a section of a page, as a reader copies them."""
+    text = (ROOT / "docs" / document).read_text().partition(f"## {section}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", text, re.MULTILINE)
+    return [re.sub(r"^    ", "", block.strip("\n"), flags=re.MULTILINE) + "\n" for block in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["folders", "csv"])
+def test_the_recipe_for_my_photographs_works_as_the_page_says(call, tmp_path, layout):
+    """Typed word by word, but for one epoch instead of four."""
+    protocol, table, typed, of_csv = blocks("own.md", "The suite's method on my photographs")
+    names, lines = ("ape", "bee"), ["file,label"]
+    for c, name in enumerate(names):
+        for i in range(9):
+            picture(tmp_path / "photographs" / name / f"{i}.png", i, c)
+            lines.append(f"photographs/{name}/{i}.png,{name}")
+    if layout == "csv":
+        (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+        protocol = re.sub(r"^data: .*\n", of_csv, protocol, flags=re.MULTILINE)
+    assert call(tmp_path, "init", "mine").returncode == 0
+    (tmp_path / "mine/grids/photographs.yaml").write_text(protocol.replace("epochs: 4", "epochs: 1"))
+    (tmp_path / "mine/tables/photographs.yaml").write_text(table)
+    commands = typed.strip().splitlines()
+    assert len(commands) == 3
+    for line in commands:
+        words = shlex.split(line)
+        assert words[:3] == ["python", "-m", "benchmark"]
+        ended = call(tmp_path, *words[3:])
+        assert ended.returncode == 0, (line, ended.stderr)
+    made = json.loads(next(tmp_path.glob("**/paper/photographs.json")).read_text())
+    assert [cell["n"] for cell in made["cells"]] == [2, 2]

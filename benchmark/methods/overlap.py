@@ -16,7 +16,7 @@ from benchmark.methods.models import Backbone
 
 LAYERS = ("inner", "last")
 AT_ONCE = {"cpu": 64, "cuda": 16}  # images: the maps' gradients of 64 need more memory than training, on a GPU
-KEPT = 8  # images, the first of those held out: chosen by no network's success
+KEPT = 8  # images of those held out: chosen by no network's success
 HELD_OUT = 64  # test images; which ones depends on no seed, so that all runs on a data set measure the same
 
 
@@ -25,6 +25,23 @@ def held_out(images: ImageSet) -> np.ndarray:
     shown_NC, absent_NC = shown(images.targets, len(images.classes))
     usable = np.flatnonzero((shown_NC.any(dim=1) & absent_NC.any(dim=1)).numpy())
     return np.sort(np.random.default_rng(0).permutation(usable)[:HELD_OUT])
+
+
+def spread_over_classes(images: ImageSet, held_out: np.ndarray) -> np.ndarray:
+    """Choose KEPT of the held-out images so that their first classes differ as far as they can.
+
+    Args:
+        images: The test set.
+        held_out: Indices into it, in its order.
+
+    Returns:
+        Indices in the data set's order: the first image of every class, then the second, and so on.
+    """
+    shown_NC, _ = shown(images.targets[held_out], len(images.classes))
+    first_class_N = shown_NC.int().argmax(dim=1).tolist()
+    turns = [first_class_N[:i].count(number) for i, number in enumerate(first_class_N)]
+    order = sorted(range(len(held_out)), key=lambda i: (turns[i], i))
+    return held_out[np.sort(order[:KEPT])]
 
 
 def shown(targets: np.ndarray, num_classes: int) -> tuple[Tensor, Tensor]:

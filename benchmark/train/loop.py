@@ -139,7 +139,7 @@ def train_and_test(run: Run, job: Job, state: State, execution: Execution, train
         return
     train_ids = np.array(train.images.ids)[chosen] if len(chosen) <= MAX_IDS else None
     ids, targets, classes = np.array(test.images.ids), test.images.targets, test.images.classes
-    kept = held_out[: overlap.KEPT]
+    kept = overlap.spread_over_classes(test.images, held_out)
     top_BK = torch.from_numpy(metrics.top_classes(scores_NC[kept], metrics.TOP)).to(device)
     of_top = overlap.kept(state.model, view.plain(test.test_batch(kept)), top_BK, job)
     maps = {"images": kept} | {kind: maps_BKHW.cpu().numpy() for kind, maps_BKHW in of_top.items()}
