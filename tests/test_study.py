@@ -275,7 +275,9 @@ def test_what_init_writes_runs(call, tmp_path, small_cache):
     assert told.returncode == 0, told.stderr
     assert "Label smoothing" in told.stdout
     results = [json.loads(path.read_text()) for path in tmp_path.glob("runs/paper/*/result.json")]
-    assert len({result["code"].get("study") for result in results}) == 2  # the baseline's is of no study
+    (recorded,) = {result["code"].get("study") for result in results}  # its network is both methods'
+    assert len(results) == 2
+    assert recorded == own.load(tmp_path / "mine").sha256
     assert list(tmp_path.glob("mine/tables/paper/*/mine.md"))
 
 

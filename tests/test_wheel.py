@@ -70,6 +70,7 @@ def run(installed: tuple[Path, Path], *words: str) -> subprocess.CompletedProces
 def test_commands_work_from_another_folder(installed):
     where = run(installed, "-c", "import benchmark; print(benchmark.__file__)").stdout
     assert Path(where.strip()).is_relative_to(installed[0]), "the wheel's, not the checkout's"
+    (installed[0] / "runs").mkdir(exist_ok=True)  # tables of a folder that is not there are refused
     for words in COMMANDS:
         ended = run(installed, "-m", "benchmark", *words)
         assert ended.returncode == 0, f"{words}: {ended.stdout}{ended.stderr}"
