@@ -39,6 +39,7 @@ CONFIG = {
     "extensions": ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"],
     "autodoc_default_options": {"members": True, "member-order": "bysource"},
     "autodoc_typehints": "description",
+    "napoleon_use_ivar": True,  # a dataclass's attributes are described by autodoc already
     "myst_heading_anchors": 4,
     "myst_links_external_new_tab": False,
     "highlight_language": "none",

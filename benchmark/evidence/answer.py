@@ -114,7 +114,7 @@ class Claim:
 
     @property
     def title(self) -> str:
-        """`1. PASCAL VOC 2012, ResNet-18, A_ch: not supported`"""
+        """Heading of the claim, of its number, name and word."""
         return f"{self.number}. {self.name}: {self.word}"
 
     @cached_property
